@@ -1,0 +1,68 @@
+"""A Budget: what one proxy training may spend and how it spends it. Equal for all candidates of a study."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`tokens` are trained on in sequences of the proxy's context, `batch` of them a step.
+
+    Warm-up and cool-down are shares of the steps (a trapezoid, as in [arXiv:2510.04800, App. E]); `rungs` are the
+    shares after which a trial reports its held-out loss and may be stopped. `learning_rate` None takes the rule of
+    `hybrid_nas.proxy` for the width. `recall_share` of the sequences of each batch are recall sequences.
+    `replicates` is the number of further seeds that members of the front are trained with at the end.
+    """
+
+    tokens: int = 200_000
+    batch: int = 4
+    learning_rate: float | None = None
+    warmup: float = 0.25
+    cooldown: float = 0.2
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    rungs: tuple[float, ...] = (0.25, 0.5)
+    validation_tokens: int = 32_768
+    recall_share: float = 0.25
+    mamba_init: Literal["paper", "original"] = "paper"
+    replicates: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rungs", tuple(self.rungs))
+        for name in ("tokens", "batch", "validation_tokens"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"budget: {name} must be a positive whole number, found {value!r}")
+        if isinstance(self.replicates, bool) or not isinstance(self.replicates, int) or self.replicates < 0:
+            raise ValueError(f"budget: replicates must be a whole number, 0 or more, found {self.replicates!r}")
+        for name in ("warmup", "cooldown", "recall_share"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"budget: {name} is a share from 0 to below 1, found {value!r}")
+        if self.warmup + self.cooldown > 1:
+            raise ValueError(
+                f"budget: warmup and cooldown together must not pass 1, found {self.warmup} + {self.cooldown}"
+            )
+        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
+            raise ValueError(f"budget: learning_rate lies between 0 and 1, found {self.learning_rate!r}")
+        if self.weight_decay < 0 or self.clip <= 0:
+            raise ValueError(
+                f"budget: weight_decay must be 0 or more and clip above 0, found {self.weight_decay}, {self.clip}"
+            )
+        if list(self.rungs) != sorted(set(self.rungs)) or not all(0 < rung < 1 for rung in self.rungs):
+            raise ValueError(f"budget: rungs are rising shares between 0 and 1, found {list(self.rungs)}")
+        if self.mamba_init not in ("paper", "original"):
+            raise ValueError(f"budget: mamba_init is paper or original, found {self.mamba_init!r}")
+
+    def steps(self, context: int) -> int:
+        """Optimizer steps at sequences of `context` tokens, at least one."""
+        return max(1, round(self.tokens / (self.batch * context)))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "rungs": list(self.rungs)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Budget:
+        return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})

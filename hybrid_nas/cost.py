@@ -1,0 +1,140 @@
+"""What a model costs, by arithmetic: parameters, FLOPs, cache. One function a mixer.
+
+Conventions [arXiv:2510.04800, Table 1 and App. C]: a multiply-add is 2 FLOPs; training is 3 forward passes, so every
+non-embedding weight costs 6 FLOPs a token; embedding and classifier are left out of the training figure (the printed
+totals need that) and the classifier is counted in decoding, where it is read for every token. Attention is causal:
+token t reads t keys, on average (context + 1) / 2. Caches hold 2 bytes a value unless told otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hybrid_nas.architecture import FFN, Architecture, Attention, Mamba2, Mixer, SwiGLU
+
+
+@dataclass(frozen=True)
+class MixerCost:
+    """Cost of one mixer. FLOPs are those beyond its weight matrices, for one token.
+
+    `forward_flops` is the mean over a training sequence of `context` tokens, `decode_flops` that of the last one.
+    `kv_values` are cached numbers that grow with the context, `state_values` those that do not.
+    """
+
+    params: int
+    forward_flops: float
+    decode_flops: float
+    kv_values: int
+    state_values: int
+
+
+def attention_cost(mixer: Attention, width: int, context: int) -> MixerCost:
+    """Softmax attention, full or windowed. Sinks count with the window, as in the paper's key map of 512 + 64."""
+    inner = mixer.heads * mixer.head_dim
+    kv_width = mixer.kv_heads * mixer.head_dim
+    visible = context if mixer.window is None else min(context, mixer.window + mixer.sinks)
+    mean_keys = visible * ((visible + 1) / 2 + (context - visible)) / context
+    return MixerCost(
+        params=2 * width * inner + 2 * width * kv_width,
+        forward_flops=4 * inner * mean_keys,
+        decode_flops=4 * inner * visible,
+        kv_values=2 * kv_width * visible,
+        state_values=0,
+    )
+
+
+def mamba2_cost(mixer: Mamba2, width: int, context: int) -> MixerCost:
+    """Mamba-2. The scan is counted as in the paper, 9 d_ssm d_state + 2 d_ssm a token, in training and decoding.
+
+    The cache is the state and the last `conv_kernel` inputs of the convolution, as mamba-ssm keeps them.
+    """
+    del context
+    scan = 9 * mixer.d_ssm * mixer.d_state + 2 * mixer.d_ssm
+    in_features = 2 * mixer.d_ssm + 2 * mixer.groups * mixer.d_state + mixer.heads
+    return MixerCost(
+        params=width * in_features
+        + mixer.conv_channels * (mixer.conv_kernel + 1)  # weight and bias
+        + 3 * mixer.heads  # A_log, D, dt_bias
+        + mixer.d_ssm  # gated norm
+        + mixer.d_ssm * width,
+        forward_flops=scan,
+        decode_flops=scan,
+        kv_values=0,
+        state_values=mixer.d_ssm * mixer.d_state + mixer.conv_kernel * mixer.conv_channels,
+    )
+
+
+MIXER_COSTS: dict[type[Mixer], Callable[..., MixerCost]] = {Attention: attention_cost, Mamba2: mamba2_cost}
+
+
+def mixer_cost(mixer: Mixer, width: int, context: int) -> MixerCost:
+    return MIXER_COSTS[type(mixer)](mixer, width, context)
+
+
+def ffn_params(ffn: FFN, width: int) -> int:
+    match ffn:
+        case SwiGLU():
+            return 3 * width * ffn.hidden
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of a whole model at one context. `cache_bytes` is all that decoding keeps per sequence: `kv_bytes`, which
+    grow with the context, and `state_bytes`, which do not."""
+
+    layout: str
+    layers: int
+    context: int
+    params: int
+    params_nonembedding: int
+    train_flops_per_token: float
+    decode_flops_per_token: float
+    decode_bytes_per_token: int
+    cache_bytes: int
+    kv_bytes: int
+    state_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def params_nonembedding(architecture: Architecture) -> int:
+    """Every parameter but the tied embedding: mixers, FFNs, one norm before each, the final norm."""
+    width = architecture.width
+    total = width
+    for block in architecture.blocks:
+        if block.mixer is not None:
+            total += width + mixer_cost(block.mixer, width, 1).params
+        if block.ffn is not None:
+            total += width + ffn_params(block.ffn, width)
+    return total
+
+
+def cost(architecture: Architecture, context: int, value_bytes: int = 2) -> Cost:
+    """Cost of `architecture` at `context` tokens; weights and caches of `value_bytes` bytes a value (2: bfloat16).
+
+    `train_flops_per_token` is the mean over a sequence of `context` tokens; `decode_flops_per_token` and
+    `decode_bytes_per_token` are for one sequence's token at position `context`, every weight read once.
+    """
+    if context < 1:
+        raise ValueError(f"cost: context must be at least 1 token, found {context}")
+    mixers = [mixer_cost(b.mixer, architecture.width, context) for b in architecture.blocks if b.mixer]
+    body = params_nonembedding(architecture)
+    embedding = architecture.vocab * architecture.width
+    kv_bytes = value_bytes * sum(m.kv_values for m in mixers)
+    state_bytes = value_bytes * sum(m.state_values for m in mixers)
+    return Cost(
+        layout=architecture.layout,
+        layers=architecture.depth,
+        context=context,
+        params=body + embedding,
+        params_nonembedding=body,
+        train_flops_per_token=6 * body + 3 * sum(m.forward_flops for m in mixers),
+        decode_flops_per_token=2 * (body + embedding) + sum(m.decode_flops for m in mixers),
+        decode_bytes_per_token=value_bytes * (body + embedding) + kv_bytes + state_bytes,
+        cache_bytes=kv_bytes + state_bytes,
+        kv_bytes=kv_bytes,
+        state_bytes=state_bytes,
+    )

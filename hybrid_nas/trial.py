@@ -1,0 +1,203 @@
+"""A Trial: one row of a study, and the Parquet file that holds them all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hybrid_nas.architecture import Architecture, canonical_json
+from hybrid_nas.budget import Budget
+from hybrid_nas.cost import Cost
+from hybrid_nas.design import Design
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+State = Literal["complete", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a learning curve. `validation` tells held-out loss (at a rung or the end) from training loss."""
+
+    tokens: int
+    loss: float
+    validation: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One design, trained once (or told apart by cost alone from one that was), at one seed.
+
+    `state`: complete; stopped (dominated at a rung, so its `loss` is that of the rung in `curve`, and `values` holds
+    no trained quantity); failed, with the reason in `failure`. `values` holds the trained quantities (`loss`,
+    `recall`); `cost` those of the target scale. `shared_with` is the number of the trial whose training this one
+    shares because both are one model at the proxy scale. `replicate_of` is the number of the search trial that this
+    one repeats at another seed.
+    """
+
+    number: int
+    state: State
+    design: Design
+    proxy: Architecture
+    target: Architecture
+    cost: Cost
+    budget: Budget
+    seed: int
+    values: dict[str, float] = field(default_factory=dict)
+    curve: tuple[Point, ...] = ()
+    failure: str | None = None
+    shared_with: int | None = None
+    replicate_of: int | None = None
+    implementations: dict[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    seconds: float = 0.0
+    tokens: int = 0
+
+    @property
+    def layout(self) -> str:
+        return self.target.layout
+
+    @cached_property
+    def key(self) -> str:
+        """Equal for equal models at both scales: what makes two trials one design."""
+        return f"{self.proxy.id}-{self.target.id}"
+
+    def value(self, name: str) -> float | None:
+        """A trained quantity or a cost by name; None where this trial has none."""
+        if name in self.values:
+            return self.values[name]
+        return float(getattr(self.cost, name)) if hasattr(self.cost, name) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "state": self.state,
+            "layout": self.layout,
+            "design": self.design.to_dict(),
+            "proxy": self.proxy.to_dict(),
+            "target": self.target.to_dict(),
+            "cost": self.cost.to_dict(),
+            "budget": self.budget.to_dict(),
+            "seed": self.seed,
+            "values": self.values,
+            "curve": [asdict(point) for point in self.curve],
+            "failure": self.failure,
+            "shared_with": self.shared_with,
+            "replicate_of": self.replicate_of,
+            "implementations": self.implementations,
+            "device": self.device,
+            "seconds": self.seconds,
+            "tokens": self.tokens,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Trial:
+        values = {name: value for name, value in data.items() if name != "layout"}
+        return cls(
+            **{
+                **values,
+                "design": Design.from_dict(data["design"]),
+                "proxy": Architecture.from_dict(data["proxy"]),
+                "target": Architecture.from_dict(data["target"]),
+                "cost": Cost(**data["cost"]),
+                "budget": Budget.from_dict(data["budget"]),
+                "curve": tuple(Point(**point) for point in data["curve"]),
+            }
+        )
+
+    def with_changes(self, **changes: Any) -> Trial:
+        return replace(self, **changes)
+
+
+JSON_COLUMNS = ("design", "proxy", "target", "budget", "implementations")
+
+
+def schema() -> pa.Schema:
+    """The columns of trials.parquet. Nested descriptions are canonical JSON; quantities are columns of their own."""
+    import pyarrow as pa
+
+    point = pa.struct([("tokens", pa.int64()), ("loss", pa.float64()), ("validation", pa.bool_())])
+    return pa.schema(
+        [
+            pa.field("number", pa.int64(), nullable=False),
+            pa.field("state", pa.string(), nullable=False),
+            pa.field("layout", pa.string(), nullable=False),
+            pa.field("proxy_id", pa.string(), nullable=False),
+            pa.field("target_id", pa.string(), nullable=False),
+            pa.field("seed", pa.int64(), nullable=False),
+            pa.field("loss", pa.float64()),
+            pa.field("recall", pa.float64()),
+            pa.field("layers", pa.int64(), nullable=False),
+            pa.field("context", pa.int64(), nullable=False),
+            pa.field("params", pa.int64(), nullable=False),
+            pa.field("params_nonembedding", pa.int64(), nullable=False),
+            pa.field("train_flops_per_token", pa.float64(), nullable=False),
+            pa.field("decode_flops_per_token", pa.float64(), nullable=False),
+            pa.field("decode_bytes_per_token", pa.int64(), nullable=False),
+            pa.field("cache_bytes", pa.int64(), nullable=False),
+            pa.field("kv_bytes", pa.int64(), nullable=False),
+            pa.field("state_bytes", pa.int64(), nullable=False),
+            pa.field("curve", pa.list_(point), nullable=False),
+            pa.field("failure", pa.string()),
+            pa.field("shared_with", pa.int64()),
+            pa.field("replicate_of", pa.int64()),
+            pa.field("device", pa.string(), nullable=False),
+            pa.field("seconds", pa.float64(), nullable=False),
+            pa.field("tokens", pa.int64(), nullable=False),
+            *(pa.field(name, pa.string(), nullable=False) for name in JSON_COLUMNS),
+        ]
+    )
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    data = trial.to_dict()
+    row = {**data, **data["cost"], "proxy_id": trial.proxy.id, "target_id": trial.target.id}
+    row.update({name: trial.values.get(name) for name in ("loss", "recall")})
+    row.update({name: canonical_json(data[name]) for name in JSON_COLUMNS})
+    return row
+
+
+def write_trials(trials: Iterable[Trial], path: Path) -> None:
+    """Write trials.parquet whole or not at all: a reader never sees half a file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = schema()
+    rows = [{name: row[name] for name in columns.names} for row in map(_row, trials)]
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(pa.Table.from_pylist(rows, schema=columns), partial, compression="zstd")
+    os.replace(partial, path)
+
+
+def read_trials(path: Path) -> list[Trial]:
+    """Inverse of `write_trials`. ValueError names the file and what is wrong with it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a readable Parquet file ({error})") from error
+    missing = set(schema().names) - set(rows[0] if rows else schema().names)
+    if missing:
+        raise ValueError(f"{path}: column {sorted(missing)[0]!r} is missing; not a trials.parquet of this version")
+    return [_from_row(row) for row in rows]
+
+
+def _from_row(row: dict[str, Any]) -> Trial:
+    data = {**row, **{name: json.loads(row[name]) for name in JSON_COLUMNS}}
+    cost = {name: row[name] for name in Cost.__dataclass_fields__}
+    values = {name: row[name] for name in ("loss", "recall") if row[name] is not None}
+    kept = {name: data[name] for name in Trial.__dataclass_fields__ if name in data}
+    return Trial.from_dict({**kept, "cost": cost, "values": values})
+
+
+def finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,1 @@
+"""The operations that hybrid models are made of: a reference each, fast ways beside it, one signature."""
