@@ -1,0 +1,170 @@
+"""The torch model of an Architecture: forward over a sequence, and decoding a token at a time with a static cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hybrid_nas.architecture import FFN, Architecture, Block, SwiGLU
+from hybrid_nas.mixers import MODULES, NORM_EPS, LayerCache, MambaInit, draw_linear
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last dimension."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, NORM_EPS)
+
+
+class SwiGLUModule(nn.Module):
+    """down(silu(gate(x)) * up(x)) [arXiv:2002.05202]."""
+
+    def __init__(self, ffn: SwiGLU, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, ffn.hidden, bias=False)
+        self.up = nn.Linear(width, ffn.hidden, bias=False)
+        self.down = nn.Linear(ffn.hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        return out
+
+    def reset(self, generator: torch.Generator, residual_scale: float) -> None:
+        for projection in (self.gate, self.up, self.down):
+            draw_linear(projection.weight, generator)
+        self.down.weight.data.mul_(residual_scale)
+
+
+FFN_MODULES: dict[type[FFN], type[SwiGLUModule]] = {SwiGLU: SwiGLUModule}
+
+
+class BlockModule(nn.Module):
+    """x + mixer(norm(x)), then x + ffn(norm(x)); either part may be absent."""
+
+    def __init__(self, block: Block, width: int) -> None:
+        super().__init__()
+        self.mixer_norm = self.mixer = self.ffn_norm = self.ffn = None
+        if block.mixer is not None:
+            self.mixer_norm = RMSNorm(width)
+            self.mixer = MODULES[type(block.mixer)](block.mixer, width)
+        if block.ffn is not None:
+            self.ffn_norm = RMSNorm(width)
+            self.ffn = FFN_MODULES[type(block.ffn)](block.ffn, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mixer is not None and self.mixer_norm is not None:
+            x = x + self.mixer(self.mixer_norm(x))
+        return self._ffn(x)
+
+    def step(self, x: Tensor, cache: LayerCache, position: int) -> Tensor:
+        if self.mixer is not None and self.mixer_norm is not None:
+            x = x + self.mixer.step(self.mixer_norm(x), cache, position)
+        return self._ffn(x)
+
+    def _ffn(self, x: Tensor) -> Tensor:
+        if self.ffn is not None and self.ffn_norm is not None:
+            x = x + self.ffn(self.ffn_norm(x))
+        return x
+
+
+@dataclass
+class Cache:
+    """All that decoding keeps: a dict of tensors a layer, and how many tokens have been read."""
+
+    layers: list[LayerCache]
+    context: int
+    position: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of every tensor, for the whole batch."""
+        return sum(tensor.nbytes for layer in self.layers for tensor in layer.values())
+
+
+class Model(nn.Module):
+    """A causal language model. Weights are undefined until `build` has drawn them."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.embedding = nn.Parameter(torch.empty(architecture.vocab, architecture.width))
+        self.blocks = nn.ModuleList(BlockModule(block, architecture.width) for block in architecture.blocks)
+        self.norm = RMSNorm(architecture.width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (batch, tokens) int64 -> logits (batch, tokens, vocab) of the token that follows each."""
+        x = F.embedding(tokens, self.embedding)
+        for block in self.blocks:
+            x = block(x)
+        return F.linear(self.norm(x), self.embedding)
+
+    def cache(self, batch: int, context: int, dtype: torch.dtype | None = None) -> Cache:
+        """An empty cache for `batch` sequences of up to `context` tokens, by default in the model's dtype."""
+        if batch < 1 or context < 1:
+            raise ValueError(f"cache: batch and context must be at least 1, found {batch} and {context}")
+        device, dtype = self.embedding.device, dtype or self.embedding.dtype
+        layers = [{} if b.mixer is None else b.mixer.cache(batch, context, device, dtype) for b in self._blocks()]
+        return Cache(layers, context)
+
+    @torch.no_grad()
+    def step(self, token: Tensor, cache: Cache) -> Tensor:
+        """token (batch,) int64, the next of each sequence -> logits (batch, vocab); updates `cache` in place."""
+        if cache.position >= cache.context:
+            raise ValueError(f"step: the cache holds {cache.context} tokens and is full; make one of a longer context")
+        x = F.embedding(token, self.embedding)
+        for block, layer in zip(self._blocks(), cache.layers, strict=True):
+            x = block.step(x, layer, cache.position)
+        cache.position += 1
+        return F.linear(self.norm(x), self.embedding)
+
+    def implementations(self) -> dict[str, str]:
+        """operation -> the implementation that `forward` runs, over all mixers of this model."""
+        chosen: dict[str, str] = {}
+        for block in self._blocks():
+            if block.mixer is not None:
+                chosen.update(block.mixer.implementations())
+        return chosen
+
+    def _blocks(self) -> list[BlockModule]:
+        return [block for block in self.blocks if isinstance(block, BlockModule)]
+
+
+def build(
+    architecture: Architecture,
+    *,
+    generator: torch.Generator | int,
+    mamba_init: MambaInit = "paper",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Model:
+    """The model of `architecture` with initial weights drawn from `generator` (a CPU generator, or its seed).
+
+    Weights are drawn in float32 on the CPU and then moved, so a seed gives one model on every device. Projections
+    are normal of standard deviation fan_in ** -0.5, those that write to the residual stream divided by the root of
+    the number of branches; the tied embedding width ** -0.5, which gives logits of about unit size.
+    """
+    if mamba_init not in ("paper", "original"):
+        raise ValueError(f'build: mamba_init must be "paper" or "original", found {mamba_init!r}')
+    if isinstance(generator, int):
+        generator = torch.Generator().manual_seed(generator)
+    with torch.device("meta"):  # torch's own initialisation would be slow, and would draw from the global generator
+        model = Model(architecture)
+    model.to_empty(device="cpu")
+    branches = sum((b.mixer is not None) + (b.ffn is not None) for b in architecture.blocks)
+    model.embedding.data.normal_(0.0, architecture.width**-0.5, generator=generator)
+    for module in model.modules():
+        if isinstance(module, RMSNorm):
+            module.weight.data.fill_(1.0)
+    for block in model._blocks():
+        if block.mixer is not None:
+            block.mixer.reset(generator, branches**-0.5, mamba_init)
+        if block.ffn is not None:
+            block.ffn.reset(generator, branches**-0.5)
+    return model.to(device=device, dtype=dtype)

@@ -1,0 +1,67 @@
+"""Which implementation of an operation runs, and why.
+
+Every operation has a table of implementations by name, all of one signature, and a rule `auto` that picks a name and
+says why. What ran is recorded in `CHOSEN`, because a speed measured on a fallback is a false result.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import logging
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import TypeVar
+
+logger = logging.getLogger("hybrid_nas.kernels")
+
+CHOSEN: dict[str, dict[str, str]] = {}
+"""operation -> {implementation that ran in this process: why it was taken}"""
+
+T = TypeVar("T", bound=Callable[..., object])
+
+
+class MissingPackage(ImportError):
+    """A package that an implementation needs is not installed."""
+
+
+class BrokenPackage(RuntimeError):
+    """A package that an implementation needs is installed and cannot be imported."""
+
+
+def package(name: str) -> ModuleType:
+    """Import `name`. MissingPackage where it is not installed; BrokenPackage, with the cause, where its import fails.
+
+    The two are told apart because the cures are: install it, or repair what is there (often a build for another
+    torch or CUDA), and because falling back in silence from a broken package hides a slow run.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise MissingPackage(f"{name} is not installed")
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise BrokenPackage(f"{name} is installed but cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def pick(operation: str, asked: str, implementations: Mapping[str, T], auto: Callable[[], tuple[str, str]]) -> T:
+    """The implementation of `operation` that `asked` names; "auto" takes the one that the rule `auto` names.
+
+    Each choice is recorded in `CHOSEN`; "auto" logs once a choice. ValueError for an unknown name.
+    """
+    if asked == "auto":
+        name, reason = auto()
+    elif asked in implementations:
+        name, reason = asked, "asked for"
+    else:
+        near = difflib.get_close_matches(asked, ["auto", *implementations], n=1, cutoff=0.0)
+        raise ValueError(
+            f"{operation}: unknown implementation {asked!r}; known: auto, {', '.join(implementations)}; "
+            f"nearest: {near[0]}"
+        )
+    chosen = CHOSEN.setdefault(operation, {})
+    if name not in chosen:
+        chosen[name] = reason
+        if asked == "auto":
+            logger.info("%s: %s, %s", operation, name, reason)
+    return implementations[name]

@@ -1,0 +1,48 @@
+"""State-space duality (SSD), the scan of Mamba-2 [arXiv:2405.21060]. README.md has the mathematics."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hybrid_nas_kernels.dispatch import pick
+from hybrid_nas_kernels.ssd.chunked import ssd_chunked
+from hybrid_nas_kernels.ssd.reference import ssd_reference, ssd_step
+
+__all__ = ["IMPLEMENTATIONS", "choose", "ssd", "ssd_chunked", "ssd_reference", "ssd_step"]
+
+IMPLEMENTATIONS = {"reference": ssd_reference, "chunked": ssd_chunked}
+
+
+def choose() -> tuple[str, str]:
+    """The implementation that "auto" takes, and why."""
+    return "chunked", "torch alone, matrix products in chunks"
+
+
+def ssd(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    *,
+    initial_state: Tensor | None = None,
+    chunk: int | None = None,
+    implementation: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """y and the final state of the selective state-space recurrence.
+
+        state_t = exp(dt_t A) state_{t-1} + dt_t x_t B_t^T,    y_t = state_t C_t + D x_t
+
+    x (batch, tokens, heads, head_dim); dt (batch, tokens, heads), positive, already through softplus; A (heads,),
+    negative; B and C (batch, tokens, groups, d_state), head h reads group h // (heads // groups); D (heads,);
+    `initial_state` (batch, heads, head_dim, d_state), zero if None. Any number of tokens from 1. `chunk` is a hint
+    to implementations that cut the sequence; the result does not depend on it beyond rounding.
+    Returns y like x, and the state after the last token, in float32 at least.
+    """
+    if x.shape[1] < 1:
+        raise ValueError("ssd: a sequence needs at least 1 token, found 0")
+    if x.shape[2] % B.shape[2]:
+        raise ValueError(f"ssd: heads must be a multiple of groups, found {x.shape[2]} and {B.shape[2]}")
+    run = pick("ssd", implementation, IMPLEMENTATIONS, choose)
+    return run(x, dt, A, B, C, D, initial_state=initial_state, chunk=chunk)
