@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from hybrid_nas.candidate import Candidate
+from hybrid_nas.proposal import Proposal
 from hybrid_nas.census import Census
 from hybrid_nas.design import Refused
 from hybrid_nas.space import Option
@@ -47,9 +47,9 @@ def make_sampler(kind: str, seed: int) -> BaseSampler:
 
 
 class UnseenDesigns(BaseSampler):
-    """Asks an inner sampler until it proposes a candidate that no trial holds yet.
+    """Asks an inner sampler until it proposes a proposal that no trial holds yet.
 
-    The first trials are the ends of each efficiency axis, so that every front has both. `grid` takes the candidates in
+    The first trials are the ends of each efficiency axis, so that every front has both. `grid` takes the proposals in
     the space's order. After 24 proposals of known or refused designs one of the census is drawn at random.
     """
 
@@ -84,28 +84,28 @@ class UnseenDesigns(BaseSampler):
     def _propose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Option]:
         known = self.known(trial)
         space = self.file.space
-        first = self.census.candidates.values() if self.file.search.sampler == "grid" else self._anchors
-        for candidate in first:
-            if candidate.key not in known:
-                return space.answers(candidate.design)
+        first = self.census.proposals.values() if self.file.search.sampler == "grid" else self._anchors
+        for proposal in first:
+            if proposal.key not in known:
+                return space.answers(proposal.design)
         for attempt in range(ATTEMPTS):
             answers = self._inner(study, trial, attempt)
             try:
-                candidate = Candidate.of(space.build(lambda name, options, a=answers: a[name]), self.file)
+                proposal = Proposal.of(space.build(lambda name, options, a=answers: a[name]), self.file)
             except Refused as reason:
                 self.refused[str(reason)] += 1
                 continue
-            if candidate.key not in known:
+            if proposal.key not in known:
                 return answers
         rng = random.Random(self._seed(trial.number, ATTEMPTS))
-        unseen = [candidate for key, candidate in self.census.candidates.items() if key not in known]
+        unseen = [proposal for key, proposal in self.census.proposals.items() if key not in known]
         while not unseen:  # the census of a very large space is a sample: draw on until a new design comes
             try:
-                candidate = Candidate.of(space.draw(rng), self.file)
+                proposal = Proposal.of(space.draw(rng), self.file)
             except Refused:
                 continue
-            if candidate.key not in known:
-                unseen = [candidate]
+            if proposal.key not in known:
+                unseen = [proposal]
         return space.answers(rng.choice(unseen).design)
 
     def _inner(self, study: optuna.Study, trial: FrozenTrial, attempt: int) -> dict[str, Option]:

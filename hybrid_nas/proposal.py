@@ -1,4 +1,4 @@
-"""A Candidate: a design made concrete at a study's two scales, with its cost, before anything is trained."""
+"""A Proposal: a design made concrete at a study's two scales, with its cost, before anything is trained."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """`key` is equal for designs that are one model at both scales; they are one candidate."""
+class Proposal:
+    """`key` is equal for designs that are one model at both scales; they are one proposal."""
 
     design: Design
     proxy: Architecture
@@ -27,7 +27,7 @@ class Candidate:
         return f"{self.proxy.id}-{self.target.id}"
 
     @classmethod
-    def of(cls, design: Design, study: StudyFile) -> Candidate:
+    def of(cls, design: Design, study: StudyFile) -> Proposal:
         """Refused, with the reason, if `design` cannot be built at both scales or breaks a constraint."""
         target = design.at(study.target)
         costs = cost(target, study.target.context)
