@@ -59,7 +59,9 @@ class Census:
         if not self.proposals:
             reason, often = self.refused.most_common(1)[0]
             raise FileError(
-                source, None, f"the space allows nothing: {self.looked_at} designs are refused, {often} because {reason}"
+                source,
+                None,
+                f"the space allows nothing: {self.looked_at} designs are refused, {often} because {reason}",
             )
         return self
 
@@ -69,9 +71,7 @@ class Census:
         for objective in study.objectives:
             if objective.trained:
                 continue
-            order = sorted(
-                self.proposals.values(), key=lambda c, o=objective: (o.loss(getattr(c.cost, o.name)), c.key)
-            )
+            order = sorted(self.proposals.values(), key=lambda c, o=objective: (o.loss(getattr(c.cost, o.name)), c.key))
             for proposal in (order[0], order[-1]):
                 ends.setdefault(proposal.key, proposal)
         return list(ends.values())

@@ -58,7 +58,9 @@ def _whole(name: str, step: int) -> Callable[[Item], Option]:
             near = ""
             if isinstance(value, int | float) and not isinstance(value, bool):
                 near = f"; the nearest is {min(65_536, max(step, step * round(value / step)))}"
-            raise item.error(f"{name}: a multiple of {step} from {step} to 65536 must stand here, found {item.shown()}{near}")
+            raise item.error(
+                f"{name}: a multiple of {step} from {step} to 65536 must stand here, found {item.shown()}{near}"
+            )
         return value
 
     return parse
@@ -104,9 +106,7 @@ def _tokens(name: str) -> Callable[[Item], Option]:
     return parse
 
 
-_TOKENS_SCHEMA = {
-    "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^(none|[0-9]+/[0-9]+)$"}]
-}
+_TOKENS_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^(none|[0-9]+/[0-9]+)$"}]}
 
 KEYS: dict[str, Key] = {
     "ratio": Key(
@@ -134,7 +134,12 @@ KEYS: dict[str, Key] = {
     "kv_heads": Key(
         _kv_heads,
         "share of the attention heads that keep keys and values of their own",
-        {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 1}, {"type": "string", "pattern": "^[0-9]+/[0-9]+$"}]},
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+                {"type": "string", "pattern": "^[0-9]+/[0-9]+$"},
+            ]
+        },
     ),
     "position": Key(_position, "position encoding of the attention layers", {"enum": ["rope", "none"]}),
     "window": Key(
@@ -154,7 +159,9 @@ def read_space(name: str, entries: dict[str, Item], root: Item) -> SearchSpace:
     for key, item in entries.items():
         members = list(item)
         if not members:
-            raise item.error(f"{key}: the list is empty, so nothing can be chosen; leave the key out to take the default")
+            raise item.error(
+                f"{key}: the list is empty, so nothing can be chosen; leave the key out to take the default"
+            )
         if isinstance(item.value, dict):
             raise item.error(f"{key}: a value or a list of values must stand here, found a mapping")
         parse = KEYS[key].parse

@@ -115,7 +115,7 @@ class Lines(Progress):
         left = "" if summary["seconds_left"] is None else f"  ~{_clock(summary['seconds_left'])} left"
         self.console.print(
             f"[{summary['done']}/{summary['trials']}] {_head(trial)}  {trial.layout}  "
-            f"cache {readable(trial.cost.cache_bytes, "bytes")}  {_outcome(trial)}{shared}{left}",
+            f"cache {readable(trial.cost.cache_bytes, 'bytes')}  {_outcome(trial)}{shared}{left}",
             markup=False,
             highlight=False,
             soft_wrap=True,

@@ -1,13 +1,13 @@
 """A run folder: everything that one search leaves behind, each file whole or absent.
 
-    study.yaml        the resolved study: every setting, defaults filled in
-    study.db          Optuna's storage, the one record
-    trials.parquet    every trial, replicates and failures included (columns: `hybrid_nas.trial.schema`)
-    front.json        the front (`hybrid_nas.front.Front.to_dict`)
-    recipe.md, .json  the recipe
-    report.html       the report
-    environment.json  versions, device, implementations, how it was run
-    workers.log       what the workers wrote to their standard error
+study.yaml        the resolved study: every setting, defaults filled in
+study.db          Optuna's storage, the one record
+trials.parquet    every trial, replicates and failures included (columns: `hybrid_nas.trial.schema`)
+front.json        the front (`hybrid_nas.front.Front.to_dict`)
+recipe.md, .json  the recipe
+report.html       the report
+environment.json  versions, device, implementations, how it was run
+workers.log       what the workers wrote to their standard error
 """
 
 from __future__ import annotations

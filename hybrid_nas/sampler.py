@@ -76,9 +76,7 @@ class UnseenDesigns(BaseSampler):
         assert isinstance(param_distribution, CategoricalDistribution)
         return self._answers.get(param_name, param_distribution.choices[0])
 
-    def after_trial(
-        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any
-    ) -> None:
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
         make_sampler(self.file.search.sampler, 0).after_trial(study, trial, state, values)
 
     def _propose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Option]:

@@ -113,7 +113,7 @@ class Loop:
                         "architecture": task.proposal.proxy.to_dict(),
                         "context": self.file.proxy.context,
                         "budget": self.file.budget.to_dict(),
-                        "data": self.file.data,
+                        "data": self.file.data or {},
                         "seed": task.seed,
                     },
                 )

@@ -80,7 +80,9 @@ class SearchSpace:
 
         def choose(name: str, options: tuple[Option, ...]) -> Option:
             if name not in wanted or wanted[name] not in options:
-                raise ValueError(f"{self.name} does not hold {design}: {name} {wanted.get(name)} is not among {options}")
+                raise ValueError(
+                    f"{self.name} does not hold {design}: {name} {wanted.get(name)} is not among {options}"
+                )
             return wanted[name]
 
         asked: dict[str, Option] = {}

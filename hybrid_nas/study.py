@@ -139,10 +139,7 @@ class Study:
                 state=STATES[trial.state],
                 values=self._values(trial),
                 params=dict(answers),
-                distributions={
-                    name: CategoricalDistribution(self.file.space.options[name])
-                    for name in answers
-                },
+                distributions={name: CategoricalDistribution(self.file.space.options[name]) for name in answers},
                 user_attrs={ROW: json.dumps(trial.to_dict()), "layout": trial.layout},
             )
         )
@@ -166,4 +163,3 @@ class Study:
 
 def _row(trial: FrozenTrial) -> Trial:
     return Trial.from_dict(json.loads(trial.user_attrs[ROW]))
-

@@ -101,7 +101,7 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     _family(entries.pop("family", None))
     sections = {key: entries.pop(key) for key in SECTIONS if key in entries}
     proxy, budget = _proxy(sections.get("proxy"))
-    study = StudyFile(
+    return StudyFile(
         space=read_space(name, entries, root),
         proxy=proxy,
         target=_scale(sections.get("target"), "target", DEFAULT_TARGET),
@@ -111,16 +111,13 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
         search=_search(sections.get("search")),
         data=_data(sections.get("data"), folder),
     )
-    return study
 
 
 def _name(item: Item | None, source: str) -> str:
     if item is None:
         return re.sub(r"[^a-z0-9_-]+", "-", Path(source).stem.lower()).strip("-_") or "study"
     if not isinstance(item.value, str) or not NAME.fullmatch(item.value):
-        raise item.error(
-            f"name: small letters, digits, - and _ (at most 64) must stand here, found {item.shown()}"
-        )
+        raise item.error(f"name: small letters, digits, - and _ (at most 64) must stand here, found {item.shown()}")
     return item.value
 
 
@@ -141,7 +138,9 @@ def count_of(item: Item, key: str) -> int:
     elif isinstance(item.value, int | float) and not isinstance(item.value, bool):
         value = float(item.value)
     if value is None or value != int(value) or value < 0:
-        raise item.error(f"{key}: a whole number, or one like 200k, 1.5M or 64 MiB, must stand here, found {item.shown()}")
+        raise item.error(
+            f"{key}: a whole number, or one like 200k, 1.5M or 64 MiB, must stand here, found {item.shown()}"
+        )
     return int(value)
 
 
@@ -279,14 +278,14 @@ def _data(item: Item | None, folder: Path | None) -> dict[str, str] | None:
     if isinstance(item.value, str):
         entries = {"path": item}
     else:
-        entries = item.keys(["path", "field"], "data")
+        entries = item.keys(["path", "column"], "data")
     values = {}
     for key, entry in entries.items():
         if not isinstance(entry.value, str) or not entry.value:
             raise entry.error(f"data: {key} must be text, found {entry.shown()}")
         values[key] = entry.value
     if "path" not in values:
-        raise item.error("data: a path must stand here, like data: corpus/ or data: {path: corpus.jsonl, field: text}")
+        raise item.error("data: a path must stand here, like data: corpus/ or data: {path: corpus.jsonl, column: text}")
     path = Path(values["path"]).expanduser()
     values["path"] = str(path if path.is_absolute() or folder is None else (folder / path).resolve())
     return values

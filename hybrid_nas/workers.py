@@ -91,10 +91,12 @@ class Worker:
             yield json.loads(line)
 
     def end(self) -> str:
-        """Kill it if it still runs; how it ended, in words."""
-        if self.process.poll() is None:
+        """Let it end, or end it; how it ended, in words."""
+        try:
+            self.process.wait(timeout=1.0)  # its output has ended, so it is on its way out by itself
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self.process.wait()
+            self.process.wait()
         self.stdin.close()
         self.stdout.close()
         code = self.process.returncode
@@ -164,6 +166,7 @@ class Pool:
             worker.process.kill()
         for worker in self.workers:
             self.selector.unregister(worker.stdout)
+            worker.process.wait()
             worker.end()
         self.workers.clear()
         self.selector.close()
