@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from functools import lru_cache
 from typing import Literal
 
 import torch
-from hybrid_nas_kernels.attention import attention, attention_step
-from hybrid_nas_kernels.attention import choose as choose_attention
-from hybrid_nas_kernels.causal_conv1d import causal_conv1d, causal_conv1d_step
-from hybrid_nas_kernels.causal_conv1d import choose as choose_conv
-from hybrid_nas_kernels.ssd import choose as choose_ssd
-from hybrid_nas_kernels.ssd import ssd, ssd_step
+from hybrid_nas_kernels import attention as attention_op
+from hybrid_nas_kernels import causal_conv1d as conv_op
+from hybrid_nas_kernels import gated_norm_linear as gated_norm_op
+from hybrid_nas_kernels import norm_linear as norm_linear_op
+from hybrid_nas_kernels import rope as rope_op
+from hybrid_nas_kernels import ssd as ssd_op
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,23 +31,24 @@ class MixerModule(nn.Module, ABC):
     """(batch, tokens, width) -> (batch, tokens, width), causal; and the same a token at a time with a cache."""
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor: ...
+    def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
+        """The mixer of x, or of rms_norm(x) * norm where `norm` (width,) is given, as in a block."""
 
     @abstractmethod
     def cache(self, batch: int, context: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
         """What decoding up to `context` tokens keeps, zeroed. Its bytes are those of `cost`."""
 
     @abstractmethod
-    def step(self, x: Tensor, cache: LayerCache, position: int) -> Tensor:
-        """Token number `position`, x (batch, width); updates `cache` in place."""
+    def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
+        """`forward` for token number `position` alone, x (batch, width); updates `cache` in place."""
 
     @abstractmethod
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:
         """Draw the initial weights. `residual_scale` multiplies those that write to the residual stream."""
 
     @abstractmethod
-    def implementations(self) -> dict[str, str]:
-        """operation -> the implementation that `forward` runs."""
+    def implementations(self, device: torch.device) -> dict[str, str]:
+        """operation -> the implementation that `forward` runs on `device`."""
 
 
 class AttentionModule(MixerModule):
@@ -62,16 +62,11 @@ class AttentionModule(MixerModule):
         self.v_proj = nn.Linear(width, mixer.kv_heads * mixer.head_dim, bias=False)
         self.o_proj = nn.Linear(mixer.heads * mixer.head_dim, width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
         batch, tokens, _ = x.shape
         m = self.mixer
-        q = self.q_proj(x).view(batch, tokens, m.heads, m.head_dim)
-        k = self.k_proj(x).view(batch, tokens, m.kv_heads, m.head_dim)
-        v = self.v_proj(x).view(batch, tokens, m.kv_heads, m.head_dim)
-        if m.rope_theta is not None:
-            cos, sin = _rope_table(m.rope_theta, m.head_dim, _table_length(tokens), x.device)
-            q, k = (_rotate(value, cos[:tokens], sin[:tokens]) for value in (q, k))
-        y = attention(q, k, v, window=m.window, sinks=m.sinks)
+        q, k, v = self._project(x.reshape(batch * tokens, -1), norm, batch, tokens, 0)
+        y = attention_op.attention(q, k, v, window=m.window, sinks=m.sinks)
         out: Tensor = self.o_proj(y.reshape(batch, tokens, -1))
         return out
 
@@ -82,24 +77,33 @@ class AttentionModule(MixerModule):
         shape = (batch, slots, m.kv_heads, m.head_dim)
         return {name: torch.zeros(shape, device=device, dtype=dtype) for name in ("keys", "values")}
 
-    def step(self, x: Tensor, cache: LayerCache, position: int) -> Tensor:
-        batch = x.shape[0]
+    def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
         m = self.mixer
-        q = self.q_proj(x).view(batch, 1, m.heads, m.head_dim)
-        k = self.k_proj(x).view(batch, 1, m.kv_heads, m.head_dim)
-        v = self.v_proj(x).view(batch, m.kv_heads, m.head_dim)
-        if m.rope_theta is not None:
-            cos, sin = _rope_table(m.rope_theta, m.head_dim, _table_length(position + 1), x.device)
-            q, k = (_rotate(value, cos[position : position + 1], sin[position : position + 1]) for value in (q, k))
+        q, k, v = self._project(x, norm, len(x), 1, position)
         keys, values = cache["keys"], cache["values"]
         slot = position
         if m.window is not None and position >= m.sinks:
             slot = m.sinks + (position - m.sinks) % m.window
         keys[:, slot] = k[:, 0]
-        values[:, slot] = v
+        values[:, slot] = v[:, 0]
         filled = min(position + 1, keys.shape[1])
-        out: Tensor = self.o_proj(attention_step(q[:, 0], keys[:, :filled], values[:, :filled]).reshape(batch, -1))
+        y = attention_op.attention_step(q[:, 0], keys[:, :filled], values[:, :filled])
+        out: Tensor = self.o_proj(y.flatten(1))
         return out
+
+    def _project(
+        self, x: Tensor, norm: Tensor | None, batch: int, tokens: int, start: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, turned by RoPE, and values, of tokens from position `start`: (batch, tokens, heads, _)."""
+        m = self.mixer
+        turned = m.heads + m.kv_heads
+        weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
+        qk, v = _project(x, norm, weight, [turned * m.head_dim, m.kv_heads * m.head_dim])
+        qk = qk.view(batch, tokens, turned, m.head_dim)
+        if m.rope_theta is not None:
+            qk = rope_op.rope(qk, *rope_op.rope_table(m.rope_theta, m.head_dim, start, tokens, x.device))
+        q, k = torch.split(qk, [m.heads, m.kv_heads], dim=2)
+        return q, k, v.view(batch, tokens, m.kv_heads, m.head_dim)
 
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:
         del mamba_init
@@ -107,8 +111,12 @@ class AttentionModule(MixerModule):
             draw_linear(projection.weight, generator)
         self.o_proj.weight.data.mul_(residual_scale)
 
-    def implementations(self) -> dict[str, str]:
-        return {"attention": choose_attention()[0]}
+    def implementations(self, device: torch.device) -> dict[str, str]:
+        chosen = {
+            "norm_linear": norm_linear_op.choose(device)[0],
+            "attention": attention_op.choose(device)[0],
+        }
+        return chosen if self.mixer.rope_theta is None else {**chosen, "rope": rope_op.choose(device)[0]}
 
 
 class Mamba2Module(MixerModule):
@@ -124,16 +132,16 @@ class Mamba2Module(MixerModule):
         self.A_log = nn.Parameter(torch.empty(m.heads))
         self.D = nn.Parameter(torch.empty(m.heads))
         self.dt_bias = nn.Parameter(torch.empty(m.heads))
-        self.norm = GatedRMSNorm(m.d_ssm, m.groups)
+        self.norm = Gain(m.d_ssm)
         self.out_proj = nn.Linear(m.d_ssm, width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
         batch, tokens, _ = x.shape
         m = self.mixer
-        z, xBC, dt = torch.split(self.in_proj(x), self.split, dim=-1)
-        xBC = causal_conv1d(xBC, self.conv1d.weight.squeeze(1), self._conv_bias())
+        z, xBC, dt = _project(x, norm, self.in_proj.weight, self.split)
+        xBC = conv_op.causal_conv1d(xBC, self.conv1d.weight.squeeze(1), self._conv_bias())
         u, B, C = torch.split(xBC, [m.d_ssm, m.groups * m.d_state, m.groups * m.d_state], dim=-1)
-        y, _ = ssd(
+        y, _ = ssd_op.ssd(
             u.view(batch, tokens, m.heads, m.head_dim),
             F.softplus(dt + self.dt_bias),
             -torch.exp(self.A_log),
@@ -141,8 +149,7 @@ class Mamba2Module(MixerModule):
             C.view(batch, tokens, m.groups, m.d_state),
             self.D,
         )
-        out: Tensor = self.out_proj(self.norm(y.reshape(batch, tokens, m.d_ssm), z))
-        return out
+        return self._close(y.reshape(batch, tokens, m.d_ssm), z)
 
     def cache(self, batch: int, context: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
         """The last `conv_kernel` inputs of the convolution and the state, whatever the context."""
@@ -153,14 +160,14 @@ class Mamba2Module(MixerModule):
             "state": torch.zeros(batch, m.heads, m.head_dim, m.d_state, device=device, dtype=dtype),
         }
 
-    def step(self, x: Tensor, cache: LayerCache, position: int) -> Tensor:
+    def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
         del position
         batch = x.shape[0]
         m = self.mixer
-        z, xBC, dt = torch.split(self.in_proj(x), self.split, dim=-1)
-        xBC = causal_conv1d_step(xBC, cache["conv"], self.conv1d.weight.squeeze(1), self._conv_bias())
+        z, xBC, dt = _project(x, norm, self.in_proj.weight, self.split)
+        xBC = conv_op.causal_conv1d_step(xBC, cache["conv"], self.conv1d.weight.squeeze(1), self._conv_bias())
         u, B, C = torch.split(xBC, [m.d_ssm, m.groups * m.d_state, m.groups * m.d_state], dim=-1)
-        y = ssd_step(
+        y = ssd_op.ssd_step(
             u.view(batch, m.heads, m.head_dim),
             F.softplus(dt + self.dt_bias),
             -torch.exp(self.A_log),
@@ -169,8 +176,7 @@ class Mamba2Module(MixerModule):
             self.D,
             cache["state"],
         )
-        out: Tensor = self.out_proj(self.norm(y.reshape(batch, m.d_ssm), z))
-        return out
+        return self._close(y.reshape(batch, m.d_ssm), z)
 
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:
         """A uniform in [0.01, 2] ("paper" [arXiv:2510.04800]) or [1, 16] ("original" [arXiv:2405.21060]). `dt_bias` is
@@ -190,31 +196,30 @@ class Mamba2Module(MixerModule):
         self.D.data.fill_(1.0)
         self.norm.weight.data.fill_(1.0)
 
-    def implementations(self) -> dict[str, str]:
+    def implementations(self, device: torch.device) -> dict[str, str]:
         return {
-            "ssd": choose_ssd()[0],
-            "causal_conv1d": choose_conv()[0],
+            "norm_linear": norm_linear_op.choose(device)[0],
+            "causal_conv1d": conv_op.choose(device)[0],
+            "ssd": ssd_op.choose(device)[0],
+            "gated_norm_linear": gated_norm_op.choose(device)[0],
         }
+
+    def _close(self, y: Tensor, z: Tensor) -> Tensor:
+        return gated_norm_op.gated_norm_linear(
+            y, z, self.norm.weight, self.out_proj.weight, groups=self.mixer.groups, eps=NORM_EPS
+        )
 
     def _conv_bias(self) -> Tensor:
         assert self.conv1d.bias is not None
         return self.conv1d.bias
 
 
-class GatedRMSNorm(nn.Module):
-    """RMSNorm of y * silu(z), over each of `groups` equal parts of the channels."""
+class Gain(nn.Module):
+    """The weight of an RMSNorm. Its arithmetic is part of the operation that reads the norm's output."""
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.groups = groups
         self.weight = nn.Parameter(torch.empty(channels))
-
-    def forward(self, y: Tensor, z: Tensor) -> Tensor:
-        gated = y * F.silu(z)
-        if self.groups == 1:
-            return F.rms_norm(gated, self.weight.shape, self.weight, NORM_EPS)
-        parts = gated.view(*gated.shape[:-1], self.groups, -1)
-        return F.rms_norm(parts, parts.shape[-1:], eps=NORM_EPS).flatten(-2) * self.weight
 
 
 MODULES: dict[type[Mixer], type[MixerModule]] = {Attention: AttentionModule, Mamba2: Mamba2Module}
@@ -225,22 +230,7 @@ def draw_linear(weight: Tensor, generator: torch.Generator) -> None:
     weight.data.normal_(0.0, weight.shape[1] ** -0.5, generator=generator)
 
 
-def _table_length(tokens: int) -> int:
-    """The next power of two: few tables serve every length, and none is rebuilt in each decoding step."""
-    return 1 << max(tokens - 1, 1).bit_length()
-
-
-@lru_cache(maxsize=16)
-def _rope_table(theta: float, head_dim: int, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin of position * theta ** (-2 i / head_dim), (tokens, head_dim / 2), float32 from float64."""
-    with torch.inference_mode(False):  # an inference tensor could not be saved for a later backward
-        frequency = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim)
-        angle = torch.arange(tokens, dtype=torch.float64, device=device)[:, None] * frequency
-        return angle.cos().float(), angle.sin().float()
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn (x[i], x[i + head_dim / 2]) by the token's angle i. x (batch, tokens, heads, head_dim)."""
-    cos, sin = cos[:, None].to(x.dtype), sin[:, None].to(x.dtype)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+def _project(x: Tensor, norm: Tensor | None, weight: Tensor, parts: list[int]) -> tuple[Tensor, ...]:
+    if norm is None:
+        return torch.split(F.linear(x, weight), parts, dim=-1)
+    return norm_linear_op.norm_linear(x, norm, weight, parts, eps=NORM_EPS)

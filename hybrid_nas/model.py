@@ -5,26 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from hybrid_nas_kernels import cross_entropy as cross_entropy_op
+from hybrid_nas_kernels import norm_linear as norm_linear_op
+from hybrid_nas_kernels import swiglu as swiglu_op
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_nas.architecture import FFN, Architecture, Block, SwiGLU
-from hybrid_nas.mixers import MODULES, NORM_EPS, LayerCache, MambaInit, draw_linear
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last dimension."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, NORM_EPS)
+from hybrid_nas.mixers import MODULES, NORM_EPS, Gain, LayerCache, MambaInit, draw_linear
 
 
 class SwiGLUModule(nn.Module):
-    """down(silu(gate(x)) * up(x)) [arXiv:2002.05202]."""
+    """down(silu(gate(n)) * up(n)), n = rms_norm(x) * norm [arXiv:2002.05202]."""
 
     def __init__(self, ffn: SwiGLU, width: int) -> None:
         super().__init__()
@@ -32,9 +24,8 @@ class SwiGLUModule(nn.Module):
         self.up = nn.Linear(width, ffn.hidden, bias=False)
         self.down = nn.Linear(ffn.hidden, width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
-        return out
+    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
+        return swiglu_op.swiglu(x, norm, self.gate.weight, self.up.weight, self.down.weight, eps=NORM_EPS)
 
     def reset(self, generator: torch.Generator, residual_scale: float) -> None:
         for projection in (self.gate, self.up, self.down):
@@ -52,25 +43,25 @@ class BlockModule(nn.Module):
         super().__init__()
         self.mixer_norm = self.mixer = self.ffn_norm = self.ffn = None
         if block.mixer is not None:
-            self.mixer_norm = RMSNorm(width)
+            self.mixer_norm = Gain(width)
             self.mixer = MODULES[type(block.mixer)](block.mixer, width)
         if block.ffn is not None:
-            self.ffn_norm = RMSNorm(width)
+            self.ffn_norm = Gain(width)
             self.ffn = FFN_MODULES[type(block.ffn)](block.ffn, width)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mixer is not None and self.mixer_norm is not None:
-            x = x + self.mixer(self.mixer_norm(x))
+            x = x + self.mixer(x, self.mixer_norm.weight)
         return self._ffn(x)
 
     def step(self, x: Tensor, cache: LayerCache, position: int) -> Tensor:
         if self.mixer is not None and self.mixer_norm is not None:
-            x = x + self.mixer.step(self.mixer_norm(x), cache, position)
+            x = x + self.mixer.step(x, cache, position, self.mixer_norm.weight)
         return self._ffn(x)
 
     def _ffn(self, x: Tensor) -> Tensor:
         if self.ffn is not None and self.ffn_norm is not None:
-            x = x + self.ffn(self.ffn_norm(x))
+            x = x + self.ffn(x, self.ffn_norm.weight)
         return x
 
 
@@ -96,14 +87,18 @@ class Model(nn.Module):
         self.architecture = architecture
         self.embedding = nn.Parameter(torch.empty(architecture.vocab, architecture.width))
         self.blocks = nn.ModuleList(BlockModule(block, architecture.width) for block in architecture.blocks)
-        self.norm = RMSNorm(architecture.width)
+        self.norm = Gain(architecture.width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (batch, tokens) int64 -> logits (batch, tokens, vocab) of the token that follows each."""
         x = F.embedding(tokens, self.embedding)
         for block in self.blocks:
             x = block(x)
-        return F.linear(self.norm(x), self.embedding)
+        return self._classify(x)
+
+    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of `forward(tokens)` with `targets` (batch, tokens) int64, nats per token."""
+        return cross_entropy_op.cross_entropy(self(tokens), targets)
 
     def cache(self, batch: int, context: int, dtype: torch.dtype | None = None) -> Cache:
         """An empty cache for `batch` sequences of up to `context` tokens, by default in the model's dtype."""
@@ -122,15 +117,24 @@ class Model(nn.Module):
         for block, layer in zip(self._blocks(), cache.layers, strict=True):
             x = block.step(x, layer, cache.position)
         cache.position += 1
-        return F.linear(self.norm(x), self.embedding)
+        return self._classify(x)
 
     def implementations(self) -> dict[str, str]:
-        """operation -> the implementation that `forward` runs, over all mixers of this model."""
-        chosen: dict[str, str] = {}
+        """operation -> the implementation that training runs."""
+        device = self.embedding.device
+        chosen = {
+            "norm_linear": norm_linear_op.choose(device)[0],
+            "cross_entropy": cross_entropy_op.choose(device)[0],
+        }
         for block in self._blocks():
             if block.mixer is not None:
-                chosen.update(block.mixer.implementations())
+                chosen.update(block.mixer.implementations(device))
+            if block.ffn is not None:
+                chosen["swiglu"] = swiglu_op.choose(device)[0]
         return chosen
+
+    def _classify(self, x: Tensor) -> Tensor:
+        return norm_linear_op.norm_linear(x, self.norm.weight, self.embedding, [len(self.embedding)], eps=NORM_EPS)[0]
 
     def _blocks(self) -> list[BlockModule]:
         return [block for block in self.blocks if isinstance(block, BlockModule)]
@@ -160,7 +164,7 @@ def build(
     branches = sum((b.mixer is not None) + (b.ffn is not None) for b in architecture.blocks)
     model.embedding.data.normal_(0.0, architecture.width**-0.5, generator=generator)
     for module in model.modules():
-        if isinstance(module, RMSNorm):
+        if isinstance(module, Gain):
             module.weight.data.fill_(1.0)
     for block in model._blocks():
         if block.mixer is not None:

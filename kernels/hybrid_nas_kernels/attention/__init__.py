@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from hybrid_nas_kernels.attention.blocked import attention_blocked
 from hybrid_nas_kernels.attention.reference import attention_reference, attention_step
 from hybrid_nas_kernels.attention.sdpa import attention_sdpa
 from hybrid_nas_kernels.dispatch import pick
 
-__all__ = ["IMPLEMENTATIONS", "attention", "attention_reference", "attention_sdpa", "attention_step", "choose"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "attention",
+    "attention_blocked",
+    "attention_reference",
+    "attention_sdpa",
+    "attention_step",
+    "choose",
+]
 
-IMPLEMENTATIONS = {"reference": attention_reference, "sdpa": attention_sdpa}
+IMPLEMENTATIONS = {"reference": attention_reference, "blocked": attention_blocked, "sdpa": attention_sdpa}
 
 
-def choose() -> tuple[str, str]:
-    """The implementation that "auto" takes, and why."""
+def choose(device: torch.device) -> tuple[str, str]:
+    """The implementation that "auto" takes on `device`, and why."""
+    if device.type == "cpu":
+        return "blocked", "one triangle or band of blocks, where torch's own takes the whole square"
     return "sdpa", "torch's own fused attention"
 
 
@@ -28,4 +40,5 @@ def attention(
     """
     if q.shape[2] % k.shape[2]:
         raise ValueError(f"attention: heads must be a multiple of kv_heads, found {q.shape[2]} and {k.shape[2]}")
-    return pick("attention", implementation, IMPLEMENTATIONS, choose)(q, k, v, window=window, sinks=sinks)
+    run = pick("attention", implementation, IMPLEMENTATIONS, lambda: choose(q.device))
+    return run(q, k, v, window=window, sinks=sinks)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from hybrid_nas_kernels.causal_conv1d.channels_last import causal_conv1d_channels_last
 from hybrid_nas_kernels.causal_conv1d.reference import causal_conv1d_reference, causal_conv1d_step
 from hybrid_nas_kernels.dispatch import pick
 
-__all__ = ["IMPLEMENTATIONS", "causal_conv1d", "causal_conv1d_reference", "causal_conv1d_step", "choose"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "causal_conv1d",
+    "causal_conv1d_channels_last",
+    "causal_conv1d_reference",
+    "causal_conv1d_step",
+    "choose",
+]
 
-IMPLEMENTATIONS = {"reference": causal_conv1d_reference}
+IMPLEMENTATIONS = {"reference": causal_conv1d_reference, "channels_last": causal_conv1d_channels_last}
 
 
-def choose() -> tuple[str, str]:
-    """The implementation that "auto" takes, and why."""
-    return "reference", "torch alone"
+def choose(device: torch.device) -> tuple[str, str]:
+    """The implementation that "auto" takes on `device`, and why."""
+    if device.type != "cpu":
+        return "reference", f"no other way on {device.type} yet"
+    if not torch.backends.mkldnn.is_available():
+        return "reference", "this torch was built without oneDNN"
+    return "channels_last", "oneDNN's depthwise kernel reads this layout in place"
 
 
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, *, implementation: str = "auto") -> Tensor:
@@ -23,4 +36,5 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, *, implementation: st
     x (batch, tokens, channels); weight (channels, K), the last tap meets the token itself; bias (channels,).
     Returns the shape and dtype of x.
     """
-    return pick("causal_conv1d", implementation, IMPLEMENTATIONS, choose)(x, weight, bias)
+    run = pick("causal_conv1d", implementation, IMPLEMENTATIONS, lambda: choose(x.device))
+    return run(x, weight, bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from hybrid_nas_kernels.dispatch import pick
@@ -13,8 +14,9 @@ __all__ = ["IMPLEMENTATIONS", "choose", "ssd", "ssd_chunked", "ssd_reference", "
 IMPLEMENTATIONS = {"reference": ssd_reference, "chunked": ssd_chunked}
 
 
-def choose() -> tuple[str, str]:
-    """The implementation that "auto" takes, and why."""
+def choose(device: torch.device) -> tuple[str, str]:
+    """The implementation that "auto" takes on `device`, and why."""
+    del device
     return "chunked", "torch alone, matrix products in chunks"
 
 
@@ -44,5 +46,5 @@ def ssd(
         raise ValueError("ssd: a sequence needs at least 1 token, found 0")
     if x.shape[2] % B.shape[2]:
         raise ValueError(f"ssd: heads must be a multiple of groups, found {x.shape[2]} and {B.shape[2]}")
-    run = pick("ssd", implementation, IMPLEMENTATIONS, choose)
+    run = pick("ssd", implementation, IMPLEMENTATIONS, lambda: choose(x.device))
     return run(x, dt, A, B, C, D, initial_state=initial_state, chunk=chunk)

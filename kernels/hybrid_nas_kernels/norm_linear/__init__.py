@@ -1,0 +1,39 @@
+"""RMSNorm, then a linear map whose output is cut into parts. README.md has the mathematics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hybrid_nas_kernels.dispatch import pick
+from hybrid_nas_kernels.norm_linear.folded import norm_linear_folded
+from hybrid_nas_kernels.norm_linear.reference import norm_linear_reference
+
+__all__ = ["IMPLEMENTATIONS", "choose", "norm_linear", "norm_linear_folded", "norm_linear_reference"]
+
+IMPLEMENTATIONS = {"reference": norm_linear_reference, "folded": norm_linear_folded}
+
+
+FEW = 32
+
+
+def choose(device: torch.device, rows: int = FEW) -> tuple[str, str]:
+    """The implementation that "auto" takes on `device` for so many rows (tokens of all sequences), and why."""
+    if rows < FEW:
+        return "reference", f"under {FEW} rows, as in decoding, folding the weights costs more than it saves"
+    if device.type != "cpu":
+        return "reference", f"folding was measured on the CPU alone, not on {device.type}"
+    return "folded", "fewer passes over the tokens"
+
+
+def norm_linear(
+    x: Tensor, norm: Tensor, weight: Tensor, parts: Sequence[int], *, eps: float, implementation: str = "auto"
+) -> tuple[Tensor, ...]:
+    """rms_norm(x) * norm, times weight^T, cut along the last dimension into `parts`.
+
+    x (..., width); norm (width,); weight (sum of parts, width). Returns one tensor (..., part) a part.
+    """
+    run = pick("norm_linear", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.numel() // len(norm)))
+    return run(x, norm, weight, tuple(parts), eps)

@@ -1,0 +1,63 @@
+"""RMSNorm and a linear map in one step, the norm's weight folded into the map's, backward by hand.
+
+    (n * norm) W^T = n (W diag(norm))^T,    n = x / rms(x)
+
+The fold multiplies a weight matrix once instead of every token, and in the backward pass the gradient of `norm` comes
+from two weight-sized matrices instead of a reduction over tokens. Each part of the output is a tensor of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def norm_linear_folded(
+    x: Tensor, norm: Tensor, weight: Tensor, parts: tuple[int, ...], eps: float
+) -> tuple[Tensor, ...]:
+    """As `norm_linear`. Differentiable once."""
+    outputs: tuple[Tensor, ...] = _Folded.apply(x, norm, weight, parts, eps)  # type: ignore[no-untyped-call]
+    return outputs
+
+
+def normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x / rms(x) over the last dimension, and 1 / rms(x) with that dimension kept."""
+    inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return x * inverse, inverse
+
+
+def normalise_backward(dn: Tensor, n: Tensor, inverse: Tensor) -> Tensor:
+    """Gradient of x from that of n = x / rms(x); overwrites `dn` and returns it."""
+    share = (dn * n).sum(-1, keepdim=True).div_(n.shape[-1])
+    return dn.addcmul_(n, share, value=-1).mul_(inverse)
+
+
+class _Folded(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, norm: Tensor, weight: Tensor, parts: tuple[int, ...], eps: float
+    ) -> tuple[Tensor, ...]:
+        n, inverse = normalise(x, eps)
+        folded = weight * norm
+        flat = n.view(-1, n.shape[-1])
+        ctx.save_for_backward(n, inverse, norm, weight, folded)
+        ctx.parts = parts
+        return tuple(torch.mm(flat, part.t()).view(*x.shape[:-1], -1) for part in folded.split(parts))
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *douts: Tensor) -> tuple[Tensor | None, ...]:
+        n, inverse, norm, weight, folded = ctx.saved_tensors
+        flat = n.view(-1, n.shape[-1])
+        dn, dfolded = torch.empty_like(flat), torch.empty_like(weight)
+        start = 0
+        for dout, part in zip(douts, folded.split(ctx.parts), strict=True):
+            dout = dout.reshape(-1, dout.shape[-1])
+            torch.addmm(dn, dout, part, beta=0 if start == 0 else 1, out=dn)
+            torch.mm(dout.t(), flat, out=dfolded[start : start + dout.shape[-1]])
+            start += dout.shape[-1]
+        dnorm = (dfolded * weight).sum(0)
+        return normalise_backward(dn.view(n.shape), n, inverse), dnorm, dfolded.mul_(norm), None, None
