@@ -220,7 +220,7 @@ def _print_front(run: Run, trials: list[Trial]) -> None:
                 half = "" if estimate.high is None else f" ± {estimate.high - estimate.mean:.4f}"
                 cells.append(f"{estimate.mean:.4f}{half}")
         marks = [name for name, key in (("knee", front.knee),) if key == member.key]
-        table.add_row(str(member.number), member.layout, *cells, str(member.n), ", ".join(marks))
+        table.add_row(str(member.number), member.layout, *cells, str(len(member.seeds)), ", ".join(marks))
     out.print(table)
 
 
