@@ -94,7 +94,9 @@ def search(
 
     text = open_corpus(Corpus.from_dict(file.data or {}))
     text.check(file.proxy.context + 1)
-    data = f"{text.name} ({len(text.train):,} bytes to train on, {len(text.held_out):,} held out, {text.fingerprint[:12]})"
+    data = (
+        f"{text.name} ({len(text.train):,} bytes to train on, {len(text.held_out):,} held out, {text.fingerprint[:12]})"
+    )
     run = Run(out_folder or default_folder(file))
     run.begin(file)
     with run.locked():
