@@ -12,7 +12,8 @@ class Budget:
 
     Warm-up and cool-down are shares of the steps (a trapezoid, as in [arXiv:2510.04800, App. E]); `rungs` are the
     shares after which a trial reports its held-out loss and may be stopped. `learning_rate` None takes the rule of
-    `hybrid_nas.proxy` for the width. `recall_share` of the sequences of each batch are recall sequences.
+    `hybrid_nas.proxy` for the width. `recall_share` of the sequences of each batch are recall sequences of
+    `recall_task` and `recall_symbols` (see `hybrid_nas.recall`); at 1 there is no text, and no loss.
     `replicates` is the number of further seeds that members of the front are trained with at the end.
     """
 
@@ -26,12 +27,14 @@ class Budget:
     rungs: tuple[float, ...] = (0.25, 0.5)
     validation_tokens: int = 32_768
     recall_share: float = 0.25
+    recall_task: Literal["copy", "associative"] = "copy"
+    recall_symbols: int = 32
     mamba_init: Literal["paper", "original"] = "paper"
     replicates: int = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rungs", tuple(self.rungs))
-        for name in ("tokens", "batch", "validation_tokens"):
+        for name in ("tokens", "batch", "validation_tokens", "recall_symbols"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"budget: {name} must be a positive whole number, found {value!r}")
@@ -39,8 +42,8 @@ class Budget:
             raise ValueError(f"budget: replicates must be a whole number, 0 or more, found {self.replicates!r}")
         for name in ("warmup", "cooldown", "recall_share"):
             value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ValueError(f"budget: {name} is a share from 0 to below 1, found {value!r}")
+            if not 0 <= value <= 1:
+                raise ValueError(f"budget: {name} is a share from 0 to 1, found {value!r}")
         if self.warmup + self.cooldown > 1:
             raise ValueError(
                 f"budget: warmup and cooldown together must not pass 1, found {self.warmup} + {self.cooldown}"
@@ -53,12 +56,25 @@ class Budget:
             )
         if list(self.rungs) != sorted(set(self.rungs)) or not all(0 < rung < 1 for rung in self.rungs):
             raise ValueError(f"budget: rungs are rising shares between 0 and 1, found {list(self.rungs)}")
+        if self.recall_task not in ("copy", "associative"):
+            raise ValueError(f"budget: recall_task is copy or associative, found {self.recall_task!r}")
         if self.mamba_init not in ("paper", "original"):
             raise ValueError(f"budget: mamba_init is paper or original, found {self.mamba_init!r}")
 
     def steps(self, context: int) -> int:
         """Optimizer steps at sequences of `context` tokens, at least one."""
         return max(1, round(self.tokens / (self.batch * context)))
+
+    def recall_sequences(self) -> int:
+        """How many sequences of each batch are recall sequences: at least one, and one of text, unless the share is
+        0 or 1."""
+        if self.recall_share in (0, 1):
+            return round(self.recall_share) * self.batch
+        if self.batch == 1:
+            raise ValueError(
+                "budget: a batch of 1 cannot hold text and recall; take batch 2 or more, or recall_share 0"
+            )
+        return min(max(1, round(self.recall_share * self.batch)), self.batch - 1)
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "rungs": list(self.rungs)}

@@ -129,8 +129,9 @@ def _standard_library(held_out: float) -> Text:
     parts: dict[bool, bytearray] = {False: bytearray(), True: bytearray()}
     for is_held_out, piece in _split(documents, held_out, name):
         parts[is_held_out] += piece
-    train, rest = (np.frombuffer(bytes(parts[part]), np.uint8) for part in (False, True))
-    return Text(name, train, rest, _fingerprint(hashlib.sha256(train), hashlib.sha256(rest)))
+    train, rest = bytes(parts[False]), bytes(parts[True])
+    fingerprint = _fingerprint(hashlib.sha256(train), hashlib.sha256(rest))
+    return Text(name, np.frombuffer(train, np.uint8), np.frombuffer(rest, np.uint8), fingerprint)
 
 
 def _split(documents: Iterable[tuple[str, bytes]], share: float, name: str) -> Iterator[tuple[bool, bytes]]:

@@ -1,0 +1,145 @@
+"""Evaluate one candidate: build it, train it for the budget, score it. The one function a worker runs."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hybrid_nas.architecture import Architecture
+from hybrid_nas.budget import Budget
+from hybrid_nas.data import Corpus, open_corpus
+from hybrid_nas.model import Model, build
+from hybrid_nas.proxy import Diverged, Proxy, Step, thin, train
+from hybrid_nas.trial import Point, State
+
+REPORT_EVERY_S = 0.25
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands: its last training loss or, with `validation`, its held-out loss at a rung."""
+
+    tokens: int
+    loss: float
+    validation: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one training gave, as values: the fields of `Trial` that are bought by training. `loss` in nats per byte
+    on held-out text, `recall` a share from 0 to 1; a stopped or failed training has neither."""
+
+    state: State
+    values: dict[str, float] = field(default_factory=dict)
+    curve: tuple[Point, ...] = ()
+    failure: str | None = None
+    implementations: dict[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    seconds: float = 0.0
+    tokens: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "curve": [asdict(point) for point in self.curve]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Outcome:
+        return cls(**{**data, "curve": tuple(Point(**point) for point in data["curve"])})
+
+
+def evaluate(
+    architecture: Architecture,
+    context: int,
+    budget: Budget,
+    data: Mapping[str, Any] | None,
+    seed: int,
+    report: Callable[[Progress], bool],
+    device: str = "auto",
+) -> Outcome:
+    """Train `architecture` on sequences of `context` tokens of the corpus that `data` describes (`Corpus.to_dict`;
+    None: Python's standard library), and score it.
+
+    `seed` draws the initial weights and the batches. `report` hears of the training a few times a second, and of the
+    held-out loss at every rung; False at a rung stops the training there. `device` is "auto" (CUDA where there is
+    one), "cpu", or any torch device. Whatever goes wrong with a candidate is a failed outcome that says why: one
+    candidate must not end a study. Global state is left alone: threads are the caller's, and so are the results of
+    more than one, since sums in another order differ in the last bits. On one thread equal arguments give equal bits.
+    """
+    started = time.perf_counter()
+    steps: list[Step] = []
+    on = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    implementations: dict[str, str] = {}
+
+    def outcome(state: State, values: dict[str, float] | None = None, failure: str | None = None) -> Outcome:
+        return Outcome(
+            state=state,
+            values=values or {},
+            curve=thin(steps),
+            failure=failure,
+            implementations=implementations,
+            device=_name(on),
+            seconds=time.perf_counter() - started,
+            tokens=steps[-1].tokens if steps else 0,
+        )
+
+    try:
+        proxy = Proxy(open_corpus(Corpus.from_dict(dict(data or {}))), context, budget, seed)
+        model = build(architecture, generator=seed, mamba_init=budget.mamba_init, device=on)
+        implementations.update(model.implementations())
+        if not _train(model, proxy, on, steps, report):
+            return outcome("stopped")
+        values = {"loss": proxy.loss(model, on), "recall": proxy.recall(model, on)}
+        scores = {name: value for name, value in values.items() if value is not None}
+        if not all(map(math.isfinite, scores.values())):
+            raise Diverged(f"diverged in the last step: scores {scores}")
+        done = outcome("complete", scores)
+        if "loss" not in scores:
+            return done
+        return Outcome(**{**vars(done), "curve": (*done.curve, Point(done.tokens, scores["loss"], True))})
+    except Diverged as error:
+        return outcome("failed", failure=str(error))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return outcome("failed", failure=_out_of_memory(on, error))
+    except Exception as error:  # noqa: BLE001  the one boundary: a candidate's bug is its failure, not the study's end
+        if "can't allocate memory" in str(error):  # what torch raises on the CPU is a plain RuntimeError
+            return outcome("failed", failure=_out_of_memory(on, error))
+        return outcome("failed", failure=_described(error))
+
+
+def _train(
+    model: Model, proxy: Proxy, device: torch.device, steps: list[Step], report: Callable[[Progress], bool]
+) -> bool:
+    """Train to the end, reporting; False where `report` stopped it at a rung."""
+    heard = -math.inf
+    for step in train(model, model.architecture, proxy, device):
+        steps.append(step)
+        if step.held_out is not None:
+            if not math.isfinite(step.held_out):
+                raise Diverged(f"diverged at step {step.number} with a held-out loss of {step.held_out}")
+            if not report(Progress(step.tokens, step.held_out, validation=True)):
+                return False
+        elif time.perf_counter() - heard >= REPORT_EVERY_S:
+            heard = time.perf_counter()
+            report(Progress(step.tokens, step.loss))
+    return True
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _out_of_memory(device: torch.device, error: BaseException) -> str:
+    return f"ran out of memory on {_name(device)}: {str(error).splitlines()[0] if str(error) else 'no details'}"
+
+
+def _described(error: Exception) -> str:
+    """Type, message and the place that raised it, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

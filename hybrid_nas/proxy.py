@@ -1,0 +1,195 @@
+"""The proxy: a short training on text and recall that yields a learning curve and two scores.
+
+AdamW, warm-up, a plateau, cool-down to zero (a trapezoid [arXiv:2510.04800, App. E]), gradients clipped by their
+norm. Every batch holds sequences of text and of recall; the loss is the mean over text plus the mean over scored
+recall positions, and only the part on text is ever reported: nats per byte.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hybrid_nas.architecture import Architecture
+from hybrid_nas.budget import Budget
+from hybrid_nas.data import VOCAB, Text
+from hybrid_nas.recall import draw
+from hybrid_nas.trial import Point
+
+BETAS = (0.9, 0.98)
+UNDECAYED = ("norm", "bias", "A_log", "D", "dt_bias")
+EXPLODED = 4 * math.log(VOCAB)
+RECALL_STREAM = 0x7265_6361  # keeps recall batches apart from text batches of the same seed
+RECALL_HELD_OUT = 0x686F_6C64
+EVALUATED_AT_ONCE = 4096
+CURVE_POINTS = 40
+
+
+class Diverged(ArithmeticError):
+    """The training loss stopped being a number, or grew beyond four times that of a uniform guess."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """tokens (batch, context + 1) int64, text sequences first; scored (recall sequences, context) says which of their
+    next bytes count."""
+
+    tokens: Tensor
+    scored: Tensor
+
+    @property
+    def text(self) -> Tensor:
+        return self.tokens[: len(self.tokens) - len(self.scored)]
+
+    @property
+    def recall(self) -> Tensor:
+        return self.tokens[len(self.tokens) - len(self.scored) :]
+
+
+class Proxy:
+    """What every candidate of a study is put through at one seed, whatever its architecture."""
+
+    def __init__(self, text: Text, context: int, budget: Budget, seed: int) -> None:
+        self.text, self.context, self.budget, self.seed = text, context, budget, seed
+        self.recall_sequences = budget.recall_sequences()
+        self.steps = budget.steps(context)
+        if self.recall_sequences < budget.batch:
+            text.check(context + 1)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of `step`, a function of the seed and the step alone."""
+        count, length = self.recall_sequences, self.context + 1
+        tokens = np.empty((self.budget.batch, length), np.int64)
+        scored = np.zeros((count, length), np.bool_)
+        if count < self.budget.batch:
+            tokens[: len(tokens) - count] = self.text.batch(self.seed, step, self.budget.batch - count, length)
+        if count:
+            generator = np.random.default_rng([RECALL_STREAM, self.seed, step])
+            tokens[len(tokens) - count :], scored = self._recall(count, generator)
+        return Batch(torch.from_numpy(tokens), torch.from_numpy(scored[:, 1:]))
+
+    def _recall(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return draw(self.budget.recall_task, self.budget.recall_symbols, count, self.context + 1, generator)
+
+    def rungs(self) -> dict[int, bool]:
+        """Steps after which the held-out loss is taken."""
+        return {max(1, round(rung * self.steps)): True for rung in self.budget.rungs}
+
+    @torch.inference_mode()
+    def loss(self, model: nn.Module, device: torch.device) -> float | None:
+        """Held-out loss in nats per byte on text, one fixed sample for all seeds; None where no text is trained on."""
+        if self.recall_sequences == self.budget.batch:
+            return None
+        rows = torch.from_numpy(
+            self.text.validation(max(1, self.budget.validation_tokens // self.context), self.context + 1)
+        )
+        total = 0.0
+        for part in rows.split(self._at_once()):
+            part = part.to(device)
+            total += F.cross_entropy(model(part[:, :-1]).flatten(0, 1), part[:, 1:].flatten(), reduction="sum").item()
+        return total / (len(rows) * self.context)
+
+    @torch.inference_mode()
+    def recall(self, model: nn.Module, device: torch.device) -> float | None:
+        """Share of scored bytes that are the model's first guess, on sequences of their own; None without recall."""
+        if not self.recall_sequences:
+            return None
+        count = max(1, self.budget.validation_tokens // (2 * self.context))
+        drawn, marks = self._recall(count, np.random.default_rng(RECALL_HELD_OUT))
+        right = 0
+        rows, scored = torch.from_numpy(drawn), torch.from_numpy(marks[:, 1:])
+        for part, counted in zip(rows.split(self._at_once()), scored.split(self._at_once()), strict=True):
+            part, counted = part.to(device), counted.to(device)
+            right += int((model(part[:, :-1]).argmax(-1) == part[:, 1:])[counted].sum())
+        return right / int(scored.sum())
+
+    def _at_once(self) -> int:
+        return max(1, EVALUATED_AT_ONCE // self.context)
+
+
+def learning_rate(width: int) -> float:
+    """Peak learning rate of a model of `width`: 6e-3 at width 64, falling as 1 / width."""
+    return 6e-3 * 64 / width
+
+
+def trapezoid(step: int, steps: int, warmup: float, cooldown: float) -> float:
+    """Share of the peak learning rate at `step` (from 1) of `steps`.
+
+    >>> [trapezoid(step, 8, 0.25, 0.25) for step in range(1, 9)]
+    [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5]
+    """
+    rise = step / (warmup * steps) if warmup else 1.0
+    fall = (steps - step + 1) / (cooldown * steps) if cooldown else 1.0
+    return min(1.0, rise, fall)
+
+
+def optimizer(model: nn.Module, budget: Budget, width: int) -> torch.optim.AdamW:
+    """AdamW over the weights; norms, biases, A_log, D and dt_bias are not decayed."""
+    decayed, kept = [], []
+    for name, parameter in model.named_parameters():
+        of_vector = parameter.ndim < 2 or any(part in UNDECAYED for part in name.split("."))
+        (kept if of_vector else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": budget.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=budget.learning_rate or learning_rate(width), betas=BETAS, fused=True)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a training: `loss` is that on the batch's text (on its recall where there is no text); `held_out`
+    is the held-out loss where the step is a rung."""
+
+    number: int
+    tokens: int
+    loss: float
+    held_out: float | None = None
+
+
+def train(model: nn.Module, architecture: Architecture, proxy: Proxy, device: torch.device) -> Iterator[Step]:
+    """Train `model` in place, a step at a time; whoever iterates may stop at any step. Raises Diverged."""
+    budget, steps, rungs = proxy.budget, proxy.steps, proxy.rungs()
+    adamw = optimizer(model, budget, architecture.width)
+    peaks = [group["lr"] for group in adamw.param_groups]
+    parameters = list(model.parameters())
+    for number in range(1, steps + 1):
+        share = trapezoid(number, steps, budget.warmup, budget.cooldown)
+        for group, peak in zip(adamw.param_groups, peaks, strict=True):
+            group["lr"] = peak * share
+        losses = batch_losses(model, proxy.batch(number - 1), device)
+        value = losses[0].item()
+        if not math.isfinite(value) or value > EXPLODED:
+            raise Diverged(f"diverged at step {number} of {steps} with a training loss of {value:.3g} nats")
+        adamw.zero_grad(set_to_none=True)
+        torch.stack(losses).sum().backward()
+        nn.utils.clip_grad_norm_(parameters, budget.clip, foreach=True)
+        adamw.step()
+        held_out = proxy.loss(model, device) if number in rungs else None
+        yield Step(number, number * budget.batch * proxy.context, value, held_out)
+
+
+def batch_losses(model: nn.Module, batch: Batch, device: torch.device) -> list[Tensor]:
+    """Mean loss over the text, then mean loss over the scored recall positions; each where there is any."""
+    tokens = batch.tokens.to(device)
+    logits, targets, text = model(tokens[:, :-1]), tokens[:, 1:], len(batch.text)
+    losses = []
+    if text:
+        losses.append(F.cross_entropy(logits[:text].flatten(0, 1), targets[:text].flatten()))
+    if len(batch.scored):
+        scored = batch.scored.to(device)
+        losses.append(F.cross_entropy(logits[text:][scored], targets[text:][scored]))
+    return losses
+
+
+def thin(steps: list[Step]) -> tuple[Point, ...]:
+    """The training losses as at most 40 points, each the mean of a run of steps, and every held-out loss."""
+    points = []
+    for part in np.array_split(np.arange(len(steps)), min(CURVE_POINTS, len(steps))) if steps else ():
+        run = [steps[i] for i in part]
+        points.append(Point(run[-1].tokens, sum(step.loss for step in run) / len(run)))
+        points += [Point(step.tokens, step.held_out, True) for step in run if step.held_out is not None]
+    return tuple(points)
