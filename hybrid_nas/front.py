@@ -150,8 +150,8 @@ class Front:
                 "designs that lie close together is not known to be real."
             )
         return (
-            "Intervals are 95%, Student's t, from the standard deviation over seeds pooled over all replicated designs; "
-            "a design trained at one seed is given the pooled standard deviation too."
+            "Intervals are 95%, Student's t, from the deviation over seeds, pooled over all replicated designs; "
+            "a design trained at one seed is given the same deviation."
         )
 
     def to_dict(self) -> dict[str, Any]:

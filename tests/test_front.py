@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import bare_trial, grid, objectives, study
 
+from hybrid_nas.budget import Budget
 from hybrid_nas.dominance import hypervolume, knee, non_dominated, plausible
 from hybrid_nas.front import Front
 from hybrid_nas.noise import Noise, trainings
@@ -119,9 +120,9 @@ def test_a_value_that_is_not_finite_is_refused_by_number(value):
 def test_a_missing_objective_and_mixed_budgets_are_refused():
     with pytest.raises(ValueError, match="trial 0: complete, but without a value of the objective recall"):
         Front.of([bare_trial(0, 1.0, 10)], objectives("recall", "cache_bytes"))
+    short = bare_trial(1, 1.0, 10).with_changes(budget=Budget(tokens=5))
     with pytest.raises(ValueError, match="different budgets"):
-        short = bare_trial(1, 1.0, 10)
-        Front.of([bare_trial(0, 1.0, 10), short.with_changes(budget=type(short.budget)(tokens=5))], objectives())
+        Front.of([bare_trial(0, 1.0, 10), short], objectives())
 
 
 def test_without_complete_trials_there_is_no_front():
