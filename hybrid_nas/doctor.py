@@ -59,10 +59,12 @@ def examine() -> list[Finding]:
 
 
 def implementations() -> dict[str, str]:
-    """Which implementation of each operation would run here (imports torch)."""
-    from hybrid_nas_kernels.dispatch import choices
+    """Which implementation of each operation a model with both mixers would run here (imports torch)."""
+    from hybrid_nas.design import Design, Ratio, architecture_of_layout
+    from hybrid_nas.model import build
+    from hybrid_nas.scale import PROXY
 
-    return choices()
+    return build(architecture_of_layout("AM", Design(ratio=Ratio(1, 1)), PROXY), generator=0).implementations()
 
 
 def _version(name: str) -> str | None:
