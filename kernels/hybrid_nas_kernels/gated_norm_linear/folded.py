@@ -29,7 +29,7 @@ class _Folded(torch.autograd.Function):
         return torch.mm(n.view(-1, y.shape[-1]), folded.t()).view(*y.shape[:-1], -1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         y, z, gate, n, inverse, norm, weight, folded = ctx.saved_tensors
         dout = dout.reshape(-1, dout.shape[-1])

@@ -32,7 +32,7 @@ class _Folded(torch.autograd.Function):
         return torch.mm(hidden, down.t()).view(x.shape)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         n, inverse, norm, gate, up, down, gate_n, up_n, g, u, s, hidden = ctx.saved_tensors
         flat = n.view(-1, n.shape[-1])
