@@ -99,13 +99,9 @@ class _Chunked(torch.autograd.Function):
         by_head = log.transpose(1, 2).contiguous()
         # The mask goes in before exp2: above the diagonal the difference is positive and could overflow.
         L = (by_head[..., :, None] - by_head[..., None, :]).add_(_mask(Q, x.device, x.dtype)).exp2_()
-        M = L * torch.bmm(Cn, Bn.transpose(1, 2))[:, None]
-        Xd = x.new_empty(n, H, Q, P)
-        torch.mul(X.transpose(1, 2), step.transpose(1, 2)[..., None], out=Xd)
-        inside = torch.bmm(M.view(n * H, Q, Q), Xd.view(n * H, Q, P)).view(n, H, Q, P)
-
-        Xe = x.new_empty(n, Q, H, P)
-        torch.mul(X, (step * to_end)[..., None], out=Xe)
+        G = torch.bmm(Cn, Bn.transpose(1, 2))
+        M, Xd, Xe = _weighted(X, step, to_end, L, G)
+        inside = torch.bmm(M, Xd).view(n, H, Q, P)
         inner = torch.bmm(Xe.view(n, Q, H * P).transpose(1, 2), Bn).view(batch, chunks, H, P * N)
         decay = whole.view(batch, chunks, H, 1)
         entering = torch.empty_like(inner)
@@ -119,7 +115,7 @@ class _Chunked(torch.autograd.Function):
         if D is not None:
             y.view(batch, tokens, H, P).addcmul_(x, D[:, None, :, None])
         y, state = y.view(batch, tokens, H, P), state.view(batch, H, P, N)
-        ctx.save_for_backward(X, step, Bn, Cn, D, y, state, L, M, Xd, Xe, entering, from_start, to_end, decay)
+        ctx.save_for_backward(X, step, Bn, Cn, D, y, state, L, G, entering, from_start, to_end, decay)
         ctx.has_initial_state = initial_state is not None
         ctx.set_materialize_grads(False)
         return y, state
@@ -127,10 +123,11 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dstate: Tensor | None) -> tuple[Tensor | None, ...]:
-        X, step, Bn, Cn, D, y, state, L, M, Xd, Xe, entering, from_start, to_end, decay = ctx.saved_tensors
+        X, step, Bn, Cn, D, y, state, L, G, entering, from_start, to_end, decay = ctx.saved_tensors
         n, Q, H, P = X.shape
         batch, tokens = y.shape[:2]
         N, chunks = Bn.shape[-1], n // batch
+        M, Xd, Xe = _weighted(X, step, to_end, L, G)  # cheaper to compute again than to keep: kept, they leave the cache
         dY = X.new_zeros(n, Q, H, P) if dy is None else dy.reshape(n, Q, H, P)
 
         dYe = torch.mul(dY, from_start[..., None], out=X.new_empty(n, Q, H, P)).view(n, Q, H * P)
@@ -151,9 +148,9 @@ class _Chunked(torch.autograd.Function):
         dB = torch.bmm(Xe.view(n, Q, H * P), leaving)
 
         dYh = X.new_empty(n, H, Q, P).copy_(dY.transpose(1, 2)).view(n * H, Q, P)
-        direct = torch.bmm(M.view(n * H, Q, Q).transpose(1, 2), dYh).view(n, H, Q, P).transpose(1, 2)
+        direct = torch.bmm(M.transpose(1, 2), dYh).view(n, H, Q, P).transpose(1, 2)
         torch.addcmul(direct, dXd, to_end[..., None], out=dXd)
-        dM = torch.bmm(dYh, Xd.view(n * H, Q, P).transpose(1, 2)).view(n, H, Q, Q).mul_(L)
+        dM = torch.bmm(dYh, Xd.transpose(1, 2)).view(n, H, Q, Q).mul_(L)
         dG = dM.sum(1) if H > 1 else dM[:, 0]
         dC.baddbmm_(dG, Bn)
         dB.baddbmm_(dG.transpose(1, 2), Cn)
@@ -180,6 +177,18 @@ class _Chunked(torch.autograd.Function):
             back.view(batch, H, P, N) if ctx.has_initial_state else None,
             None,
         )
+
+
+def _weighted(X: Tensor, step: Tensor, to_end: Tensor, L: Tensor, G: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The weights inside a chunk (n H, Q, Q), dt x by head (n H, Q, P), and dt x decayed to the chunk's end
+    (n, Q, H, P)."""
+    n, Q, H, P = X.shape
+    M = torch.mul(L, G[:, None])
+    Xd = X.new_empty(n, H, Q, P)
+    torch.mul(X.transpose(1, 2), step.transpose(1, 2)[..., None], out=Xd)
+    Xe = X.new_empty(n, Q, H, P)
+    torch.mul(X, (step * to_end)[..., None], out=Xe)
+    return M.view(n * H, Q, Q), Xd.view(n * H, Q, P), Xe
 
 
 def _first_state(slot: Tensor, given: Tensor | None) -> Tensor:
