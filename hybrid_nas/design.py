@@ -14,6 +14,7 @@ from hybrid_nas.scale import Scale
 TOLERANCE = 0.05
 FFN_STEP = 8
 FFN_RANGE = (0.5, 2.0)
+MAX_DEPTH = 1024
 
 Placement = Literal["front", "middle", "end", "spread"]
 PLACEMENTS: tuple[Placement, ...] = ("front", "middle", "end", "spread")
@@ -179,24 +180,26 @@ class Design:
         is not near enough, the FFN width that closes the rest. Refused beyond 5% of the budget.
         """
         attention, mamba = self.mixers(scale)
+        both = stack(scale, (attention, mamba))
+        norm = scale.width
+        of_attention, of_mamba = (params_nonembedding(replace(both, blocks=(b,))) - norm for b in both.blocks)
         refusal = Refused(f"no depth of {scale.name} holds this design")
-        best: tuple[int, Architecture] | None = None
-        for depth in range(1 if not (self.has_attention and self.has_mamba) else 2, 1025):
+        best: tuple[int, int] | None = None
+        for depth in range(2 if self.has_attention and self.has_mamba else 1, MAX_DEPTH + 1):
             try:
-                layers = set(self.attention_layers(depth))
+                count = len(self.attention_layers(depth))
             except Refused as reason:  # positions may need more depth to fall on layers of their own
                 refusal = reason
                 continue
-            blocks = (attention if i in layers else mamba for i in range(depth))
-            candidate = stack(scale, blocks)
-            miss = params_nonembedding(candidate) - scale.params
+            miss = norm + count * of_attention + (depth - count) * of_mamba - scale.params
             if best is None or abs(miss) < abs(best[0]):
-                best = miss, candidate
-            if miss > 0 and depth > 2:
+                best = miss, depth
+            if miss > 0:
                 break
         if best is None:
             raise refusal
-        architecture = best[1]
+        layers = set(self.attention_layers(best[1]))
+        architecture = stack(scale, (attention if i in layers else mamba for i in range(best[1])))
         if abs(best[0]) > scale.ffn_exact_within * scale.params:
             architecture = _close_with_ffn(architecture, scale)
         share = params_nonembedding(architecture) / scale.params - 1

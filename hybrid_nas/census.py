@@ -1,0 +1,77 @@
+"""A census of a space before its search: which designs can be built, which are one model, which are refused and why."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+from hybrid_nas.proposal import Proposal
+from hybrid_nas.design import Design, Refused
+from hybrid_nas.study_file import StudyFile
+from hybrid_nas.yaml_file import FileError
+
+COUNTED = 10_000
+DRAWN = 1_000
+
+
+@dataclass(frozen=True)
+class Census:
+    """`proposals` are the distinct ones by `key`, in the space's order; all of them if `complete`, else a sample."""
+
+    proposals: dict[str, Proposal]
+    refused: Counter[str]
+    looked_at: int
+    complete: bool
+
+    @property
+    def coincide(self) -> int:
+        """How many proposals share their proxy with an earlier one, and so are told apart by cost alone."""
+        return len(self.proposals) - len({proposal.proxy.id for proposal in self.proposals.values()})
+
+    @classmethod
+    def of(cls, study: StudyFile) -> Census:
+        """Look at every design of a space of up to 10,000, at 1,000 draws of a larger one."""
+        designs: Iterable[Design]
+        complete = study.space.size() <= COUNTED
+        if complete:
+            designs = study.space.enumerate()
+        else:
+            rng = random.Random(study.search.seed)
+            designs = (study.space.draw(rng) for _ in range(DRAWN))
+        proposals: dict[str, Proposal] = {}
+        refused: Counter[str] = Counter()
+        looked_at = 0
+        for design in islice(designs, COUNTED):
+            looked_at += 1
+            try:
+                proposal = Proposal.of(design, study)
+            except Refused as reason:
+                refused[str(reason)] += 1
+            else:
+                proposals.setdefault(proposal.key, proposal)
+        return cls(proposals, refused, looked_at, complete)
+
+    def checked(self, source: str) -> Census:
+        """Itself, or FileError if the space allows nothing."""
+        if not self.proposals:
+            reason, often = self.refused.most_common(1)[0]
+            raise FileError(
+                source,
+                None,
+                f"the space allows nothing: {self.looked_at} designs are refused, {often} because {reason}",
+            )
+        return self
+
+    def ends(self, study: StudyFile) -> list[Proposal]:
+        """The cheapest and the dearest proposal by each efficiency objective: known before any training."""
+        ends: dict[str, Proposal] = {}
+        for objective in study.objectives:
+            if objective.trained:
+                continue
+            order = sorted(self.proposals.values(), key=lambda c, o=objective: (o.loss(getattr(c.cost, o.name)), c.key))
+            for proposal in (order[0], order[-1]):
+                ends.setdefault(proposal.key, proposal)
+        return list(ends.values())

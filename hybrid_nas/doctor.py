@@ -1,0 +1,88 @@
+"""What is installed, which implementation would run, and what to do about the rest."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+REQUIRED = ("torch", "numpy", "scipy", "optuna", "pyarrow", "plotly", "typer", "rich", "ruamel.yaml")
+OPTIONAL = {
+    "optuna-dashboard": ("optuna_dashboard", "watching a study live", "pip install 'hybrid-nas[dashboard]'"),
+    "transformers": ("transformers", "comparing with other implementations", "pip install 'hybrid-nas[hf]'"),
+    "mamba-ssm": ("mamba_ssm", "Mamba-2 kernels on an NVIDIA GPU", "pip install 'hybrid-nas[cuda]' on a CUDA machine"),
+    "causal-conv1d": (
+        "causal_conv1d",
+        "the short convolution on an NVIDIA GPU",
+        "pip install 'hybrid-nas[cuda]' on a CUDA machine",
+    ),
+    "flash-attn": ("flash_attn", "attention on an NVIDIA GPU", "pip install 'hybrid-nas[cuda]' on a CUDA machine"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination. `state`: ok, missing (may be so), or broken (must be mended)."""
+
+    what: str
+    state: str
+    detail: str
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything without importing the heavy packages, but the ones whose brokenness only an import shows."""
+    findings = [Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    for name in REQUIRED:
+        version = _version(name)
+        advice = "" if version else f"pip install {name}, or install hybrid-nas again"
+        findings.append(Finding(name, "ok" if version else "broken", version or "not installed", advice))
+    for name, (module, use, advice) in OPTIONAL.items():
+        version = _version(name)
+        if version is None:
+            findings.append(Finding(name, "missing", f"not installed: {use}", advice))
+            continue
+        try:
+            if name not in ("transformers", "optuna-dashboard"):  # compiled: only an import shows that they load
+                importlib.import_module(module)
+        except ImportError as error:
+            findings.append(Finding(name, "broken", f"{version}, but it does not import: {error}", advice))
+        else:
+            findings.append(Finding(name, "ok", f"{version}: {use}"))
+    findings.append(_devices())
+    return findings
+
+
+def implementations() -> dict[str, str]:
+    """Which implementation of each operation a model with both mixers would run here (imports torch)."""
+    from hybrid_nas.design import Design, Ratio, architecture_of_layout
+    from hybrid_nas.model import build
+    from hybrid_nas.scale import PROXY
+
+    return build(architecture_of_layout("AM", Design(ratio=Ratio(1, 1)), PROXY), generator=0).implementations()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> Finding:
+    gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if gpus:
+        return Finding("device", "ok", f"{len(gpus)} NVIDIA GPU, {cores} CPU cores")
+    return Finding(
+        "device", "ok", f"{cores} CPU cores, no NVIDIA GPU: proxies train on the CPU; efficiency is by arithmetic"
+    )
+
+
+def to_dicts(findings: list[Finding]) -> list[dict[str, Any]]:
+    return [asdict(finding) for finding in findings]

@@ -1,0 +1,284 @@
+"""What each choice does to a trained quantity: contrasts between its options, each with a standard error.
+
+Two ways, the sharper of which is reported:
+
+- model: least squares of main effects over the trainings to which the choice applies. The unit is a proxy, its value
+  the mean over seeds with each seed's common shift taken out. The residual variance is what main effects do not
+  explain (interactions) plus noise, estimated by moments as in a random-effects meta-regression (Hedges and Olkin
+  1985) and scaled as by [Knapp and Hartung 2003], never below the noise of replicates.
+- pairs: differences between trainings at one seed whose designs differ in this choice alone. All candidates see the
+  same batches, so these carry less noise; they hold for any interaction, but only such designs serve as there are.
+
+Where two options of a choice are one model at the proxy scale, the model gives each half of that training, and pairs
+leave it out: it says nothing about their difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal
+
+from hybrid_nas.design import PLACEMENTS, Design
+from hybrid_nas.noise import Noise, Trainings, proxy_id, student, two_sided_p
+from hybrid_nas.trial import Trial
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+MIN_DF = 3
+MIN_PAIRS = 3
+Settings = dict[str, str]
+Weights = Mapping[str, float]
+"""Option -> weight of a contrast; the weights add up to 0."""
+
+
+def settings_of(design: Design) -> Settings:
+    """The choices that apply to `design` and the option each takes, as text.
+
+    Read from `to_dict`, so that a new key is a new choice. A key that is absent does not apply, unless the design has
+    what it is about: then it is left at its default, which is an option like any other.
+    """
+    settings = {name: _text(value) for name, value in design.to_dict().items()}
+    defaults = {"window": (design.has_attention, "full"), "kv_heads": (design.has_attention, "scale's own")}
+    defaults["sinks"] = (design.window is not None, "0")
+    defaults |= dict.fromkeys(("d_state", "head_dim"), (design.has_mamba, "scale's own"))
+    for name, (applies, default) in defaults.items():
+        if applies:
+            settings.setdefault(name, default)
+    return settings
+
+
+def _text(value: Any) -> str:
+    return ", ".join(_text(part) for part in value) if isinstance(value, list | tuple) else str(value)
+
+
+def option_order(option: str) -> tuple[int, float, str]:
+    """Sorts options as a person would: ratios from attention to Mamba, numbers by size, the rest by name."""
+    left, colon, right = option.partition(":")
+    if colon and left.isdecimal() and right.isdecimal() and (int(left) or int(right)):
+        return 0, -int(left) / (int(left) + int(right)), option
+    if option in PLACEMENTS:
+        return 1, PLACEMENTS.index(option), option
+    try:
+        return 0, float(Fraction(option)), option
+    except ValueError:
+        return 2, 0.0, option
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """An estimated difference, its standard error and degrees of freedom. `n` counts proxies or pairs."""
+
+    difference: float
+    error: float
+    df: float
+    n: int
+    method: Literal["model", "pairs"]
+
+    @property
+    def half_width(self) -> float:
+        return student(self.df) * self.error
+
+    @property
+    def p(self) -> float:
+        if self.error == 0:
+            return 0.0 if self.difference else 1.0
+        return two_sided_p(self.difference / self.error, self.df)
+
+
+class Effects:
+    """Contrasts of one quantity over complete trials. Built once, asked by choice."""
+
+    def __init__(self, trials: Iterable[Trial], values: Trainings, noise: Noise) -> None:
+        self.noise = noise
+        designs: dict[str, list[Settings]] = {}
+        for trial in sorted(trials, key=lambda trial: trial.number):
+            proxy = proxy_id(trial)
+            settings = settings_of(trial.design)
+            if trial.state == "complete" and proxy in values and settings not in designs.setdefault(proxy, []):
+                designs[proxy].append(settings)
+        self.designs = {proxy: designs[proxy] for proxy in sorted(designs)}
+        common, own, self.own_df = noise.shared or (0.0, 0.0, 0)
+        self.variance = own**2
+        shifts = noise.seed_effects if common else {}
+        self.trainings = {
+            proxy: {seed: value - shifts.get(seed, 0.0) for seed, value in values[proxy].items()} for proxy in designs
+        }
+        self.spreads = {proxy: self._spread(len(seeds), bool(common)) for proxy, seeds in self.trainings.items()}
+        self._fits: dict[str, _Fit | None] = {}
+
+    def _spread(self, n: int, shifted: bool) -> float:
+        """Noise variance of a mean over `n` seeds, in units of one training's own.
+
+        Seeds beyond the first have their shift estimated from the replicated proxies, whose number bounds the gain.
+        """
+        return 1 / n + (1 - 1 / n) / self.noise.replicated if shifted and n > 1 else 1 / n
+
+    @property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """Choice -> its options, in a person's order; those with at least two options among complete trials."""
+        found: dict[str, set[str]] = {}
+        for designs in self.designs.values():
+            for settings in designs:
+                for name, option in settings.items():
+                    found.setdefault(name, set()).add(option)
+        return {name: tuple(sorted(options, key=option_order)) for name, options in found.items() if len(options) > 1}
+
+    def counts(self, choice: str) -> dict[str, int]:
+        """Option -> distinct trainings (proxy and seed) of designs that take it."""
+        counts = dict.fromkeys(self.choices[choice], 0)
+        for proxy, designs in self.designs.items():
+            for option in {settings[choice] for settings in designs if choice in settings}:
+                counts[option] += len(self.trainings[proxy])
+        return counts
+
+    def contrasts(self, choice: str, family: Iterable[Weights]) -> list[Contrast | None]:
+        """The sharper estimate of each contrast of `family`; None where the trials hold no evidence on it."""
+        family = list(family)
+        estimates = zip(self.by_model(choice, family), self.by_pairs(choice, family), strict=True)
+        return [min(filter(None, both), key=lambda c: c.half_width, default=None) for both in estimates]
+
+    def by_model(self, choice: str, family: Iterable[Weights]) -> list[Contrast | None]:
+        if choice not in self._fits:
+            self._fits[choice] = self._fit(choice)
+        fit = self._fits[choice]
+        return [None if fit is None else fit.contrast(weights) for weights in family]
+
+    def _fit(self, choice: str) -> _Fit | None:
+        import numpy as np
+
+        rows = {p: [s for s in designs if choice in s] for p, designs in self.designs.items()}
+        rows = {proxy: designs for proxy, designs in rows.items() if designs}
+        options = self.choices[choice]
+        columns = {(choice, option): i for i, option in enumerate(options)}
+        others: dict[str, set[str]] = {}
+        for designs in rows.values():
+            for settings in designs:
+                for name, option in settings.items():
+                    others.setdefault(name, set()).add(option)
+        last: dict[str, str] = {}
+        for name in sorted(others.keys() - {choice}):
+            *free, last[name] = sorted(others[name], key=option_order)
+            columns |= {(name, option): len(columns) + i for i, option in enumerate(free)}
+        x = np.zeros((len(rows), len(columns)))
+        for row, designs in enumerate(rows.values()):
+            for settings in designs:
+                for name, option in settings.items():
+                    if (name, option) in columns:
+                        x[row, columns[name, option]] += 1 / len(designs)
+                    elif name != choice and option == last[name]:  # effects of a covariate's options add up to 0
+                        x[row, [i for key, i in columns.items() if key[0] == name]] -= 1 / len(designs)
+        y = np.array([math.fsum(self.trainings[p].values()) / len(self.trainings[p]) for p in rows])
+        spread = np.array([self.spreads[p] for p in rows])
+        return _Fit.of(x, y, spread, self.variance, self.own_df, options)
+
+    def by_pairs(self, choice: str, family: Iterable[Weights]) -> list[Contrast | None]:
+        """Within contexts (all other choices equal) that hold every option of a contrast at a common seed."""
+        family = list(family)
+        contexts: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+        for proxy, designs in self.designs.items():
+            for settings in designs:
+                if choice in settings:
+                    rest = tuple(sorted(item for item in settings.items() if item[0] != choice))
+                    contexts.setdefault(rest, {})[settings[choice]] = proxy
+        found = [self._differences(contexts.values(), weights) for weights in family]
+        squares = sum(float(((d - d.mean()) ** 2).sum()) / scale for d, _, scale in found if len(d))
+        raw_df = sum(len(d) - 1 for d, _, _ in found if len(d))
+        df = raw_df * (len(self.choices[choice]) - 1) / max(len(family), 1)  # contrasts of one choice overlap
+        if df < MIN_DF:
+            return [None] * len(family)
+        contrasts: list[Contrast | None] = []
+        for d, noise, scale in found:
+            if len(d) < MIN_PAIRS:
+                contrasts.append(None)
+                continue
+            variance = max(squares / raw_df * scale, noise)
+            pooled_df = df if variance > noise else df + self.own_df
+            contrasts.append(Contrast(float(d.mean()), math.sqrt(variance / len(d)), pooled_df, len(d), "pairs"))
+        return contrasts
+
+    def _differences(self, contexts: Iterable[dict[str, str]], weights: Weights) -> tuple[Array, float, float]:
+        """One difference a context, their mean noise variance, and the sum of squared weights."""
+        import numpy as np
+
+        active = {option: weight for option, weight in weights.items() if weight}
+        differences: dict[tuple[str, ...], tuple[float, float]] = {}
+        scale = math.fsum(weight**2 for weight in active.values())
+        for context in contexts:
+            proxies = tuple(context[option] for option in active if option in context)
+            if len(proxies) < len(active) or len(set(proxies)) < len(proxies):
+                continue
+            seeds = set.intersection(*(set(self.trainings[proxy]) for proxy in proxies))
+            if seeds:
+                terms = [w * self.trainings[p][s] for p, w in zip(proxies, active.values(), strict=True) for s in seeds]
+                differences[proxies] = math.fsum(sorted(terms)) / len(seeds), self.variance * scale / len(seeds)
+        values = np.array([difference for difference, _ in differences.values()])
+        noise = math.fsum(v for _, v in differences.values()) / len(differences) if differences else 0.0
+        return values, noise, scale
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Weighted least squares; the columns of the options come first."""
+
+    beta: Array
+    covariance: Array
+    df: float
+    gram: Array
+    options: tuple[str, ...]
+    x: Array
+
+    @classmethod
+    def of(
+        cls, x: Array, y: Array, spread: Array, noise: float, noise_df: int, options: tuple[str, ...]
+    ) -> _Fit | None:
+        import numpy as np
+
+        u, singular, _ = np.linalg.svd(x, full_matrices=False)
+        rank = int((singular > singular[0] * 1e-9).sum())
+        df = len(y) - rank
+        if df < MIN_DF:
+            return None
+        hat = u[:, :rank]
+        residual = y - hat @ (hat.T @ y)
+        free = 1 - (hat**2).sum(1)
+        extra = (float(residual @ residual) - noise * float(free @ spread)) / df
+        known = noise > 0
+        weights = 1 / (max(extra, 0.0) + noise * spread) if known else np.ones(len(y))
+        gram: Array = x.T @ (weights[:, None] * x)
+        inverse = np.linalg.pinv(gram, rcond=1e-10, hermitian=True)
+        beta = inverse @ (x.T @ (weights * y))
+        lack = float(weights @ (y - x @ beta) ** 2) / df
+        if known and extra <= 0:
+            df += noise_df
+        covariance = np.asarray(inverse * (max(lack, 1.0) if known else lack), dtype=np.float64)
+        return cls(beta, covariance, df, gram @ inverse, options, x)
+
+    def contrast(self, weights: Weights) -> Contrast | None:
+        """None where the trials cannot tell the options apart whatever their values."""
+        import numpy as np
+
+        c = np.zeros(len(self.beta))
+        for option, weight in weights.items():
+            c[self.options.index(option)] = weight
+        if np.abs(self.gram @ c - c).max() > 1e-6:
+            return None
+        active = [self.options.index(option) for option, weight in weights.items() if weight]
+        n = int((self.x[:, active] > 0).any(1).sum())
+        error = math.sqrt(max(float(c @ self.covariance @ c), 0.0))
+        return Contrast(float(c @ self.beta), error, self.df, n, "model")
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Holm's adjusted p-values: below 5% they are claims that are jointly right 19 times in 20."""
+    adjusted, running = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted

@@ -1,0 +1,290 @@
+"""The Front: designs that no other design beats, how sure that is, its hypervolume, knee and ends.
+
+Reads trials alone, so it is the same from a running study, a finished one or a Parquet file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hybrid_nas.candidate import Candidate, candidates_of
+from hybrid_nas.noise import Noise, Trainings, proxy_id, student, trained_quantities, trainings
+from hybrid_nas.objective import Objective
+from hybrid_nas.trial import Trial
+
+DRAWS = 1000
+MARGIN = 0.1  # of each objective's range, beyond its worst value: where the reference point lies
+KNEE = (
+    "each objective is scaled to 0 (best on the front) and 1 (worst on the front); the knee lies farthest, towards "
+    "the ideal point, from the plane through the corners that are best in one objective and worst in the others, "
+    "which for two objectives is the line between the two ends"
+)
+
+
+@dataclass(frozen=True)
+class Front:
+    """The front of a study. `candidates` holds every design with a complete trial, in order of first trial number.
+
+    Two designs that are equal in every objective are both members. `hypervolume` is the share of the box from `ideal`
+    (best value of each objective over all candidates) to `reference` (worst value, and a tenth of the range beyond)
+    that the members dominate. `knee` and `ends` are keys of members; `knee_probability` counts how often the same
+    design is the knee when the noise is drawn again.
+    """
+
+    objectives: tuple[Objective, ...]
+    candidates: tuple[Candidate, ...]
+    noise: dict[str, Noise]
+    hypervolume: float
+    ideal: dict[str, float]
+    reference: dict[str, float]
+    knee: str | None
+    knee_is_end: bool
+    knee_probability: float | None
+    ends: dict[str, str]
+    draws: int
+    counts: dict[str, int]
+
+    @classmethod
+    def of(
+        cls,
+        trials: Iterable[Trial],
+        objectives: Sequence[Objective],
+        reference: dict[str, float] | None = None,
+        draws: int = DRAWS,
+        seed: int = 0,
+    ) -> Front:
+        """The front of `trials`; those stopped or failed are counted and never candidates.
+
+        `reference` fixes the hypervolume's reference point (raw values by objective name) so that studies compare.
+        `draws` is the number of times the noise is drawn to find the probability of membership, from `seed`.
+        ValueError for a complete trial without a finite value of an objective, and for trials of different budgets.
+        """
+        import numpy as np
+
+        from hybrid_nas.dominance import hypervolume, knee, non_dominated
+
+        ordered = sorted(trials, key=lambda trial: trial.number)
+        objectives = tuple(objectives)
+        if not objectives:
+            raise ValueError("front: at least one objective is needed, found none")
+        complete = [trial for trial in ordered if trial.state == "complete"]
+        _check(complete, objectives)
+        values = {name: trainings(complete, name) for name in trained_quantities(complete)}
+        noise = {name: Noise.of(name, table) for name, table in values.items()}
+        candidates = candidates_of(complete, values, noise)
+        counts = {
+            "trials": len(ordered),
+            **{state: sum(t.state == state for t in ordered) for state in ("complete", "stopped", "failed")},
+            "replicates": sum(t.replicate_of is not None for t in complete),
+            "designs": len(candidates),
+            "trainings": len({(proxy_id(t), t.seed) for t in complete}),
+        }
+        if not candidates:
+            return cls(objectives, (), noise, 0.0, {}, {}, None, False, None, {}, 0, counts)
+        points = np.array([[o.loss(c.value(o.name)) for o in objectives] for c in candidates])
+        on_front = non_dominated(points)
+        chance, knees, drawn = _redraw(points, candidates, objectives, values, noise, draws, seed)
+        candidates = [
+            replace(c, member=bool(on_front[i]), probability=None if chance is None else float(chance[i]))
+            for i, c in enumerate(candidates)
+        ]
+        members = np.flatnonzero(on_front)
+        best, lead = knee(points[members])
+        at_knee = int(members[best])
+        ends = {
+            o.name: int(members[np.lexsort((*points[members].T[::-1], points[members, j]))[0]])
+            for j, o in enumerate(objectives)
+        }
+        ideal, worst = points.min(0), points.max(0)
+        corner = worst + MARGIN * np.where(worst > ideal, worst - ideal, 1.0)
+        if reference is not None:
+            corner = np.array([o.loss(reference[o.name]) for o in objectives])
+        box = np.prod(np.maximum(corner - ideal, 0))
+        return cls(
+            objectives=objectives,
+            candidates=tuple(candidates),
+            noise=noise,
+            hypervolume=hypervolume(points[members], corner) / float(box) if box > 0 else 0.0,
+            ideal={o.name: o.loss(float(v)) + 0.0 for o, v in zip(objectives, ideal, strict=True)},
+            reference={o.name: o.loss(float(v)) + 0.0 for o, v in zip(objectives, corner, strict=True)},
+            knee=candidates[at_knee].key,
+            knee_is_end=lead <= 1e-12,
+            knee_probability=None if knees is None else float(knees[at_knee]),
+            ends={name: candidates[i].key for name, i in ends.items()},
+            draws=drawn,
+            counts=counts,
+        )
+
+    @property
+    def members(self) -> tuple[Candidate, ...]:
+        """The designs of the front, best first in the first objective."""
+        first = self.objectives[0]
+        return tuple(
+            sorted((c for c in self.candidates if c.member), key=lambda c: (first.loss(c.value(first.name)), c.number))
+        )
+
+    @property
+    def close(self) -> tuple[Candidate, ...]:
+        """Designs off the front by no more than the noise: their probability of belonging to it is 5% or more."""
+        return tuple(c for c in self.candidates if not c.member and c.sure is False)
+
+    def candidate(self, key: str) -> Candidate:
+        return next(c for c in self.candidates if c.key == key)
+
+    @property
+    def measured_noise(self) -> bool:
+        """Whether every trained objective has a noise measured from replicates."""
+        return all(o.name in self.noise and self.noise[o.name].sd is not None for o in self.objectives if o.trained)
+
+    @property
+    def statement(self) -> str:
+        """What the intervals mean, or why there are none."""
+        if not self.candidates:
+            return "No trial is complete: there is no front."
+        if not self.measured_noise:
+            return (
+                "No design was trained at more than one seed, so the noise is unknown: no intervals, and the order of "
+                "designs that lie close together is not known to be real."
+            )
+        return (
+            "Intervals are 95%, Student's t, from the deviation over seeds, pooled over all replicated designs; "
+            "a design trained at one seed is given the same deviation."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """front.json:
+
+        - `objectives`: name, direction, unit, trained
+        - `counts`: trials by state; `designs` (distinct), `replicates`, `trainings` (distinct proxy and seed)
+        - `noise`, by trained quantity: `sd` over seeds and its `df`; `own_sd`, `own_df` with the seeds' common effect
+          taken out; `floor` and `same_seed_floor`, the smallest difference that two single-seed trials show at 95%
+        - `statement`: what the intervals mean
+        - `hypervolume`: `value` (share of the box), `ideal` and `reference` (its corners)
+        - `knee`: `key`, `definition`, `is_end` (no member beats the line between the ends), `probability`
+        - `ends`: objective name -> key of the member best in it
+        - `members`, best first in the first objective, and `close` (off the front by no more than the noise): each
+          with `key`, `number`, `trials`, `layout`, `proxy_layout`, `design`, `values` (quantity -> mean, low, high, n),
+          `cost` at the target, `seeds`, `devices`, `implementations`, `coincides_with` (designs that are one model
+          with it at the proxy scale), `probability` of being on the front, `sure`
+        """
+        return {
+            "version": 1,
+            "objectives": [
+                {"name": o.name, "direction": o.direction, "unit": o.unit, "trained": o.trained}
+                for o in self.objectives
+            ],
+            "counts": self.counts,
+            "noise": {name: noise.to_dict() for name, noise in self.noise.items()},
+            "statement": self.statement,
+            "hypervolume": {"value": self.hypervolume, "ideal": self.ideal, "reference": self.reference},
+            "knee": {
+                "key": self.knee,
+                "definition": KNEE,
+                "is_end": self.knee_is_end,
+                "probability": self.knee_probability,
+            },
+            "ends": self.ends,
+            "draws": self.draws,
+            "members": [candidate.to_dict() for candidate in self.members],
+            "close": [candidate.to_dict() for candidate in self.close],
+        }
+
+
+def _check(complete: list[Trial], objectives: tuple[Objective, ...]) -> None:
+    names = [objective.name for objective in objectives]
+    if len(set(names)) < len(names):
+        raise ValueError(f"front: each objective may be named once, found {names}")
+    for trial in complete:
+        for name in names:
+            value = trial.value(name)
+            if value is None:
+                raise ValueError(f"trial {trial.number}: complete, but without a value of the objective {name}")
+            if not math.isfinite(value):
+                raise ValueError(f"trial {trial.number}: {name} must be a finite number, found {value}")
+    spent = {(t.budget.tokens, t.budget.batch, t.budget.learning_rate, t.budget.recall_share): t for t in complete}
+    if len(spent) > 1:
+        one, other = list(spent.values())[:2]
+        raise ValueError(
+            f"trials {one.number} and {other.number} were trained with different budgets "
+            f"({one.budget.tokens} and {other.budget.tokens} tokens); a front compares equal budgets"
+        )
+
+
+def _redraw(
+    points: Any,
+    candidates: list[Candidate],
+    objectives: tuple[Objective, ...],
+    values: dict[str, Trainings],
+    noise: dict[str, Noise],
+    draws: int,
+    seed: int,
+) -> tuple[Any, Any, int]:
+    """Shares of draws in which each candidate is on the front, and is its knee; number of draws. None without noise.
+
+    A draw moves each trained mean by the noise of its seeds: a part common to all trainings of a seed and a part of
+    its own, both scaled by sqrt(df / chi2) for the uncertainty of the standard deviation, so that margins are
+    Student's t. Candidates of one proxy move together. Those beaten beyond any plausible noise are not drawn.
+    """
+    import numpy as np
+
+    from hybrid_nas.dominance import knee, non_dominated, plausible
+
+    noisy = {j: noise[o.name] for j, o in enumerate(objectives) if o.trained}
+    if any(spread.sd is None for spread in noisy.values()):
+        return None, None, 0
+    proxies = [candidate.key.partition("-")[0] for candidate in candidates]
+    margin = np.zeros_like(points)
+    for j, spread in noisy.items():
+        far = student(spread.df, 0.9999) * (spread.sd or 0.0)
+        margin[:, j] = [far / math.sqrt(len(values[objectives[j].name][proxy])) for proxy in proxies]
+    rows = np.flatnonzero(plausible(points - margin, points + margin))
+    draws = min(draws, max(100, int(2e6 // len(rows))))
+    shifts = {
+        j: _Shift.of(spread, values[objectives[j].name], [proxies[i] for i in rows]) for j, spread in noisy.items()
+    }
+    generator = np.random.default_rng(seed)
+    on_front, at_knee = np.zeros(len(points)), np.zeros(len(points))
+    for _ in range(draws):
+        drawn = points[rows]
+        for j, shift in shifts.items():
+            drawn[:, j] += shift.draw(generator)
+        members = np.flatnonzero(non_dominated(drawn))
+        on_front[rows[members]] += 1
+        at_knee[rows[members[knee(drawn[members])[0]]]] += 1
+    return on_front / draws, at_knee / draws, draws
+
+
+@dataclass(frozen=True)
+class _Shift:
+    """How the noise of one quantity moves the means of some proxies, a row of `shares` each."""
+
+    common: float
+    own: Any
+    df: int
+    shares: Any
+    proxy: Any
+
+    @classmethod
+    def of(cls, noise: Noise, values: Trainings, proxies: list[str]) -> _Shift:
+        import numpy as np
+
+        assert noise.shared is not None
+        common, own, df = noise.shared
+        names = list(dict.fromkeys(proxies))
+        row = {name: i for i, name in enumerate(names)}
+        seeds = sorted({seed for name in names for seed in values[name]})
+        column = {seed: i for i, seed in enumerate(seeds)}
+        shares = np.zeros((len(names), len(seeds)))
+        for name in names:
+            shares[row[name], [column[seed] for seed in values[name]]] = 1 / len(values[name])
+        spread = own * np.sqrt((shares**2).sum(1))
+        return cls(common, spread, df, shares, np.array([row[name] for name in proxies]))
+
+    def draw(self, generator: Any) -> Any:
+        scale = math.sqrt(self.df / generator.chisquare(self.df))
+        together = self.common * (self.shares @ generator.standard_normal(self.shares.shape[1]))
+        apart = self.own * generator.standard_normal(len(self.shares))
+        return (scale * (together + apart))[self.proxy]

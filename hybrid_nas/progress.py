@@ -1,0 +1,217 @@
+"""How a search shows itself while it runs: a live table, plain lines where there is no terminal, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hybrid_nas.search import Task, seconds_left
+from hybrid_nas.study_file import StudyFile
+from hybrid_nas.trial import Trial
+from hybrid_nas.units import readable
+
+
+class Progress:
+    """What is known of a search in progress; the three ways of showing it differ in `show` alone."""
+
+    def __init__(self, file: StudyFile, done: list[Trial], workers: int) -> None:
+        self.file = file
+        self.workers = workers
+        self.trials = list(done)
+        self.tasks: dict[int, tuple[Task, float]] = {}
+        self.begin = time.monotonic()
+        self.noted: list[str] = []
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def begun(self, task: Task) -> None:
+        self.tasks[task.number] = task, time.monotonic()
+
+    def moved(self, task: Task, tokens: int, loss: float) -> None:
+        pass
+
+    def ended(self, trial: Trial) -> None:
+        self.tasks.pop(trial.number, None)
+        self.trials.append(trial)
+
+    def said(self, text: str) -> None:
+        self.noted.append(text)
+
+    def tick(self) -> None:
+        pass
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, the best so far, and the time left in seconds (None while unknown)."""
+        search = [trial for trial in self.trials if trial.replicate_of is None]
+        states = [trial.state for trial in search]
+        best = min(
+            (trial for trial in search if trial.state == "complete"), key=lambda t: t.values["loss"], default=None
+        )
+        trainings = [t.seconds for t in self.trials if t.seconds > 0]
+        replicating = len(search) >= self.file.search.trials
+        to_do = max(0, self.file.search.trials - len(search) - sum(task.asked is not None for task, _ in self.running))
+        if not replicating and self.file.budget.replicates:
+            to_do += 4 * self.file.budget.replicates  # a front of four designs, until it is known
+        since = [time.monotonic() - begun for _, begun in self.running]
+        left = seconds_left(trainings, to_do, self.workers, since)
+        return {
+            "trials": self.file.search.trials,
+            "done": len(search),
+            "complete": states.count("complete"),
+            "stopped": states.count("stopped"),
+            "failed": states.count("failed"),
+            "running": len(self.tasks),
+            "replicates": len(self.trials) - len(search),
+            "best_loss": None if best is None else best.values["loss"],
+            "best_layout": None if best is None else best.layout,
+            "seconds": round(time.monotonic() - self.begin, 1),
+            "seconds_left": None if left is None else round(left),
+        }
+
+    @property
+    def running(self) -> list[tuple[Task, float]]:
+        return list(self.tasks.values())
+
+
+def _outcome(trial: Trial) -> str:
+    loss = trial.values.get("loss")
+    match trial.state:
+        case "complete":
+            recall = trial.values.get("recall")
+            return f"loss {loss:.4f}" + ("" if recall is None else f"  recall {recall:.2f}")
+        case "stopped":
+            return f"stopped at {trial.tokens:,} tokens: dominated"
+        case "failed":
+            return f"failed: {trial.failure}"
+
+
+def _head(trial: Trial) -> str:
+    if trial.replicate_of is None:
+        return f"trial {trial.number}"
+    return f"replicate of {trial.replicate_of} (seed {trial.seed})"
+
+
+class Lines(Progress):
+    """One line an event, for logs and pipes."""
+
+    def __init__(self, file: StudyFile, done: list[Trial], workers: int, console: Console) -> None:
+        super().__init__(file, done, workers)
+        self.console = console
+
+    def ended(self, trial: Trial) -> None:
+        super().ended(trial)
+        summary = self.summary()
+        shared = "" if trial.shared_with is None else f"  (training of trial {trial.shared_with})"
+        left = "" if summary["seconds_left"] is None else f"  ~{_clock(summary['seconds_left'])} left"
+        self.console.print(
+            f"[{summary['done']}/{summary['trials']}] {_head(trial)}  {trial.layout}  "
+            f"cache {readable(trial.cost.cache_bytes, 'bytes')}  {_outcome(trial)}{shared}{left}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def said(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class JsonLines(Progress):
+    """One JSON object a line, for scripts."""
+
+    def ended(self, trial: Trial) -> None:
+        super().ended(trial)
+        print(
+            json.dumps(
+                {
+                    "event": "trial" if trial.replicate_of is None else "replicate",
+                    "number": trial.number,
+                    "state": trial.state,
+                    "layout": trial.layout,
+                    "seed": trial.seed,
+                    "values": trial.values,
+                    "cache_bytes": trial.cost.cache_bytes,
+                    "failure": trial.failure,
+                    "shared_with": trial.shared_with,
+                    "progress": self.summary(),
+                }
+            ),
+            flush=True,
+        )
+
+    def said(self, text: str) -> None:
+        print(json.dumps({"event": "note", "text": text}), flush=True)
+
+
+class LiveTable(Progress):
+    """A live table in a terminal."""
+
+    def __init__(self, file: StudyFile, done: list[Trial], workers: int, console: Console) -> None:
+        super().__init__(file, done, workers)
+        self.console = console
+        self.live = Live(console=console, refresh_per_second=4, get_renderable=self._picture, transient=True)
+
+    def __enter__(self) -> Progress:
+        self.live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.live.stop()
+
+    def said(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def ended(self, trial: Trial) -> None:
+        super().ended(trial)
+        if trial.state == "failed":
+            self.said(f"{_head(trial)}  {trial.layout}  {_outcome(trial)}")
+
+    def _picture(self) -> Group:
+        summary = self.summary()
+        left = "" if summary["seconds_left"] is None else f", about {_clock(summary['seconds_left'])} left"
+        head = Text(
+            f"{summary['done']} of {summary['trials']} trials done ({summary['complete']} complete, "
+            f"{summary['stopped']} stopped early, {summary['failed']} failed), {summary['replicates']} replicates, "
+            f"{_clock(summary['seconds'])} so far{left}"
+        )
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("", "layout at the target", "cache", "loss", "recall", "state"):
+            table.add_column(name, no_wrap=True)
+        best = sorted(
+            (t for t in self.trials if t.state == "complete" and t.replicate_of is None),
+            key=lambda t: t.values["loss"],
+        )
+        for trial in best[:6]:
+            recall = trial.values.get("recall")
+            table.add_row(
+                str(trial.number),
+                trial.layout,
+                readable(trial.cost.cache_bytes, "bytes"),
+                f"{trial.values['loss']:.4f}",
+                "" if recall is None else f"{recall:.2f}",
+                "best so far" if trial is best[0] else "",
+                style="bold" if trial is best[0] else "",
+            )
+        steps = self.file.budget.steps(self.file.proxy.context)
+        total = steps * self.file.budget.batch * self.file.proxy.context
+        for task, _ in self.running:
+            name = str(task.number) if task.replicate_of is None else f"{task.replicate_of} again"
+            loss = "" if task.loss is None else f"{task.loss:.4f}"
+            cache = readable(task.proposal.cost.cache_bytes, "bytes")
+            share = min(1.0, task.tokens / total)
+            table.add_row(name, task.proposal.target.layout, cache, loss, "", f"training {share:.0%}", style="cyan")
+        return Group(head, table)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

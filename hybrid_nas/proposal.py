@@ -1,0 +1,37 @@
+"""A Proposal: a design made concrete at a study's two scales, with its cost, before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hybrid_nas.architecture import Architecture
+from hybrid_nas.cost import Cost, cost
+from hybrid_nas.design import Design, Refused
+
+if TYPE_CHECKING:
+    from hybrid_nas.study_file import StudyFile
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """`key` is equal for designs that are one model at both scales; they are one proposal."""
+
+    design: Design
+    proxy: Architecture
+    target: Architecture
+    cost: Cost
+
+    @property
+    def key(self) -> str:
+        return f"{self.proxy.id}-{self.target.id}"
+
+    @classmethod
+    def of(cls, design: Design, study: StudyFile) -> Proposal:
+        """Refused, with the reason, if `design` cannot be built at both scales or breaks a constraint."""
+        target = design.at(study.target)
+        costs = cost(target, study.target.context)
+        for constraint in study.constraints:
+            if constraint.excess(costs) > 0:
+                raise Refused(f"{constraint.name} is above the constraint of {constraint.maximum:,.0f}")
+        return cls(design, design.at(study.proxy), target, costs)

@@ -1,0 +1,98 @@
+"""The JSON Schema of a study file, made from the code that reads it, so that editors complete and check it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from hybrid_nas.budget import Budget
+from hybrid_nas.objective import QUANTITIES
+from hybrid_nas.options import KEYS
+from hybrid_nas.scale import SCALES, Scale
+from hybrid_nas.study_file import FAMILIES, NAME, SAMPLERS, Search
+
+COUNT = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0},
+        {"type": "string", "pattern": "^[0-9.]+ ?([kKmMbBgG]|[kKmMgG]i[bB])?$"},
+    ]
+}
+
+
+def study_schema() -> dict[str, Any]:
+    """Draft 2020-12."""
+    properties: dict[str, Any] = {
+        "name": {"type": "string", "pattern": f"^{NAME.pattern}$", "description": "name of the study"},
+        "family": {"enum": list(FAMILIES), "description": "inter: whole layers of attention and of Mamba-2"},
+    }
+    for key, spec in KEYS.items():
+        properties[key] = {
+            "description": spec.meaning,
+            "anyOf": [spec.schema, {"type": "array", "items": spec.schema, "minItems": 1}],
+        }
+    scale, budget = _properties(Scale), _properties(Budget)
+    preset = {"enum": list(SCALES)}
+    properties["proxy"] = _section({"preset": preset, **scale, **budget}, preset, "what is trained, and for how long")
+    properties["target"] = _section({"preset": preset, **scale}, preset, "the scale that cost and export speak of")
+    properties["objectives"] = {
+        "type": "array",
+        "items": {"enum": list(QUANTITIES)},
+        "minItems": 2,
+        "uniqueItems": True,
+        "description": "the axes of the front: one at least is trained (loss, recall), one at least is a cost",
+    }
+    costs = [name for name, quantity in QUANTITIES.items() if not quantity.trained]
+    properties["constraints"] = {
+        "type": "object",
+        "properties": dict.fromkeys(costs, COUNT),
+        "additionalProperties": False,
+        "description": "upper bounds at the target scale",
+    }
+    properties["search"] = {
+        "type": "object",
+        "properties": {**_properties(Search), "sampler": {"enum": list(SAMPLERS)}},
+        "additionalProperties": False,
+        "description": "how the space is explored",
+    }
+    properties["data"] = {
+        "anyOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "properties": {"path": {"type": "string"}, "column": {"type": "string"}},
+                "required": ["path"],
+                "additionalProperties": False,
+            },
+        ],
+        "description": "text to train on: a file or folder of text, .jsonl or .parquet; default: Python's own source",
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "hybrid-nas study file",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _section(properties: dict[str, Any], preset: dict[str, Any], description: str) -> dict[str, Any]:
+    mapping = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {"anyOf": [preset, mapping], "description": description}
+
+
+def _properties(cls: type) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    for field in fields(cls):
+        kind = str(field.type)
+        if kind.startswith("int"):
+            schema: dict[str, Any] = COUNT
+        elif kind.startswith("float"):
+            schema = {"type": "number"}
+        elif kind.startswith("tuple"):
+            schema = {"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "number"}}]}
+        elif kind.startswith("Literal"):
+            schema = {"enum": [part.strip(" \"'") for part in kind[len("Literal[") : -1].split(",")]}
+        else:
+            schema = {"type": "string"}
+        properties[field.name] = {"anyOf": [schema, {"type": "null"}]} if "None" in kind else schema
+    return properties

@@ -1,0 +1,165 @@
+"""A Study: the one record of a search, in Optuna's storage, and the questions it answers: what next, what is known.
+
+A trial's row is one JSON attribute of its Optuna trial. Trials that were running when the driver died are taken up
+again under their own numbers, so a resumed search keeps the order of an unbroken one.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import URL
+
+from hybrid_nas.census import Census
+from hybrid_nas.design import Refused
+from hybrid_nas.proposal import Proposal
+from hybrid_nas.sampler import UnseenDesigns
+from hybrid_nas.study_file import StudyFile
+from hybrid_nas.trial import Trial
+
+ROW = "trial"
+KEY = "key"
+FIRST_REPLICATE = 1_000_000
+STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that has begun: its number, and the design that it is to train."""
+
+    number: int
+    proposal: Proposal
+    trial: optuna.Trial
+
+
+class Study:
+    """`trials` are the finished search trials by number, `replicates` those that repeat a design at another seed."""
+
+    def __init__(self, file: StudyFile, census: Census, database: Path) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.file = file
+        self.census = census
+        url = URL.create("sqlite", database=str(database)).render_as_string(hide_password=False)
+        self.storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+        name = f"{file.name}-{file.identity}"
+        self.sampler = UnseenDesigns(file, census, self._known)
+        directions = [objective.direction for objective in file.objectives]
+        self.study = self._open(name, directions)
+        self._replicates = self._open(f"{name}-replicates", directions)
+        self.trials: dict[int, Trial] = {}
+        self.replicates: list[Trial] = [_row(trial) for trial in self._replicates.get_trials(deepcopy=False)]
+        self._keys: dict[int, str] = {}
+        self._unfinished: list[FrozenTrial] = []
+        for trial in self.study.get_trials(deepcopy=False):
+            if ROW in trial.user_attrs:
+                self._take(trial)
+            elif trial.state == TrialState.RUNNING:
+                self._unfinished.append(trial)
+                if KEY in trial.user_attrs:
+                    self._keys[trial.number] = trial.user_attrs[KEY]
+
+    def _open(self, name: str, directions: list[str]) -> optuna.Study:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study = optuna.create_study(
+                study_name=name,
+                storage=self.storage,
+                directions=directions,
+                sampler=self.sampler,
+                load_if_exists=True,
+            )
+            names = [f"{objective.name} ({objective.unit})" for objective in self.file.objectives]
+            if study.metric_names != names:
+                study.set_metric_names(names)
+        return study
+
+    def _take(self, frozen: FrozenTrial) -> None:
+        row = _row(frozen)
+        self.trials[row.number] = row
+        self._keys[row.number] = row.key
+        if frozen.state == TrialState.RUNNING:  # killed after the row was written and before Optuna was told
+            self.study.tell(row.number, self._values(row), state=STATES[row.state])
+
+    @property
+    def begun(self) -> int:
+        """How many trials exist, finished or taken up."""
+        return len(self._keys.keys() | {trial.number for trial in self._unfinished})
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next replicate. They count from a million, clear of search trials yet to come."""
+        return max((trial.number for trial in self.replicates), default=FIRST_REPLICATE - 1) + 1
+
+    @property
+    def waiting(self) -> int:
+        """How many trials an earlier run began and did not finish."""
+        return len(self._unfinished)
+
+    def exhausted(self) -> bool:
+        """Whether every candidate of the space has its trial."""
+        return self.census.complete and self.census.proposals.keys() <= set(self._keys.values())
+
+    def ask(self) -> Asked:
+        """The next trial: one left unfinished, or a new one."""
+        if self._unfinished:
+            frozen = self._unfinished.pop(0)
+            trial = optuna.Trial(self.study, frozen._trial_id)
+        else:
+            trial = self.study.ask()
+        design = self.file.space.build(trial.suggest_categorical)  # type: ignore[arg-type]
+        try:
+            proposal = Proposal.of(design, self.file)
+        except Refused as reason:
+            raise RuntimeError(f"trial {trial.number} holds {design}, which is refused: {reason}") from reason
+        self._keys[trial.number] = proposal.key
+        trial.set_user_attr(KEY, proposal.key)
+        trial.set_user_attr("layout", proposal.target.layout)
+        for constraint in self.file.constraints:
+            trial.set_constraint(constraint.name, constraint.excess(proposal.cost))
+        return Asked(trial.number, proposal, trial)
+
+    def tell(self, asked: Asked, trial: Trial) -> None:
+        """Record a finished trial. It counts from the moment that the storage holds it."""
+        asked.trial.set_user_attr(ROW, json.dumps(trial.to_dict()))
+        self.study.tell(asked.trial, self._values(trial), state=STATES[trial.state])
+        self.trials[trial.number] = trial
+
+    def add_replicate(self, trial: Trial) -> None:
+        """Record a finished replicate, beside the search, where the sampler does not see it."""
+        answers = self.file.space.answers(trial.design)
+        self._replicates.add_trial(
+            optuna.trial.create_trial(
+                state=STATES[trial.state],
+                values=self._values(trial),
+                params=dict(answers),
+                distributions={name: CategoricalDistribution(self.file.space.options[name]) for name in answers},
+                user_attrs={ROW: json.dumps(trial.to_dict()), "layout": trial.layout},
+            )
+        )
+        self.replicates.append(trial)
+
+    def all_trials(self) -> list[Trial]:
+        """Search trials by number, then replicates."""
+        return [*(self.trials[number] for number in sorted(self.trials)), *self.replicates]
+
+    def _known(self, trial: FrozenTrial) -> set[str]:
+        return {key for number, key in self._keys.items() if number != trial.number}
+
+    def _values(self, trial: Trial) -> list[float] | None:
+        """What Optuna is told: a value for each objective of a complete trial, nothing for others."""
+        if trial.state != "complete":
+            return None
+        values = [trial.value(objective.name) for objective in self.file.objectives]
+        assert None not in values, "a complete trial has a value for every objective"
+        return [value for value in values if value is not None]
+
+
+def _row(trial: FrozenTrial) -> Trial:
+    return Trial.from_dict(json.loads(trial.user_attrs[ROW]))

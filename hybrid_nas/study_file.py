@@ -1,0 +1,291 @@
+"""A study file: one YAML file that holds a whole study, space and all. Each part but the space has a default."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from hybrid_nas.architecture import canonical_json
+from hybrid_nas.budget import Budget
+from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, Constraint, Objective
+from hybrid_nas.options import KEYS, read_space
+from hybrid_nas.scale import SCALES, Scale
+from hybrid_nas.space import POSITIONS, SearchSpace
+from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
+
+SAMPLERS = ("tpe", "random", "nsga2", "gp", "grid")
+SECTIONS = ("name", "family", "proxy", "target", "objectives", "constraints", "search", "data")
+FAMILIES = ("inter",)
+RESERVED_FAMILIES = ("intra", "hybrid")
+DEFAULT_TARGET = "paper-1b"
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the space is explored. `dominators`: a trial stops at a rung once that many trials of equal or better
+    efficiency had a lower loss there (0: never stop). `workers` None: as many as the cores carry."""
+
+    sampler: str = "tpe"
+    trials: int = 24
+    seed: int = 0
+    workers: int | None = None
+    dominators: int = 3
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A study as read: the space and every setting, defaults filled in."""
+
+    space: SearchSpace
+    proxy: Scale
+    target: Scale
+    budget: Budget
+    objectives: tuple[Objective, ...] = DEFAULT_OBJECTIVES
+    constraints: tuple[Constraint, ...] = ()
+    search: Search = Search()
+    data: dict[str, str] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.space.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the resolved YAML holds: reading it gives an equal study."""
+        options: dict[str, Any] = {}
+        for key, values in self.space.options.items():
+            if key == POSITIONS:
+                lists = [[float(p) for p in str(text).split(",")] for text in values]
+                options["placement"] = [*options.get("placement", []), *lists]
+            elif key == "ratio":
+                options[key] = [value for value in values if value != POSITIONS]
+            else:
+                options[key] = [*values, *options.get(key, [])]
+        if not options.get("ratio", True):
+            del options["ratio"]
+        data: dict[str, Any] = {"name": self.name, "family": self.space.family, **options}
+        data["proxy"] = {**self.proxy.to_dict(), **self.budget.to_dict()}
+        data["target"] = self.target.to_dict()
+        data["objectives"] = [objective.name for objective in self.objectives]
+        data["constraints"] = {constraint.name: constraint.maximum for constraint in self.constraints}
+        data["search"] = {name: value for name, value in asdict(self.search).items() if value is not None}
+        if self.data is not None:
+            data["data"] = dict(self.data)
+        return data
+
+    @property
+    def identity(self) -> str:
+        """Eight hex digits that change with anything that changes what a trial's values mean or which designs are
+        drawn; not with the number of trials or workers, so that a study can grow."""
+        data = self.to_dict()
+        data["search"] = {name: data["search"][name] for name in ("sampler", "seed", "dominators")}
+        del data["proxy"]["replicates"]
+        return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:8]
+
+
+def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: Path | None = None) -> StudyFile:
+    """The study in `text`, with `--set` assignments put in. FileError names file, line, and what must hold.
+
+    `folder` is what a relative path under `data` starts from.
+    """
+    root = read_yaml(text, source)
+    for assignment in settings:
+        root = set_key(root, assignment)
+    entries = root.keys((*SECTIONS, *KEYS), "a study file")
+    name = _name(entries.pop("name", None), source)
+    _family(entries.pop("family", None))
+    sections = {key: entries.pop(key) for key in SECTIONS if key in entries}
+    proxy, budget = _proxy(sections.get("proxy"))
+    return StudyFile(
+        space=read_space(name, entries, root),
+        proxy=proxy,
+        target=_scale(sections.get("target"), "target", DEFAULT_TARGET),
+        budget=budget,
+        objectives=_objectives(sections.get("objectives")),
+        constraints=_constraints(sections.get("constraints")),
+        search=_search(sections.get("search")),
+        data=_data(sections.get("data"), folder),
+    )
+
+
+def _name(item: Item | None, source: str) -> str:
+    if item is None:
+        return re.sub(r"[^a-z0-9_-]+", "-", Path(source).stem.lower()).strip("-_") or "study"
+    if not isinstance(item.value, str) or not NAME.fullmatch(item.value):
+        raise item.error(f"name: small letters, digits, - and _ (at most 64) must stand here, found {item.shown()}")
+    return item.value
+
+
+def _family(item: Item | None) -> None:
+    if item is None or item.value in FAMILIES:
+        return
+    if item.value in RESERVED_FAMILIES:
+        raise item.error(f"family: {item.value} is reserved and cannot be built yet; inter can")
+    raise item.error(f"family: unknown family {item.shown()}; {nearest(str(item.value), (*FAMILIES,))}")
+
+
+def count_of(item: Item, key: str) -> int:
+    """A whole number, or one with a unit: 200k, 1.5M, 1B, 64 MiB."""
+    match = COUNT.fullmatch(item.text.strip()) if isinstance(item.value, str) else None
+    value: float | None = None
+    if match:
+        value = float(match[1]) * UNITS[match[2].lower()]
+    elif isinstance(item.value, int | float) and not isinstance(item.value, bool):
+        value = float(item.value)
+    if value is None or value != int(value) or value < 0:
+        raise item.error(
+            f"{key}: a whole number, or one like 200k, 1.5M or 64 MiB, must stand here, found {item.shown()}"
+        )
+    return int(value)
+
+
+def _field(cls: type, key: str, item: Item) -> Any:
+    """The value for a dataclass field of that name, by the field's type."""
+    kind = str(next(field.type for field in fields(cls) if field.name == key))
+    if isinstance(item.value, list):
+        if not kind.startswith("tuple"):
+            raise item.error(f"{key}: one value must stand here, found a list; only the space's keys are choices")
+        return tuple(_number(child, key, item) for child in item.value)
+    if kind.startswith("tuple"):
+        return (_number(item, key, item),)
+    if item.value is None and "None" in kind:
+        return None
+    if kind.startswith("int"):
+        return count_of(item, key)
+    return _number(item, key, item) if kind.startswith("float") else item.value
+
+
+def _number(item: Item, key: str, at: Item) -> float:
+    if isinstance(item.value, bool) or not isinstance(item.value, int | float):
+        raise at.error(f"{key}: a number must stand here, found {item.shown()}")
+    return float(item.value)
+
+
+def _proxy(item: Item | None) -> tuple[Scale, Budget]:
+    budget_keys = [field.name for field in fields(Budget)]
+    if item is None or not isinstance(item.value, dict):
+        return _scale(item, "proxy", "proxy"), Budget()
+    scale_keys = [field.name for field in fields(Scale)]
+    entries = item.keys(["preset", *scale_keys, *budget_keys], "proxy")
+    budget = _build(Budget, {key: entries.pop(key) for key in budget_keys if key in entries}, item, Budget())
+    return _scale(Item(entries, item.source, item.line), "proxy", "proxy"), budget
+
+
+def _build(cls: type, entries: dict[str, Item], item: Item, default: Any) -> Any:
+    values = {key: _field(cls, key, entry) for key, entry in entries.items()}
+    try:
+        return replace(default, **values)
+    except (ValueError, TypeError) as error:
+        places = [entry for key, entry in entries.items() if key in str(error)]
+        raise (places[0] if places else item).error(str(error)) from None
+
+
+def _scale(item: Item | None, section: str, default: str) -> Scale:
+    """A preset by name, or a preset with changes. A changed width takes the heads and the FFN along."""
+    if item is None:
+        return SCALES[default]
+    if not isinstance(item.value, dict):
+        return _preset(item, section)
+    entries = item.keys(["preset", *(field.name for field in fields(Scale))], section)
+    base = _preset(entries.pop("preset"), section) if "preset" in entries else SCALES[default]
+    if not entries:
+        return base
+    values = {key: _field(Scale, key, entry) for key, entry in entries.items()}
+    width, head_dim = values.get("width", base.width), values.get("head_dim", base.head_dim)
+    if (width, head_dim) != (base.width, base.head_dim) and "heads" not in values:
+        if not head_dim or width % head_dim:
+            place = entries.get("width") or entries["head_dim"]
+            raise place.error(f"{section}: width must be a multiple of head_dim, found {width} and {head_dim}")
+        values["heads"] = width // head_dim
+        if "kv_heads" not in values:
+            share = max(1, round(values["heads"] * base.kv_heads / base.heads))
+            values["kv_heads"] = max(k for k in range(1, share + 1) if values["heads"] % k == 0)
+    if width != base.width and "ffn_hidden" not in values:
+        values["ffn_hidden"] = max(8, 8 * round(base.ffn_hidden * width / base.width / 8))
+    changed = {key: value for key, value in values.items() if value != getattr(base, key)}
+    if changed.keys() - {"context", "vocab", "name"} and "ffn_exact_within" not in values:
+        changed["ffn_exact_within"] = 0.0
+    try:
+        scale = base.with_changes(**changed) if changed else base
+    except (ValueError, TypeError) as error:
+        places = [entry for key, entry in entries.items() if key in str(error)]
+        raise (places[0] if places else item).error(str(error)) from None
+    return scale
+
+
+def _preset(item: Item, section: str) -> Scale:
+    if item.value not in SCALES:
+        raise item.error(f"{section}: unknown scale {item.shown()}; {nearest(str(item.value), SCALES)}")
+    return SCALES[item.value]
+
+
+def _objectives(item: Item | None) -> tuple[Objective, ...]:
+    if item is None:
+        return DEFAULT_OBJECTIVES
+    names = []
+    for member in item:
+        if member.value not in QUANTITIES:
+            raise item.error(f"objectives: unknown quantity {member.shown()}; {nearest(str(member.value), QUANTITIES)}")
+        names.append(member.value)
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise item.error(f"objectives: two or more different quantities make a front, found {item.shown()}")
+    chosen = tuple(Objective.named(name) for name in names)
+    if not any(objective.trained for objective in chosen):
+        raise item.error("objectives: one of them must be bought by training (loss or recall); `cost` answers the rest")
+    if all(objective.trained for objective in chosen):
+        raise item.error("objectives: one of them must be an efficiency, like cache_bytes or train_flops_per_token")
+    return chosen
+
+
+def _constraints(item: Item | None) -> tuple[Constraint, ...]:
+    if item is None:
+        return ()
+    known = [name for name, quantity in QUANTITIES.items() if not quantity.trained]
+    constraints = []
+    for key, entry in item.keys(known, "constraints").items():
+        maximum = count_of(entry, key)
+        if maximum < 1:
+            raise entry.error(f"constraints: {key} must be above 0, found {entry.shown()}")
+        constraints.append(Constraint(key, maximum))
+    return tuple(constraints)
+
+
+def _search(item: Item | None) -> Search:
+    if item is None:
+        return Search()
+    entries = item.keys([field.name for field in fields(Search)], "search")
+    search: Search = _build(Search, entries, item, Search())
+    if search.sampler not in SAMPLERS:
+        place = entries["sampler"]
+        raise place.error(f"search: unknown sampler {place.shown()}; {nearest(str(place.value), SAMPLERS)}")
+    for name in ("trials", "workers"):
+        value = getattr(search, name)
+        if value is not None and not 1 <= value <= 1_000_000:
+            raise entries[name].error(f"search: {name} must be 1 or more, found {entries[name].shown()}")
+    if search.seed > 2**32 - 1:
+        raise entries["seed"].error(f"search: seed must be below 2**32, found {entries['seed'].shown()}")
+    return search
+
+
+def _data(item: Item | None, folder: Path | None) -> dict[str, str] | None:
+    if item is None or item.value is None:
+        return None
+    if isinstance(item.value, str):
+        entries = {"path": item}
+    else:
+        entries = item.keys(["path", "column"], "data")
+    values = {}
+    for key, entry in entries.items():
+        if not isinstance(entry.value, str) or not entry.value:
+            raise entry.error(f"data: {key} must be text, found {entry.shown()}")
+        values[key] = entry.value
+    if "path" not in values:
+        raise item.error("data: a path must stand here, like data: corpus/ or data: {path: corpus.jsonl, column: text}")
+    path = Path(values["path"]).expanduser()
+    values["path"] = str(path if path.is_absolute() or folder is None else (folder / path).resolve())
+    return values

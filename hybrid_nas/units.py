@@ -1,0 +1,55 @@
+"""How a person reads a number: 43.4 MiB, 6.1 GFLOP/token, 973 M parameters."""
+
+from __future__ import annotations
+
+import math
+
+BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
+DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z")
+PLAIN_UNITS = ("nats/byte", "nats/token", "accuracy")
+
+
+def readable(value: float, unit: str, signed: bool = False) -> str:
+    """`value` with its unit, three digits or so; bytes in powers of 1024, other counts in powers of 1000.
+
+    >>> readable(45_500_000, "bytes"), readable(6.1e9, "FLOP/token"), readable(973_146_112, "parameters")
+    ('43.4 MiB', '6.1 GFLOP/token', '973 M')
+    >>> readable(1.50216, "nats/byte"), readable(-0.0312, "nats/byte", signed=True)
+    ('1.5022 nats/byte', '-0.0312 nats/byte')
+    """
+    return f"{bare(value, unit, signed)} {unit}" if unit in PLAIN_UNITS else bare(value, unit, signed)
+
+
+def bare(value: float, unit: str, signed: bool = False) -> str:
+    """As `readable`, without the name of a unit that has no prefixes."""
+    sign = "+" if signed and value > 0 else ""
+    if unit in PLAIN_UNITS:
+        return f"{sign}{value:.{3 if unit == 'accuracy' else 4}f}"
+    if not math.isfinite(value):
+        return str(value)
+    step, prefixes = (1024.0, BINARY) if unit.startswith("bytes") else (1000.0, DECIMAL)
+    power = 0
+    while abs(value) >= 999.5 and power < len(prefixes) - 1:
+        value, power = value / step, power + 1
+    digits = f"{value:.{0 if abs(value) >= 99.95 or (not power and value == int(value)) else 1}f}"
+    prefix = prefixes[power]
+    if unit.startswith("bytes"):
+        tail = f"{prefix}B{unit.removeprefix('bytes')}"
+    elif unit == "parameters":
+        tail = prefix
+    else:
+        tail = prefix + unit
+    return f"{sign}{digits} {tail}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(7.21), duration(125), duration(7500)
+    ('7.2 s', '2 min 5 s', '2 h 5 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

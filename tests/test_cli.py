@@ -1,0 +1,101 @@
+"""The installed command: what it prints, what it refuses, how fast it starts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_cost_of_a_layout(nas: Command) -> None:
+    done = nas("cost", "--scale", "paper-1b", "--layout", "MMMAMMMAMMMMM", "--context", "8192", "--json")
+    result = json.loads(done.stdout)
+    assert {
+        "params", "params_nonembedding", "train_flops_per_token", "decode_flops_per_token", "cache_bytes", "state_bytes",
+        "layers",
+    } <= result.keys()  # fmt: skip
+    assert result["layers"] == 13
+    assert result["cache_bytes"] / 2**20 == pytest.approx(43.4, abs=0.05)
+    text = nas("cost", "--layout", "MMMAMMMAMMMMM").stdout
+    assert "43.4 MiB" in text
+
+
+def test_cost_of_a_ratio_finds_the_depth(nas: Command) -> None:
+    result = json.loads(nas("cost", "--ratio", "1:5", "--scale", "paper-350m", "--json").stdout)
+    assert (result["layout"].count("A"), result["layout"].count("M")) == (2, 9)
+
+
+def test_cost_by_set(nas: Command) -> None:
+    small, large = (
+        json.loads(nas("cost", "--layout", "MMA", "--set", f"d_state={n}", "--json").stdout) for n in (16, 128)
+    )
+    assert large["state_bytes"] - small["state_bytes"] == 2 * 2 * (4096 * 112 + 4 * 2 * 112)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cost", "--layout", "MXM"), "letter 2 is 'X'"),
+        (("cost", "--layout", "MHM"), "reserved"),
+        (("cost", "--layout", "M", "--scale", "paper-2b"), "unknown scale 'paper-2b'; did you mean 'paper-"),
+        (("cost",), "give --layout"),
+        (("cost", "--layout", "M", "--set", "d_stat=3"), "did you mean 'd_state'"),
+        (("search", "nowhere.yaml"), "no such file"),
+        (("search", "inter_layer", "--set", "d_state=[]"), "the list is empty"),
+        (("search", "inter_layer", "--budget", "much"), "a whole number"),
+        (("search", "inter_layer", "--set", "constraints.cache_bytes=1"), "allows nothing"),
+        (("search", "inter_layer", "--set", "data=nowhere.txt"), "does not exist"),
+        (("front", "nowhere"), "no run folder"),
+        (("recipe",), "there is none under runs/"),
+    ],
+)
+def test_refusals_leave_nothing_behind(nas: Command, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = nas(*arguments, check=2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_file_names_file_and_line(nas: Command, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: bad\nratio: [1:3]\nplacment: front\n")
+    done = nas("search", path, check=2)
+    assert f"{path}:3: unknown key 'placment'" in done.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+def test_spaces_and_schema(nas: Command) -> None:
+    rows = json.loads(nas("spaces", "--json").stdout)
+    assert {row["name"]: row["designs"] for row in rows} == {"inter_layer": 830}
+    assert "inter_layer" in nas("spaces").stdout
+    assert json.loads(nas("schema").stdout)["properties"]["ratio"]
+
+
+def test_doctor(nas: Command) -> None:
+    found = json.loads(nas("doctor", "--json").stdout)
+    states = {finding["what"]: finding["state"] for finding in found["findings"]}
+    assert states["torch"] == "ok"
+    assert set(found["implementations"]) >= {"ssd", "attention"}
+    assert nas("doctor").stdout
+
+
+def test_version(nas: Command) -> None:
+    from hybrid_nas import __version__
+
+    assert nas("--version").stdout.strip() == f"hybrid-nas {__version__}"
+
+
+@pytest.mark.parametrize("module", ["cli", "run_folder", "study_file", "front", "recipe", "census"])
+def test_light_commands_load_nothing_heavy(module: str) -> None:
+    """What must answer in under a second may not load torch, Optuna or Plotly on the way."""
+    code = (
+        f"import sys, hybrid_nas.{module}; print([m for m in ('torch', 'optuna', 'plotly', 'ray') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid_nas.architecture import Architecture
+from hybrid_nas.cost import params_nonembedding
+from hybrid_nas.design import PLACEMENTS, Design, Ratio, Refused, architecture_of_layout, place, place_at
+from hybrid_nas.scale import PAPER, PROXY
+
+RATIOS = ("1:0", "1:1", "1:3", "1:5", "1:12", "0:1")
+
+
+@pytest.mark.parametrize(
+    ("scale", "counts"),
+    [
+        ("paper-1b", [(16, 0), (7, 7), (3, 10), (2, 11), (1, 12), (0, 13)]),
+        ("paper-350m", [(14, 0), (6, 6), (3, 8), (2, 9), (1, 10), (0, 11)]),
+        ("paper-100m", [(8, 0), None, None, (1, 5), None, (0, 6)]),
+        ("paper-3b", [(28, 0), None, None, (4, 18), None, (0, 21)]),
+    ],
+)
+def test_depth_rule_finds_the_papers_layers(scale: str, counts: list[tuple[int, int] | None]) -> None:
+    for ratio, expected in zip(RATIOS, counts, strict=True):
+        model = Design(ratio=Ratio.parse(ratio)).at(PAPER[scale])
+        if expected is not None:
+            assert (model.layout.count("A"), model.layout.count("M")) == expected, ratio
+            assert {block.ffn.hidden for block in model.blocks if block.ffn} == {PAPER[scale].ffn_hidden}
+
+
+@given(
+    ratio=st.sampled_from(RATIOS),
+    placement=st.sampled_from(PLACEMENTS),
+    d_state=st.sampled_from((16, 64, 128)),
+    kv_heads=st.sampled_from((None, Fraction(1, 4), Fraction(1))),
+)
+def test_equal_parameters_at_the_proxy(ratio: str, placement: str, d_state: int, kv_heads: Fraction | None) -> None:
+    design = Design(ratio=Ratio.parse(ratio), placement=placement, d_state=d_state, kv_heads=kv_heads)  # type: ignore[arg-type]
+    model = design.at(PROXY)
+    assert abs(params_nonembedding(model) / PROXY.params - 1) < 0.02
+    assert model.depth >= 10
+
+
+@pytest.mark.parametrize("d_state", [16, 64, 128])
+def test_ratios_and_placements_stay_distinct_at_the_proxy(d_state: int) -> None:
+    """As many different proxies as there are different models at the target."""
+    ids: dict[str, set[str]] = {"proxy": set(), "target": set()}
+    for ratio in RATIOS:
+        for placement in PLACEMENTS:
+            design = Design(ratio=Ratio.parse(ratio), placement=placement, d_state=d_state)
+            ids["proxy"].add(design.at(PROXY).id)
+            ids["target"].add(design.at(PAPER["paper-1b"]).id)
+    assert len(ids["proxy"]) == len(ids["target"]) == 2 + 3 * 4 + 3  # at 1:12, middle and spread are one
+
+
+def test_placements_by_hand() -> None:
+    assert place("front", 3, 13) == (0, 1, 2)
+    assert place("end", 3, 13) == (10, 11, 12)
+    assert place("middle", 2, 13) == (6, 7)
+    assert [i + 1 for i in place("spread", 7, 14)] == [2, 4, 6, 8, 10, 12, 14]
+    assert [i + 1 for i in place("spread", 3, 13)] == [3, 7, 11]
+    assert [i + 1 for i in place("spread", 1, 13)] == [7]
+    assert place_at((0.0, 0.5, 1.0), 13) == (0, 6, 12)
+    with pytest.raises(Refused, match="fall on one layer of 4"):
+        place_at((0.5, 0.55), 4)
+
+
+@given(count=st.integers(1, 12), extra=st.integers(0, 12), placement=st.sampled_from(PLACEMENTS))
+def test_placement_is_a_set_of_layers(count: int, extra: int, placement: str) -> None:
+    layers = place(placement, count, count + extra)  # type: ignore[arg-type]
+    assert len(set(layers)) == count
+    assert min(layers) >= 0
+    assert max(layers) < count + extra
+
+
+def test_two_spellings_are_one_design() -> None:
+    assert Design(ratio=Ratio(2, 6)) == Design(ratio=Ratio(1, 3), placement="spread")
+    assert Design(ratio=Ratio(0, 1), placement="front", window=64) == Design(ratio=Ratio(0, 3))
+    assert Design(ratio=Ratio(1, 0), d_state=64) == Design(ratio=Ratio(5, 0))
+    assert Design(positions=(0.6, 0.3)) == Design(positions=(0.3, 0.6))
+    assert Design(ratio=Ratio(1, 1), sinks=4) == Design(ratio=Ratio(1, 1))
+
+
+def test_beyond_five_percent_is_refused_with_the_reason() -> None:
+    tight = PROXY.with_changes(params=40_000)
+    with pytest.raises(Refused, match=r"FFN of .* channels"):
+        Design(ratio=Ratio(0, 1), d_state=128).at(tight)
+    with pytest.raises(Refused, match="head_dim 96 does not divide the 128 Mamba channels"):
+        Design(ratio=Ratio(0, 1), head_dim=96).at(PROXY)
+
+
+def test_round_trips() -> None:
+    design = Design(ratio=Ratio(1, 5), d_state=64, kv_heads=Fraction(1, 4), window=Fraction(1, 16), sinks=4)
+    assert Design.from_dict(design.to_dict()) == design
+    model = design.at(PAPER["paper-1b"])
+    again = Architecture.from_dict(model.to_dict())
+    assert again == model
+    assert again.id == model.id
+    assert model.layout == "MMMSMMMMMSMMM"
+
+
+def test_id_is_the_same_everywhere() -> None:
+    """Pinned: the id names results in other people's files."""
+    model = architecture_of_layout("AM", Design(ratio=Ratio(1, 1)), PROXY)
+    import hashlib
+    import json
+
+    text = json.dumps(model.to_dict(), sort_keys=True, separators=(",", ":"))
+    assert model.id == hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"), [("MH", "H, the parallel hybrid, is reserved"), ("MXM", "letter 2 is 'X'")]
+)
+def test_unknown_letters(layout: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        architecture_of_layout(layout, Design(ratio=Ratio(1, 1)), PROXY)

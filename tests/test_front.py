@@ -1,0 +1,251 @@
+"""The front against brute force, its noise against numpy, its probabilities against long-hand simulation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import bare_trial, grid, objectives, study
+
+from hybrid_nas.budget import Budget
+from hybrid_nas.dominance import hypervolume, knee, non_dominated, plausible
+from hybrid_nas.front import Front
+from hybrid_nas.noise import Noise, trainings
+
+SMALL = st.integers(0, 4)  # few values, so that ties and duplicates are common
+
+
+def beaten(points: np.ndarray) -> list[bool]:
+    """Dominated or not, by definition."""
+    rows = points.tolist()
+    return [any(all(x <= y for x, y in zip(a, b, strict=True)) and a != b for a in rows) for b in rows]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 4).flatmap(lambda k: st.lists(st.tuples(*[SMALL] * k), min_size=1, max_size=30)))
+def test_non_dominated_is_the_definition(rows):
+    points = np.array(rows, dtype=float)
+    assert (~non_dominated(points)).tolist() == beaten(points)
+
+
+@pytest.mark.parametrize("objectives_count", [2, 3, 4])
+def test_non_dominated_of_many_is_the_definition(objectives_count):
+    points = np.random.default_rng(objectives_count).integers(0, 12, (400, objectives_count)).astype(float)
+    assert (~non_dominated(points)).tolist() == beaten(points)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4).flatmap(lambda k: st.lists(st.tuples(*[SMALL] * k), min_size=1, max_size=8)))
+def test_hypervolume_counts_unit_cells(rows):
+    """On whole numbers the volume is the number of unit cells that some point dominates."""
+    points = np.array(rows, dtype=float)
+    k = points.shape[1]
+    cells = sum(
+        any(all(p <= c for p, c in zip(point, cell, strict=True)) for point in rows)
+        for cell in itertools.product(range(4), repeat=k)
+    )
+    assert hypervolume(points, np.full(k, 4.0)) == pytest.approx(cells)
+
+
+def test_plausible_keeps_whatever_any_noise_could_save():
+    rng = np.random.default_rng(1)
+    points, margin = rng.random((60, 2)), np.array([0.1, 0.0])
+    keep = plausible(points - margin, points + margin)
+    for i in range(len(points)):
+        moved = points + margin
+        moved[i] = points[i] - margin
+        assert keep[i] == non_dominated(moved)[i]
+
+
+def test_knee_is_farthest_from_the_line_between_the_ends():
+    front = np.array([[0.0, 10.0], [1.0, 4.0], [2.0, 3.0], [10.0, 0.0]])
+    a, b = front[0] / 10, front[-1] / 10
+    normal = np.array([b[1] - a[1], a[0] - b[0]])
+    by_hand = (front / 10 - a) @ normal / np.linalg.norm(normal)
+    row, distance = knee(front)
+    assert (row, distance) == (int(by_hand.argmax()), pytest.approx(by_hand.max()))
+    assert knee(np.array([[0.0, 1.0], [0.9, 0.9], [1.0, 0.0]])) == (0, 0.0)
+    assert knee(np.array([[3.0, 1.0]])) == (0, 0.0)
+
+
+rows_of_trials = st.lists(
+    st.tuples(SMALL, SMALL, st.integers(0, 9), st.sampled_from(["complete", "complete", "stopped", "failed"])),
+    min_size=1,
+    max_size=25,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows_of_trials, st.randoms(use_true_random=False))
+def test_front_of_trials_is_brute_force_whatever_the_order(rows, random):
+    """Designs drawn from ten, with repeats at further seeds; each design's cache is its own."""
+    seeds: dict[int, int] = {}
+    trials = []
+    for number, (loss, _, index, state) in enumerate(rows):
+        seed = seeds[index] = seeds.get(index, -1) + 1
+        trials.append(bare_trial(number, loss, 1 + (index * 7) % 5, proxy=index, target=index, seed=seed, state=state))
+    front = Front.of(trials, objectives(), draws=20)
+    points = {}
+    for index in seeds:
+        losses = [t.values["loss"] for t in trials if t.state == "complete" and t.proxy.width == index + 1]
+        if losses:
+            points[index] = (sum(losses) / len(losses), 1 + (index * 7) % 5)
+    expected = {
+        i for i, p in points.items() if not any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in points.values())
+    }
+    found = {next(t.proxy.width - 1 for t in trials if t.number == c.number) for c in front.members}
+    assert found == expected
+    assert len(front.candidates) == len(points)
+    shuffled = trials[:]
+    random.shuffle(shuffled)
+    assert Front.of(shuffled, objectives(), draws=20).to_dict() == front.to_dict()
+
+
+def test_equal_designs_are_both_members():
+    front = Front.of([bare_trial(0, 1.0, 10), bare_trial(1, 1.0, 10), bare_trial(2, 1.0, 11)], objectives())
+    assert [c.number for c in front.members] == [0, 1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_refused_by_number(value):
+    with pytest.raises(ValueError, match=r"trial 7: loss.*finite"):
+        Front.of([bare_trial(0, 1.0, 10), bare_trial(7, value, 11)], objectives())
+
+
+def test_a_missing_objective_and_mixed_budgets_are_refused():
+    with pytest.raises(ValueError, match="trial 0: complete, but without a value of the objective recall"):
+        Front.of([bare_trial(0, 1.0, 10)], objectives("recall", "cache_bytes"))
+    short = bare_trial(1, 1.0, 10).with_changes(budget=Budget(tokens=5))
+    with pytest.raises(ValueError, match="different budgets"):
+        Front.of([bare_trial(0, 1.0, 10), short], objectives())
+
+
+def test_without_complete_trials_there_is_no_front():
+    front = Front.of([bare_trial(0, 1.0, 10, state="failed", failure="out of memory")], objectives())
+    assert (front.members, front.knee, front.hypervolume) == ((), None, 0.0)
+    assert front.to_dict()["counts"]["failed"] == 1
+    assert "no front" in front.statement
+
+
+def test_noise_is_pooled_over_proxies_and_the_seed_effect_is_told_apart():
+    rng = np.random.default_rng(3)
+    losses = rng.normal(0, 0.02, (6, 3)) + rng.normal(0, 0.1, (1, 3)) + np.arange(6)[:, None]
+    trials = [bare_trial(10 * d + s, losses[d, s], 5, proxy=d, target=d, seed=s) for d in range(6) for s in range(3)]
+    trials += [bare_trial(100 + d, losses[d, 0], 4, proxy=d, target=50 + d) for d in range(3)]  # share trainings
+    noise = Noise.of("loss", trainings(trials, "loss"))
+    assert noise.df == 12
+    assert noise.sd == pytest.approx(math.sqrt(losses.var(axis=1, ddof=1).mean()))
+    twice_centred = losses - losses.mean(1, keepdims=True) - losses.mean(0) + losses.mean()
+    assert noise.own_df == 10
+    assert noise.own_sd == pytest.approx(math.sqrt((twice_centred**2).sum() / 10))
+    assert noise.seed_effects[2] - noise.seed_effects[0] == pytest.approx(losses.mean(0)[2] - losses.mean(0)[0])
+    assert noise.floor == pytest.approx(2.178813 * math.sqrt(2) * noise.sd, rel=1e-6)  # t(12) from a printed table
+    candidate = Front.of(trials, objectives()).candidates[0]
+    estimate = candidate.estimates["loss"]
+    assert estimate.n == 3
+    assert estimate.mean == pytest.approx(losses[0].mean())
+    assert estimate.high - estimate.low == pytest.approx(2 * 2.178813 * noise.sd / math.sqrt(3), rel=1e-6)
+
+
+def test_without_replicates_there_is_no_interval_and_the_front_says_so():
+    front = Front.of([bare_trial(i, 1.0 + i, 10 - i) for i in range(3)], objectives())
+    assert all(c.estimates["loss"].low is None and c.probability is None for c in front.candidates)
+    assert "noise is unknown" in front.statement
+
+
+def test_intervals_hold_the_truth_19_times_in_20():
+    """Designs with a single seed included: the pooled standard deviation is theirs too."""
+    rng, hits, total = np.random.default_rng(5), 0, 0
+    for _ in range(300):
+        truth = rng.random(8)
+        trials = [bare_trial(i, truth[i] + rng.normal(0, 0.05), i + 1) for i in range(8)]
+        trials += [
+            bare_trial(100 + 10 * i + s, truth[i] + rng.normal(0, 0.05), i + 1, proxy=i, target=i, seed=s)
+            for i in range(4)
+            for s in (1, 2)
+        ]
+        for candidate in Front.of(trials, objectives(), draws=1).candidates:
+            estimate = candidate.estimates["loss"]
+            hits += estimate.low <= truth[candidate.number] <= estimate.high
+            total += 1
+    assert abs(hits / total - 0.95) < 0.02
+
+
+def test_probability_of_two_designs_is_the_closed_form():
+    """B costs more and is better by d: it is a member with the probability that its mean is really lower."""
+    from scipy.stats import t as student_t
+
+    rng = np.random.default_rng(8)
+    trials = [bare_trial(0, 1.0, 10), bare_trial(1, 0.98, 20)]
+    for i in range(2, 12):  # far off, cheap to beat, there to measure the noise
+        for s in range(2):
+            trials.append(bare_trial(2 * i + s, 5 + rng.normal(0, 0.02), 30 + i, proxy=i, target=i, seed=s + 1))
+    front = Front.of(trials, objectives(), draws=20_000)
+    common, own, df = front.noise["loss"].shared
+    if common == 0:
+        assert own == front.noise["loss"].sd
+    expected = student_t.cdf(0.02 / (own * math.sqrt(2)), df)
+    assert front.candidate(trials[1].key).probability == pytest.approx(expected, abs=0.02)
+    assert front.candidate(trials[0].key).probability == 1.0
+    assert front.candidate(trials[1].key).sure is False
+    assert all(c.probability == 0 for c in front.candidates[2:])
+
+
+def test_designs_that_share_a_training_move_together():
+    """Same proxy, dearer target: never on the front however large the noise, and said to coincide."""
+    trials = [bare_trial(0, 1.0, 10, proxy=0), bare_trial(1, 1.0, 11, proxy=0, shared_with=0)]
+    trials += [bare_trial(2, 3.0, 10, proxy=0, target=0, seed=1, replicate_of=0)]
+    front = Front.of(trials, objectives())
+    cheap, dear = front.candidates
+    assert cheap.coincides_with == (1,)
+    assert (cheap.estimates["loss"].mean, dear.estimates["loss"].mean) == (2.0, 2.0)
+    assert (cheap.probability, dear.probability) == (1.0, 0.0)
+    assert front.counts["trainings"] == 2
+
+
+def test_a_front_outside_the_noise_is_sure_and_one_inside_is_not():
+    rng = np.random.default_rng(0)
+    apart = grid(placements=("spread",), d_states=(64,))
+    steep = Front.of(
+        study(apart, lambda d: 2 - d.ratio.attention / (d.ratio.attention + d.ratio.mamba), rng), objectives()
+    )
+    flat = Front.of(study(grid(), lambda d: 2.0, rng), objectives())
+    assert len(steep.members) == 6
+    assert {c.design["ratio"]: c.sure for c in steep.members}["1:0"]
+    assert any(c.sure is False for c in flat.members)
+    assert flat.close
+
+
+def test_hypervolume_and_ends_by_hand():
+    front = Front.of([bare_trial(0, 1.0, 30), bare_trial(1, 2.0, 10), bare_trial(2, 3.0, 50)], objectives())
+    # reference (3.2, 54), ideal (1, 10): 1.2 x 44 for the second, then 1.0 x 24 more for the first
+    assert front.hypervolume == pytest.approx((1.2 * 44 + 1.0 * 24) / (2.2 * 44))
+    assert front.candidate(front.ends["loss"]).number == 0
+    assert front.candidate(front.ends["cache_bytes"]).number == 1
+    fixed = Front.of([bare_trial(1, 2.0, 10)], objectives(), reference={"loss": 4.0, "cache_bytes": 20.0})
+    assert fixed.hypervolume == 1.0
+
+
+def test_maximized_objectives_are_read_the_right_way():
+    trials = [bare_trial(i, 1.0, 10 + i, values={"recall": r}) for i, r in enumerate([0.2, 0.9, 0.5])]
+    front = Front.of(trials, objectives("recall", "cache_bytes"))
+    assert [c.number for c in front.members] == [1, 0]
+    assert front.ideal["recall"] == 0.9
+    assert front.reference["recall"] == pytest.approx(0.2 - 0.07)
+
+
+def test_ten_thousand_trials_take_seconds():
+    rng = np.random.default_rng(0)
+    trials = [
+        bare_trial(i, float(rng.random()), int(rng.integers(1, 10**9)), proxy=i % 5000, target=i % 5000, seed=i // 5000)
+        for i in range(10_000)
+    ]
+    started = time.process_time()
+    front = Front.of(trials, objectives())
+    assert time.process_time() - started < 10
+    assert len(front.candidates) == 5000

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from hybrid_nas.census import Census
+from hybrid_nas.design import PLACEMENTS
+from hybrid_nas.proposal import Proposal
+from hybrid_nas.schema import study_schema
+from hybrid_nas.shipped import find, shipped
+from hybrid_nas.study_file import StudyFile, read_study
+from hybrid_nas.yaml_file import FileError, read_yaml
+
+SMALLEST = """\
+name: inter-layer
+family: inter                      # inter, intra, hybrid
+ratio: [1:0, 1:1, 1:3, 1:5, 1:12, 0:1]   # attention : Mamba (intra: parallel : Mamba)
+placement: [front, middle, end, spread]
+d_state: [16, 64, 128]
+"""
+
+
+def read(text: str, *settings: str) -> StudyFile:
+    return read_study(text, "space.yaml", settings)
+
+
+def dumped(study: StudyFile) -> str:
+    text = io.StringIO()
+    YAML().dump(study.to_dict(), text)
+    return text.getvalue()
+
+
+def test_smallest_useful_file() -> None:
+    study = read(SMALLEST)
+    assert study.name == "inter-layer"
+    # 1:0 has no Mamba, 0:1 no placement: 1 + 4 mixed x 4 placements x 3 states + 3 states
+    assert study.space.size() == 1 + 4 * 4 * 3 + 3 == len(set(study.space.enumerate()))
+    assert [objective.name for objective in study.objectives] == ["loss", "cache_bytes"]
+
+
+@pytest.mark.parametrize(("name", "size", "different"), [("inter_layer", 830, 782)])
+def test_shipped_spaces(name: str, size: int, different: int) -> None:
+    """It loads, has the stated size, and 20 draws are valid at both scales."""
+    import random
+
+    study = read_study(shipped()[name].read_text(), name)
+    assert study.space.size() == size == sum(1 for _ in study.space.enumerate())
+    rng = random.Random(0)
+    for _ in range(20):
+        design = study.space.draw(rng)
+        assert study.space.allows(design)
+        Proposal.of(design, study)
+    census = Census.of(study)
+    assert len(census.proposals) == different
+    assert not census.refused
+    assert census.coincide == 0
+
+
+def test_every_shipped_space_is_tested() -> None:
+    assert set(shipped()) == {"inter_layer"}
+
+
+@pytest.mark.parametrize(
+    "name", ["search_spaces/inter_layer.yaml", "inter_layer", "spaces/inter_layer.yaml", "inter-layer"]
+)
+def test_found_from_any_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find(name) == shipped()["inter_layer"]
+
+
+def test_unknown_space_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean 'inter_layer'"):
+        find("inter_layr.yaml")
+
+
+def test_numbers_mean_what_they_say() -> None:
+    study = read("ratio: [1:3, 1:12]\nproxy: {learning_rate: 3e-4, tokens: 1.5M}\nconstraints: {cache_bytes: 64 MiB}\n")
+    assert study.space.options["ratio"] == ("1:3", "1:12")
+    assert study.budget.learning_rate == pytest.approx(3e-4)
+    assert study.budget.tokens == 1_500_000
+    assert study.constraints[0].maximum == 64 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("ratio: 1:3\nplacment: front\n", 2, "unknown key 'placment' in a study file; did you mean 'placement'"),
+        ("ratio: []\n", 1, "the list is empty"),
+        ("ratio: 1-3\n", 1, "written attention:mamba, like 1:3, found '1-3'"),
+        ("ratio: 0:0\n", 1, "not both zero"),
+        ("ratio: 1:3\nd_state: 20\n", 2, "a multiple of 8 .* found 20; the nearest is"),
+        ("ratio: 1:3\nd_state: [16,\n  -8]\n", 3, "found -8; the nearest is 8"),
+        ("ratio: 1:3\nplacement: midle\n", 2, "did you mean 'middle'"),
+        ("ratio: 1:3\nplacement: 0.3\n", 2, r"write \[\[0.3\]\]"),
+        ("ratio: 1:3\nplacement: [front, [0.3, 1.7]]\n", 2, "between 0 .* and 1 .* found 1.7"),
+        ("ratio: 1:3\nplacement: [[0.3]]\n", 2, "ratio 1:3 has no placement left"),
+        ("ratio: 1:3\nkv_heads: 4\n", 2, "a share of the attention heads"),
+        ("ratio: 0:1\nkv_heads: 1/4\n", 2, "kv_heads means nothing in this space"),
+        ("ratio: 1:0\nd_state: 64\n", 2, "d_state means nothing in this space"),
+        ("family: intra\nratio: 1:3\n", 1, "intra is reserved"),
+        ("name: ../x\nratio: 1:3\n", 1, "small letters"),
+        ("name: x\n", 1, "no ratio"),
+        ("ratio: 1:3\nproxy:\n  tokns: 5\n", 3, "did you mean 'tokens'"),
+        ("ratio: 1:3\nproxy:\n  tokens: many\n", 3, "tokens: a whole number"),
+        ("ratio: 1:3\nproxy:\n  warmup: 2\n", 3, "warmup is a share"),
+        ("ratio: 1:3\nproxy:\n  width: 60\n", 3, "width must be a multiple of head_dim"),
+        ("ratio: 1:3\ntarget: paper-2b\n", 2, "did you mean 'paper-"),
+        ("ratio: 1:3\nobjectives: [loss, speed]\n", 2, "unknown quantity speed"),
+        ("ratio: 1:3\nobjectives: [params, cache_bytes]\n", 2, "bought by training"),
+        ("ratio: 1:3\nobjectives: [loss, recall]\n", 2, "must be an efficiency"),
+        ("ratio: 1:3\nsearch: {sampler: tpo}\n", 2, "did you mean 'tpe'"),
+        ("ratio: 1:3\nsearch: {trials: 0}\n", 2, "trials must be 1 or more"),
+        ("ratio: 1:3\nratio: 1:5\n", 2, "stands twice"),
+        ("ratio: &a [1:3]\nplacement: *a\n", 1, "aliases"),
+        ("ratio: !x 1:3\n", 1, "tags are not read"),
+        ("ratio: [1:3\n", 2, "not valid YAML"),
+        ("- 1\n", 1, "must be a mapping"),
+        ("ratio: 1:3\nd_state: " + "9" * 40 + "\n", 2, "too long"),
+        ("ratio: 1:3\nproxy: {learning_rate: .inf}\n", 2, "finite"),
+    ],
+)
+def test_errors_teach(text: str, line: int, message: str) -> None:
+    with pytest.raises(FileError, match=message) as caught:
+        read(text)
+    assert str(caught.value).startswith(f"space.yaml:{line}: ")
+
+
+def test_empty_file() -> None:
+    with pytest.raises(FileError, match="the file is empty"):
+        read("# nothing\n")
+
+
+def test_a_space_that_allows_nothing() -> None:
+    study = read("ratio: [1:1, 1:3]\nconstraints: {cache_bytes: 1000}\n")
+    with pytest.raises(FileError, match="allows nothing: 2 designs are refused, 2 because cache_bytes is above"):
+        Census.of(study).checked("space.yaml")
+
+
+def test_constraint_refuses_and_counts() -> None:
+    census = Census.of(read(SMALLEST, "constraints.cache_bytes=64MiB"))
+    assert all(proposal.cost.cache_bytes <= 64 * 2**20 for proposal in census.proposals.values())
+    assert (
+        sum(census.refused.values()) + len(census.proposals) + 3 == census.looked_at
+    )  # 1:12 middle = spread, 3 states
+
+
+def test_set_changes_one_key() -> None:
+    study = read(SMALLEST, "d_state=[32]", "proxy.batch=8", "target=paper-350m", "search.seed=7")
+    assert study.space.options["d_state"] == (32,)
+    assert (study.budget.batch, study.target.name, study.search.seed) == (8, "paper-350m", 7)
+    with pytest.raises(FileError, match=r"--set proxy.btch=8: unknown key 'btch'.*did you mean 'batch'"):
+        read(SMALLEST, "proxy.btch=8")
+    with pytest.raises(FileError, match="write key=value"):
+        read(SMALLEST, "batch")
+
+
+def test_explicit_positions() -> None:
+    study = read("ratio: [1:0, 1:3]\nplacement: [front, [0.5], [0.25, 0.75]]\n")
+    designs = list(study.space.enumerate())
+    assert study.space.size() == len(designs) == 1 + 1 + 2
+    assert {design.positions for design in designs} == {None, (0.5,), (0.25, 0.75)}
+    assert all(study.space.allows(design) for design in designs)
+    alone = read("placement: [[0.0], [1.0]]\n")
+    assert alone.space.size() == 2
+    assert read(dumped(alone)) == alone
+
+
+@given(
+    ratios=st.lists(st.sampled_from(["1:0", "1:1", "1:3", "2:6", "0:1", "1:5"]), min_size=1, max_size=5),
+    placements=st.lists(
+        st.sampled_from(PLACEMENTS)
+        | st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0]), min_size=1, max_size=3, unique=True),
+        max_size=4,
+    ),
+    states=st.lists(st.sampled_from([8, 16, 64, 128]), max_size=3),
+    shares=st.lists(st.sampled_from(["1/4", "1/2", "1"]), max_size=2),
+    windows=st.lists(st.sampled_from(["none", "1/16", 512]), max_size=3),
+)
+def test_round_trip(ratios, placements, states, shares, windows) -> None:  # type: ignore[no-untyped-def]
+    """What is read, written and read again is the same study, and enumeration, size and membership agree."""
+    data = {"ratio": ratios, "placement": placements, "d_state": states, "kv_heads": shares, "window": windows}
+    text = json.dumps({key: value for key, value in data.items() if value})
+    try:
+        study = read(text)
+    except FileError:
+        return
+    assert read(dumped(study)) == study
+    designs = list(study.space.enumerate())
+    assert len(set(designs)) == len(designs) == study.space.size()
+    for design in designs[:50]:
+        assert study.space.allows(design)
+        answers = study.space.answers(design)
+        assert study.space.build(lambda name, options, a=answers: a[name]) == design
+
+
+def test_identity_follows_what_changes_results() -> None:
+    study = read(SMALLEST)
+    same = read(SMALLEST, "search.trials=99", "search.workers=1", "proxy.replicates=5")
+    assert study.identity == same.identity
+    for change in ("search.seed=1", "proxy.tokens=1000", "d_state=16", "target=paper-350m", "search.sampler=random"):
+        assert read(SMALLEST, change).identity != study.identity, change
+
+
+@pytest.mark.parametrize(
+    "text", [SMALLEST, "ratio: 1:3\nplacement: [[0.3]]\nd_state: [16]\n", *(p.read_text() for p in shipped().values())]
+)
+def test_schema_accepts_what_is_read(text: str) -> None:
+    document = read_yaml(text, "x").plain()
+    jsonschema.Draft202012Validator.check_schema(study_schema())
+    jsonschema.validate(document, study_schema())
+
+
+@pytest.mark.parametrize(
+    "text", ["ratio: 1-3", "ratio: 1:3\nplacment: front", "ratio: 1:3\nproxy: {tokns: 1}", "d_state: 20"]
+)
+def test_schema_refuses_what_is_refused(text: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(read_yaml(text, "x").plain(), study_schema())
+    with pytest.raises(FileError):
+        read(text)
+
+
+def test_resolved_file_is_valid_by_the_schema() -> None:
+    for settings in ((), ("proxy.width=128",), ("constraints.cache_bytes=64MiB",)):
+        study = read(SMALLEST, *settings)
+        jsonschema.validate(read_yaml(dumped(study), "x").plain(), study_schema())
+        assert read(dumped(study)) == study
+
+
+def test_a_bomb_is_refused_at_once() -> None:
+    bomb = "a: &a [x]\n" + "\n".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [*{chr(97 + i)}, *{chr(97 + i)}]" for i in range(20)
+    )
+    with pytest.raises(FileError, match="aliases"):
+        read(bomb)
+    with pytest.raises(FileError, match="nested too deeply|not valid YAML"):
+        read("ratio: " + "[" * 5000)
