@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hybrid_nas_kernels.cross_entropy import choose as choose_cross_entropy
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.budget import Budget
@@ -91,7 +92,7 @@ def evaluate(
     try:
         proxy = Proxy(open_corpus(Corpus.from_dict(dict(data or {}))), context, budget, seed)
         model = build(architecture, generator=seed, mamba_init=budget.mamba_init, device=on)
-        implementations.update(model.implementations())
+        implementations.update({**model.implementations(), "cross_entropy": choose_cross_entropy(on)[0]})
         if not _train(model, proxy, on, steps, report):
             return outcome("stopped")
         values = {"loss": proxy.loss(model, on), "recall": proxy.recall(model, on)}

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from hybrid_nas_kernels.cross_entropy import cross_entropy
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.budget import Budget
@@ -90,10 +90,10 @@ class Proxy:
             self.text.validation(max(1, self.budget.validation_tokens // self.context), self.context + 1)
         )
         total = 0.0
-        for part in rows.split(self._at_once()):
+        for part in torch.split(rows, self._at_once()):
             part = part.to(device)
-            total += F.cross_entropy(model(part[:, :-1]).flatten(0, 1), part[:, 1:].flatten(), reduction="sum").item()
-        return total / (len(rows) * self.context)
+            total += cross_entropy(model(part[:, :-1]), part[:, 1:]).item() * len(part)
+        return total / len(rows)
 
     @torch.inference_mode()
     def recall(self, model: nn.Module, device: torch.device) -> float | None:
@@ -104,7 +104,7 @@ class Proxy:
         drawn, marks = self._recall(count, np.random.default_rng(RECALL_HELD_OUT))
         right = 0
         rows, scored = torch.from_numpy(drawn), torch.from_numpy(marks[:, 1:])
-        for part, counted in zip(rows.split(self._at_once()), scored.split(self._at_once()), strict=True):
+        for part, counted in zip(torch.split(rows, self._at_once()), torch.split(scored, self._at_once()), strict=True):
             part, counted = part.to(device), counted.to(device)
             right += int((model(part[:, :-1]).argmax(-1) == part[:, 1:])[counted].sum())
         return right / int(scored.sum())
@@ -131,7 +131,8 @@ def trapezoid(step: int, steps: int, warmup: float, cooldown: float) -> float:
 
 def optimizer(model: nn.Module, budget: Budget, width: int) -> torch.optim.AdamW:
     """AdamW over the weights; norms, biases, A_log, D and dt_bias are not decayed."""
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         of_vector = parameter.ndim < 2 or any(part in UNDECAYED for part in name.split("."))
         (kept if of_vector else decayed).append(parameter)
@@ -178,10 +179,10 @@ def batch_losses(model: nn.Module, batch: Batch, device: torch.device) -> list[T
     logits, targets, text = model(tokens[:, :-1]), tokens[:, 1:], len(batch.text)
     losses = []
     if text:
-        losses.append(F.cross_entropy(logits[:text].flatten(0, 1), targets[:text].flatten()))
+        losses.append(cross_entropy(logits[:text], targets[:text]))
     if len(batch.scored):
         scored = batch.scored.to(device)
-        losses.append(F.cross_entropy(logits[text:][scored], targets[text:][scored]))
+        losses.append(cross_entropy(logits[text:][scored], targets[text:][scored]))
     return losses
 
 
