@@ -19,9 +19,9 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hybrid_nas.census import Census
-from hybrid_nas.design import Refused
+from hybrid_nas.design import Design, Refused
 from hybrid_nas.proposal import Proposal
-from hybrid_nas.space import Option, design_of
+from hybrid_nas.space import Option
 from hybrid_nas.study_file import StudyFile
 
 ATTEMPTS = 24
@@ -87,9 +87,9 @@ class UnseenDesigns(BaseSampler):
             if proposal.key not in known:
                 return space.answers(proposal.design)
         for attempt in range(ATTEMPTS):
-            answers = self._inner(study, trial, attempt)
+            answers, design = self._inner(study, trial, attempt)
             try:
-                proposal = Proposal.of(design_of(answers), self.file)
+                proposal = Proposal.of(design, self.file)
             except Refused as reason:
                 self.refused[str(reason)] += 1
                 continue
@@ -106,8 +106,8 @@ class UnseenDesigns(BaseSampler):
                 unseen = [proposal]
         return space.answers(rng.choice(unseen).design)
 
-    def _inner(self, study: optuna.Study, trial: FrozenTrial, attempt: int) -> dict[str, Option]:
-        """One full set of answers from the inner sampler."""
+    def _inner(self, study: optuna.Study, trial: FrozenTrial, attempt: int) -> tuple[dict[str, Option], Design]:
+        """One full set of answers from the inner sampler, and the design that they spell."""
         inner = make_sampler(self.file.search.sampler, self._seed(trial.number, attempt))
         relative = inner.sample_relative(study, trial, inner.infer_relative_search_space(study, trial))
         answers: dict[str, Option] = {}
@@ -119,8 +119,8 @@ class UnseenDesigns(BaseSampler):
             answers[name] = answer  # type: ignore[assignment]
             return answers[name]
 
-        self.file.space.build(choose)
-        return answers
+        design = self.file.space.build(choose)
+        return answers, design
 
     def _seed(self, number: int, attempt: int) -> int:
         return int(np.random.SeedSequence([self.file.search.seed, number, attempt]).generate_state(1)[0])

@@ -12,7 +12,7 @@ COMMAND = str(Path(sysconfig.get_path("scripts")) / "hybrid-nas")
 TINY = """\
 name: tiny
 ratio: [1:0, 1:1, 1:3, 0:1]
-placement: [front, end]
+placement: [front, end, [0.5]]
 d_state: [8, 16]
 proxy:
   width: 16
