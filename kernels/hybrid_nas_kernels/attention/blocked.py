@@ -23,11 +23,13 @@ KEPT_WEIGHTS = 1 << 23
 
 
 def attention_blocked(q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, sinks: int = 0) -> Tensor:
-    """As `attention`. Differentiable once."""
+    """As `attention`. Computes in float32 at least. Differentiable once."""
     if window is not None and window >= q.shape[1]:
         window, sinks = None, 0
+    dtype, work = q.dtype, torch.promote_types(q.dtype, torch.float32)
+    q, k, v = (value.to(work) for value in (q, k, v))
     y: Tensor = _Blocked.apply(q, k, v, window, sinks)  # type: ignore[no-untyped-call]
-    return y
+    return y.to(dtype)
 
 
 Stretch = tuple[int, int, int, int, Tensor]

@@ -93,12 +93,17 @@ class _Chunked(torch.autograd.Function):
         n = batch * chunks
         X, Bn, Cn = x.reshape(n, Q, H, P), B.reshape(n, Q, N), C.reshape(n, Q, N)
         step = dt.reshape(n, Q, H)
-        log = torch.cumsum(a.reshape(n, Q, H) * LOG2_E, dim=1)  # log2 of the decay since the chunk's start
-        from_start, to_end, whole = log.exp2(), (log[:, -1:] - log).exp2(), log[:, -1].exp2()
-
+        # log2 of the decay since the chunk's start. A segment's decay is a difference of two of them, which in float32
+        # would lose what a small segment needs after a large decay: it is taken of two float32 parts of a float64.
+        log = torch.cumsum(a.reshape(n, Q, H).double() * LOG2_E, dim=1)
+        from_start, whole = log.to(x.dtype).exp2(), log[:, -1].to(x.dtype).exp2()
+        to_end = (log[:, -1:] - log).to(x.dtype).exp2()
         by_head = log.transpose(1, 2).contiguous()
+        high = by_head.to(x.dtype)
+        low = (by_head - high).to(x.dtype)
+        L = (high[..., :, None] - high[..., None, :]).add_(low[..., :, None]).sub_(low[..., None, :])
         # The mask goes in before exp2: above the diagonal the difference is positive and could overflow.
-        L = (by_head[..., :, None] - by_head[..., None, :]).add_(_mask(Q, x.device, x.dtype)).exp2_()
+        L.add_(_mask(Q, x.device, x.dtype)).exp2_()
         G = torch.bmm(Cn, Bn.transpose(1, 2))
         M, Xd, Xe = _weighted(X, step, to_end, L, G)
         inside = torch.bmm(M, Xd).view(n, H, Q, P)
@@ -110,24 +115,27 @@ class _Chunked(torch.autograd.Function):
         for into, add, keep in zip(slots, inner.unbind(1), decay.unbind(1), strict=True):
             state = torch.addcmul(add, state, keep, out=into)
 
-        y = torch.bmm(Cn, entering.view(n, H * P, N).transpose(1, 2)).view(n, Q, H, P)
-        torch.addcmul(inside.transpose(1, 2), y, from_start[..., None], out=y)
+        across = torch.bmm(Cn, entering.view(n, H * P, N).transpose(1, 2)).view(n, Q, H, P)
+        y = torch.empty_like(across)
+        torch.addcmul(inside.transpose(1, 2), across, from_start[..., None], out=y)
         if D is not None:
             y.view(batch, tokens, H, P).addcmul_(x, D[:, None, :, None])
-        y, state = y.view(batch, tokens, H, P), state.view(batch, H, P, N)
-        ctx.save_for_backward(X, step, Bn, Cn, D, y, state, L, G, entering, from_start, to_end, decay)
+        ctx.save_for_backward(X, step, Bn, Cn, D, L, G, across, entering, from_start, to_end, decay)
+        ctx.batch = batch
         ctx.has_initial_state = initial_state is not None
         ctx.set_materialize_grads(False)
-        return y, state
+        return y.view(batch, tokens, H, P), state.view(batch, H, P, N)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dstate: Tensor | None) -> tuple[Tensor | None, ...]:
-        X, step, Bn, Cn, D, y, state, L, G, entering, from_start, to_end, decay = ctx.saved_tensors
+        X, step, Bn, Cn, D, L, G, across, entering, from_start, to_end, decay = ctx.saved_tensors
         n, Q, H, P = X.shape
-        batch, tokens = y.shape[:2]
-        N, chunks = Bn.shape[-1], n // batch
-        M, Xd, Xe = _weighted(X, step, to_end, L, G)  # cheaper to compute again than to keep: kept, they leave the cache
+        batch, N = ctx.batch, Bn.shape[-1]
+        chunks, tokens = n // batch, n // batch * Q
+        M, Xd, Xe = _weighted(
+            X, step, to_end, L, G
+        )  # cheaper to compute again than to keep: kept, they leave the cache
         dY = X.new_zeros(n, Q, H, P) if dy is None else dy.reshape(n, Q, H, P)
 
         dYe = torch.mul(dY, from_start[..., None], out=X.new_empty(n, Q, H, P)).view(n, Q, H * P)
@@ -138,14 +146,17 @@ class _Chunked(torch.autograd.Function):
         slots = (torch.empty_like(back), *leaving.unbind(1)[:-1])
         for into, add, keep in zip(reversed(slots), *(reversed(v.unbind(1)) for v in (through, decay)), strict=True):
             back = torch.addcmul(add, back, keep, out=into)
-        end = torch.empty_like(decay)  # gradient of the log decay of a whole chunk
-        if chunks > 1:
-            torch.sum(leaving[:, :-1] * entering[:, 1:], -1, keepdim=True, out=end[:, :-1])
-        end[:, -1] = (leaving[:, -1] * state.view(batch, H, P * N)).sum(-1, keepdim=True)
+        # The gradient of the log decay at token k sums over all that it decays, not by a difference of large sums:
+        # what passes the chunk, what enters it and is read at i >= k, what is written at j < k and leaves it, and
+        # what is written at j < k <= i and read at i.
+        passing = (leaving * entering).sum(-1, keepdim=True).mul_(decay)
+        product = across * dYe.view(n, Q, H, P)
+        read = product.sum(-1)
 
         leaving = leaving.view(n, H * P, N)
         dXd = torch.bmm(Bn, leaving.transpose(1, 2)).view(n, Q, H, P)
         dB = torch.bmm(Xe.view(n, Q, H * P), leaving)
+        written = torch.mul(dXd, Xe, out=product).sum(-1)
 
         dYh = X.new_empty(n, H, Q, P).copy_(dY.transpose(1, 2)).view(n * H, Q, P)
         direct = torch.bmm(M.transpose(1, 2), dYh).view(n, H, Q, P).transpose(1, 2)
@@ -155,18 +166,18 @@ class _Chunked(torch.autograd.Function):
         dC.baddbmm_(dG, Bn)
         dB.baddbmm_(dG.transpose(1, 2), Cn)
 
-        product = torch.mul(dXd, X, out=dYe.view(n, Q, H, P))
-        dstep = product.sum(-1)
-        # Row sums minus column sums of the gradient of the segment sums, without forming it: README.md.
-        dlog = torch.mul(dY, y.view(n, Q, H, P), out=product).sum(-1).addcmul_(step, dstep, value=-1)
+        dsegment = dM.mul_(G[:, None]).tril_(-1)  # no decay lies between a token and itself
+        # In float64, because these sums telescope: each rounding would be felt by every token before it.
+        crossing = dsegment.sum(-1, dtype=torch.float64) - dsegment.sum(-2, dtype=torch.float64)
+        read = read.double() + crossing.transpose(1, 2)
+        dstep = torch.mul(dXd, X, out=product).sum(-1)
         dX, dD = dXd.mul_(step[..., None]), None
         if D is not None:
             skip = torch.mul(dY, X, out=product).sum(-1).view(batch, tokens, H)
-            dlog.view(batch, tokens, H).addcmul_(skip, D[:, None], value=-1)
             dD = skip.sum(1)
             dX.view(batch, tokens, H, P).addcmul_(dY.view(batch, tokens, H, P), D[:, None, :, None])
-        dlog[:, -1] += end.view(n, H)
-        da = dlog.flip(1).cumsum(1).flip(1)
+        da = (read.double().flip(1).cumsum(1).flip(1) + passing.view(n, 1, H)).to(X.dtype)
+        da[:, 1:] += written[:, :-1].cumsum(1)
         return (
             dX.view(batch, tokens, H, P),
             dstep.view(batch, tokens, H),

@@ -1,0 +1,36 @@
+"""What the kernel tests share: one table of tolerances, and memory that starts as NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6, torch.bfloat16: 2e-2}
+"""Largest difference from the float64 reference, as a share of the reference's largest value."""
+
+
+@pytest.fixture
+def assert_close() -> Callable[[Tensor, Tensor], None]:
+    def check(actual: Tensor, reference: Tensor) -> None:
+        assert reference.dtype == torch.float64
+        assert actual.shape == reference.shape
+        scale = float(reference.abs().max()) or 1.0
+        difference = float((actual.double() - reference).abs().max()) / scale
+        assert difference <= TOLERANCE[actual.dtype], f"{difference:.1e} of the largest value, {actual.dtype}"
+
+    return check
+
+
+@pytest.fixture
+def poisoned_memory() -> Iterator[None]:
+    """Every torch.empty is filled with NaN, so that a value read before it is written shows."""
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = fill

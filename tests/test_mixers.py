@@ -1,0 +1,211 @@
+"""The conformance list: every mixer, one file. A new mixer is a line in MIXERS."""
+
+import io
+
+import pytest
+import torch
+from hybrid_nas_kernels.attention.blocked import BLOCK
+from hybrid_nas_kernels.ssd.chunked import CHUNK
+from torch.utils.flop_counter import FlopCounterMode
+
+from hybrid_nas.architecture import MIXERS as KINDS
+from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2
+from hybrid_nas.cost import cost, mixer_cost
+from hybrid_nas.mixers import MODULES
+from hybrid_nas.model import build
+
+WIDTH, BATCH, TOKENS = 24, 2, 45
+
+MIXERS = {
+    "attention": Attention(heads=4, kv_heads=4, head_dim=6),
+    "attention, no position": Attention(heads=4, kv_heads=4, head_dim=6, rope_theta=None),
+    "attention, 2 of 4 kv heads": Attention(heads=4, kv_heads=2, head_dim=8),
+    "attention, 1 of 4 kv heads": Attention(heads=4, kv_heads=1, head_dim=8, rope_theta=500_000.0),
+    "window": Attention(heads=4, kv_heads=2, head_dim=6, window=8),
+    "window with sinks": Attention(heads=4, kv_heads=2, head_dim=6, window=8, sinks=3),
+    "window with sinks, no position": Attention(heads=2, kv_heads=1, head_dim=6, rope_theta=None, window=5, sinks=2),
+    "window of 1": Attention(heads=2, kv_heads=2, head_dim=6, window=1),
+    "window wider than the sequence": Attention(heads=2, kv_heads=2, head_dim=6, window=64, sinks=2),
+    "mamba2": Mamba2(d_ssm=48, head_dim=12, d_state=16),
+    "mamba2, large state": Mamba2(d_ssm=48, head_dim=16, d_state=64),
+    "mamba2, one head": Mamba2(d_ssm=48, head_dim=48, d_state=8),
+    "mamba2, groups": Mamba2(d_ssm=48, head_dim=12, d_state=8, groups=2),
+    "mamba2, a group a head": Mamba2(d_ssm=48, head_dim=12, d_state=8, groups=4, conv_kernel=3),
+}
+
+every_mixer = pytest.mark.parametrize("mixer", MIXERS.values(), ids=MIXERS)
+
+
+def module_of(mixer, seed=0, dtype=torch.float32, width=WIDTH):
+    """The module with weights as `build` draws them, and every bias, gain and decay moved off its neutral value."""
+    model = build(Architecture(width, 8, (Block(mixer, None),)), generator=seed)
+    module = model.blocks[0].mixer
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.3 * torch.rand(parameter.shape, generator=generator))
+    return module.to(dtype)
+
+
+def sequence(tokens=TOKENS, dtype=torch.float32, width=WIDTH):
+    return torch.randn(BATCH, tokens, width, generator=torch.Generator().manual_seed(7)).to(dtype)
+
+
+def test_every_description_has_a_module_and_stands_in_this_list():
+    assert set(MODULES) == set(KINDS.values())
+    assert {type(mixer) for mixer in MIXERS.values()} == set(MODULES)
+
+
+@every_mixer
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, TOKENS])
+def test_shape_and_dtype(mixer, dtype, tokens):
+    x = sequence(tokens, dtype)
+    y = module_of(mixer, dtype=dtype)(x)
+    assert y.shape == x.shape
+    assert y.dtype == dtype
+    exact = module_of(mixer, dtype=torch.float32)(x.float())
+    tolerance = {torch.float32: 0.0, torch.bfloat16: 0.05}[dtype]
+    assert (y.float() - exact).abs().max() <= tolerance * exact.abs().max()
+
+
+@every_mixer
+@pytest.mark.parametrize("changed", [0, 17, 32, TOKENS - 1])
+def test_causality(mixer, changed):
+    module, x = module_of(mixer), sequence()
+    other = x.clone()
+    other[:, changed] += 1.0
+    with torch.no_grad():
+        before, after = module(x), module(other)
+    assert torch.equal(before[:, :changed], after[:, :changed])
+    assert not torch.equal(before[:, changed], after[:, changed])
+
+
+@every_mixer
+def test_parameters_are_those_of_cost(mixer):
+    assert sum(p.numel() for p in module_of(mixer).parameters()) == mixer_cost(mixer, WIDTH, TOKENS).params
+
+
+@every_mixer
+@pytest.mark.parametrize(("dtype", "value_bytes"), [(torch.float32, 4), (torch.bfloat16, 2)])
+@pytest.mark.parametrize("context", [1, 4, TOKENS])
+def test_cache_bytes_are_those_of_cost(mixer, dtype, value_bytes, context):
+    architecture = Architecture(WIDTH, 8, (Block(mixer, None),) * 2)
+    cache = build(architecture, generator=0).cache(BATCH, context, dtype=dtype)
+    assert cache.nbytes == BATCH * cost(architecture, context, value_bytes).cache_bytes
+
+
+@every_mixer
+def test_step_by_step_is_forward(mixer):
+    """45 tokens: far past every window here, and past a chunk of the scan."""
+    module, x = module_of(mixer), sequence()
+    norm = torch.linspace(0.5, 1.5, WIDTH)
+    cache = module.cache(BATCH, TOKENS, x.device, x.dtype)
+    with torch.no_grad():
+        whole = module(x, norm)
+        steps = torch.stack([module.step(x[:, t], cache, t, norm) for t in range(TOKENS)], 1)
+    torch.testing.assert_close(steps, whole, rtol=0, atol=2e-6 * float(whole.abs().max()) * TOKENS**0.5)
+
+
+@every_mixer
+def test_the_norm_in_front_is_rms_norm(mixer):
+    module, x = module_of(mixer), 3 * sequence()
+    norm = torch.linspace(0.5, 1.5, WIDTH)
+    with torch.no_grad():
+        expected = module(x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * norm)
+        torch.testing.assert_close(module(x, norm), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@every_mixer
+def test_gradients_reach_every_parameter(mixer):
+    module, x = module_of(mixer), sequence().requires_grad_()
+    norm = torch.ones(WIDTH, requires_grad=True)
+    (module(x, norm) * sequence().flip(1)).sum().backward()
+    gradients = {name: p.grad for name, p in module.named_parameters()} | {"x": x.grad, "norm": norm.grad}
+    if mixer == MIXERS["window of 1"]:  # a softmax over one key is 1, whatever the query and the key
+        unused = {"q_proj.weight", "k_proj.weight"}
+        assert all(float(gradients.pop(name).abs().max()) < 1e-5 for name in unused)
+    for name, gradient in gradients.items():
+        assert gradient is not None, name
+        assert torch.isfinite(gradient).all(), name
+        assert float(gradient.abs().max()) > 0, name
+
+
+@every_mixer
+def test_one_seed_one_result(mixer):
+    x = sequence()
+    with torch.no_grad():
+        first, second, other = (module_of(mixer, seed)(x) for seed in (0, 0, 1))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+@every_mixer
+def test_a_saved_state_gives_equal_results(mixer):
+    file, x = io.BytesIO(), sequence()
+    module, other = module_of(mixer, 0), module_of(mixer, 1)
+    torch.save(module.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    with torch.no_grad():
+        assert torch.equal(module(x), other(x))
+
+
+LONG = 256
+
+
+def flops_of_products(mixer, width):
+    """FLOPs of every matrix product and convolution of one forward pass over LONG tokens: what torch counts."""
+    match mixer:
+        case Attention():
+            scored = 0
+            for start in range(0, LONG, BLOCK):
+                first = 0 if mixer.window is None else max(0, start - mixer.window + 1)
+                first, apart = (0, 0) if first <= mixer.sinks else (first, mixer.sinks)
+                scored += BLOCK * (start + BLOCK - first + apart)
+            inner = mixer.heads * mixer.head_dim
+            weights = 2 * width * inner + 2 * width * mixer.kv_heads * mixer.head_dim
+            return 2 * weights * LONG + 4 * inner * scored
+        case Mamba2():
+            weights = width * (2 * mixer.d_ssm + 2 * mixer.groups * mixer.d_state + mixer.heads) + width * mixer.d_ssm
+            inside = 2 * CHUNK * (mixer.groups * mixer.d_state + mixer.d_ssm)
+            across = 4 * mixer.d_ssm * mixer.d_state
+            convolved = 2 * mixer.conv_channels * mixer.conv_kernel * (LONG + mixer.conv_kernel - 1)
+            return (2 * weights + inside + across) * LONG + convolved
+
+
+PROXY_LIKE = {
+    "attention": Attention(heads=4, kv_heads=1, head_dim=16),
+    "window of half a block": Attention(heads=4, kv_heads=2, head_dim=16, window=32, sinks=4),
+    "window of two blocks": Attention(heads=4, kv_heads=2, head_dim=16, window=128, sinks=4),
+    "mamba2, state 16": Mamba2(d_ssm=128, head_dim=32, d_state=16),
+    "mamba2, state 64": Mamba2(d_ssm=128, head_dim=64, d_state=64),
+    "mamba2, groups": Mamba2(d_ssm=128, head_dim=32, d_state=32, groups=2),
+}
+
+
+@pytest.mark.parametrize("mixer", PROXY_LIKE.values(), ids=PROXY_LIKE)
+def test_flops_against_torchs_counter(mixer):
+    """torch counts matrix products and convolutions. It must find exactly those of the algorithm.
+
+    `cost` counts the mathematics. Attention's is the exact triangle or band, which blocks of queries round up by at
+    most one block of keys a query. For Mamba-2 it is the paper's convention of 9 d_ssm d_state a token for the scan;
+    in products the scan is 4 d_ssm d_state across chunks and 2 chunk (groups d_state + d_ssm) inside, and the rest
+    of it is elementwise, of which torch counts nothing. So there the totals, weights included, agree to 35%.
+    """
+    width = 64
+    module = module_of(mixer, width=width)
+    x = sequence(LONG, width=width)[:1]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(x)
+    counted = counter.get_total_flops()
+    assert counted == flops_of_products(mixer, width)
+    priced = mixer_cost(mixer, width, LONG)
+    vectors = sum(p.numel() for p in module.parameters() if p.ndim != 2)  # norms, biases, the short convolution
+    total = LONG * (2 * (priced.params - vectors) + priced.forward_flops)
+    match mixer:
+        case Attention():
+            assert 0 <= counted - total <= 4 * mixer.heads * mixer.head_dim * BLOCK * LONG
+        case Mamba2():
+            assert counted == pytest.approx(total, rel=0.35)
