@@ -139,8 +139,9 @@ class Mamba2Module(MixerModule):
         batch, tokens, _ = x.shape
         m = self.mixer
         z, xBC, dt = _project(x, norm, self.in_proj.weight, self.split)
-        xBC = conv_op.causal_conv1d(xBC, self.conv1d.weight.squeeze(1), self._conv_bias())
-        u, B, C = torch.split(xBC, [m.d_ssm, m.groups * m.d_state, m.groups * m.d_state], dim=-1)
+        parts = (m.d_ssm, 2 * m.groups * m.d_state)
+        u, BC = conv_op.causal_conv1d(xBC, self.conv1d.weight.squeeze(1), self._conv_bias(), parts)
+        B, C = torch.chunk(BC, 2, dim=-1)
         y, _ = ssd_op.ssd(
             u.view(batch, tokens, m.heads, m.head_dim),
             F.softplus(dt + self.dt_bias),

@@ -94,7 +94,7 @@ class _Blocked(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         Q, K, V, y, *rest = ctx.saved_tensors
         plan, blocks = ctx.plan, len(ctx.plan)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,16 +27,18 @@ def choose(device: torch.device) -> tuple[str, str]:
     """The implementation that "auto" takes on `device`, and why."""
     if device.type != "cpu":
         return "reference", f"no other way on {device.type} yet"
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return "reference", "this torch was built without oneDNN"
     return "channels_last", "oneDNN's depthwise kernel reads this layout in place"
 
 
-def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, *, implementation: str = "auto") -> Tensor:
-    """silu(bias + sum_k weight[:, k] x[:, t - K + 1 + k]), with zeros before the first token.
+def causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor, parts: Sequence[int], *, implementation: str = "auto"
+) -> tuple[Tensor, ...]:
+    """silu(bias + sum_k weight[:, k] x[:, t - K + 1 + k]), with zeros before the first token, cut into `parts`.
 
-    x (batch, tokens, channels); weight (channels, K), the last tap meets the token itself; bias (channels,).
-    Returns the shape and dtype of x.
+    x (batch, tokens, channels); weight (channels, K), the last tap meets the token itself; bias (channels,). Returns
+    one tensor (batch, tokens, part) for each of `parts`, which sum to the channels.
     """
     run = pick("causal_conv1d", implementation, IMPLEMENTATIONS, lambda: choose(x.device))
-    return run(x, weight, bias)
+    return run(x, weight, bias, tuple(parts))

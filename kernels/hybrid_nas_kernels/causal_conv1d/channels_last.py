@@ -15,15 +15,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
-def causal_conv1d_channels_last(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """As `causal_conv1d`. Differentiable once."""
-    y: Tensor = _ChannelsLast.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-    return y
+def causal_conv1d_channels_last(x: Tensor, weight: Tensor, bias: Tensor, parts: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """As `causal_conv1d`. Differentiable once. Each part is a tensor of its own, with no gaps between its rows."""
+    outputs: tuple[Tensor, ...] = _ChannelsLast.apply(x, weight, bias, parts)  # type: ignore[no-untyped-call]
+    return outputs
 
 
 class _ChannelsLast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, parts: tuple[int, ...]) -> tuple[Tensor, ...]:
         channels, kernel = weight.shape
         tokens = x.shape[1]
         x = x.contiguous()
@@ -32,40 +32,38 @@ class _ChannelsLast(torch.autograd.Function):
         )
         before = wide.permute(0, 2, 3, 1)[:, 0, :tokens]  # padding is on both sides; the causal part is the first
         ctx.save_for_backward(x, weight, before)
-        return F.silu(before)
+        ctx.parts = parts
+        return tuple(F.silu(part) for part in torch.split(before, list(parts), dim=-1))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @once_differentiable
+    def backward(ctx: Any, *dparts: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, before = ctx.saved_tensors
         batch, tokens, channels = x.shape
         kernel = weight.shape[1]
         wide = x.new_empty(batch, tokens + kernel - 1, channels)
         wide[:, tokens:] = 0
         dbefore = wide[:, :tokens]
-        torch.ops.aten.silu_backward.grad_input(dy, before, grad_input=dbefore)
-        image: Tensor = torch.ops.aten.convolution_backward(
-            _as_image(wide),
-            _as_image(x),
-            weight.view(channels, 1, 1, kernel),
-            None,
-            [1, 1],
-            [0, kernel - 1],
-            [1, 1],
-            False,
-            [0, 0],
-            channels,
-            [True, False, False],
-        )[0]
+        for dpart, part, out in zip(
+            dparts, *(torch.split(v, list(ctx.parts), dim=-1) for v in (before, dbefore)), strict=True
+        ):
+            torch.ops.aten.silu_backward.grad_input(dpart, part, grad_input=out)
+        # The input's gradient is the mirrored convolution, which oneDNN runs faster than its own backward.
+        mirrored = weight.flip(1).view(channels, 1, 1, kernel)
+        dx = torch.conv2d(_as_image(wide), mirrored, groups=channels).permute(0, 2, 3, 1)[:, 0]
         ones = x.new_ones(1, batch * tokens)
-        dweight = torch.zeros_like(weight)
+        taps = []
         product = x.new_empty(batch * tokens, channels)
-        for back in range(min(kernel, tokens)):  # the tap that reads `back` tokens into the past
-            rows = batch * (tokens - back)
-            tap = product[:rows].view(batch, tokens - back, channels)
-            torch.mul(dbefore[:, back:], x[:, : tokens - back], out=tap)
-            dweight[:, kernel - 1 - back] = torch.mm(ones[:, :rows], product[:rows])[0]
-        return image.permute(0, 2, 3, 1)[:, 0], dweight, torch.mm(ones, dbefore.reshape(-1, channels))[0]
+        for back in reversed(range(kernel)):  # the tap that reads `back` tokens into the past
+            rows = batch * max(tokens - back, 0)
+            torch.mul(
+                dbefore[:, back:],
+                x[:, : tokens - back] if rows else x[:, :0],
+                out=product[:rows].view(batch, -1, channels),
+            )
+            taps.append(torch.mm(ones[:, :rows], product[:rows]))
+        dweight = torch.cat(taps).t()
+        return dx, dweight, torch.mm(ones, dbefore.reshape(-1, channels))[0], None
 
 
 def _as_image(x: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class _Exp2(torch.autograd.Function):
         return (total.log() + top - flat.gather(-1, wanted)).mean()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, None]:
         weights, total, wanted = ctx.saved_tensors
         scale = dloss / len(wanted)

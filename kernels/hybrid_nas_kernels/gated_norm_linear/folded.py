@@ -22,17 +22,18 @@ def gated_norm_linear_folded(y: Tensor, z: Tensor, norm: Tensor, weight: Tensor,
 class _Folded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, z: Tensor, norm: Tensor, weight: Tensor, groups: int, eps: float) -> Tensor:
-        gate = F.silu(z)
-        n, inverse = normalise((y * gate).view(*y.shape[:-1], groups, -1), eps)
+        n, inverse = normalise(F.silu(z).mul_(y).view(*y.shape[:-1], groups, -1), eps)
         folded = weight * norm
-        ctx.save_for_backward(y, z, gate, n, inverse, norm, weight, folded)
+        ctx.save_for_backward(y, z, inverse, norm, weight, folded)
         return torch.mm(n.view(-1, y.shape[-1]), folded.t()).view(*y.shape[:-1], -1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        y, z, gate, n, inverse, norm, weight, folded = ctx.saved_tensors
+        y, z, inverse, norm, weight, folded = ctx.saved_tensors
         dout = dout.reshape(-1, dout.shape[-1])
+        gate = F.silu(z)  # cheaper to compute again than to keep: kept, it leaves the cache
+        n = (y * gate).view(*y.shape[:-1], inverse.shape[-2], -1).mul_(inverse)
         dfolded = torch.mm(dout.t(), n.view(-1, y.shape[-1]))
         dgated = normalise_backward(torch.mm(dout, folded).view(n.shape), n, inverse).view(y.shape)
         dz = torch.ops.aten.silu_backward(dgated * y, z)

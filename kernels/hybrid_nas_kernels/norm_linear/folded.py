@@ -45,16 +45,16 @@ class _Folded(torch.autograd.Function):
         flat = n.view(-1, n.shape[-1])
         ctx.save_for_backward(n, inverse, norm, weight, folded)
         ctx.parts = parts
-        return tuple(torch.mm(flat, part.t()).view(*x.shape[:-1], -1) for part in folded.split(parts))
+        return tuple(torch.mm(flat, part.t()).view(*x.shape[:-1], -1) for part in torch.split(folded, list(parts)))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *douts: Tensor) -> tuple[Tensor | None, ...]:
         n, inverse, norm, weight, folded = ctx.saved_tensors
         flat = n.view(-1, n.shape[-1])
         dn, dfolded = torch.empty_like(flat), torch.empty_like(weight)
         start = 0
-        for dout, part in zip(douts, folded.split(ctx.parts), strict=True):
+        for dout, part in zip(douts, torch.split(folded, list(ctx.parts)), strict=True):
             dout = dout.reshape(-1, dout.shape[-1])
             torch.addmm(dn, dout, part, beta=0 if start == 0 else 1, out=dn)
             torch.mm(dout.t(), flat, out=dfolded[start : start + dout.shape[-1]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,4 +12,4 @@ def norm_linear_reference(
 ) -> tuple[Tensor, ...]:
     """Shapes as in `norm_linear`."""
     y = F.linear(F.rms_norm(x, norm.shape, norm, eps), weight)
-    return tuple(y.split(parts, dim=-1))  # type: ignore[no-untyped-call]
+    return torch.split(y, list(parts), dim=-1)

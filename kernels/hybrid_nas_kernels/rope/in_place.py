@@ -31,7 +31,7 @@ class _InPlace(torch.autograd.Function):
         return _turn(x, cos, sin, 1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
         return _turn(dy, cos, sin, -1), None, None

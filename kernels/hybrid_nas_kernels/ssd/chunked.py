@@ -99,60 +99,58 @@ class _Chunked(torch.autograd.Function):
         by_head = log.transpose(1, 2).contiguous()
         # The mask goes in before exp2: above the diagonal the difference is positive and could overflow.
         L = (by_head[..., :, None] - by_head[..., None, :]).add_(_mask(Q, x.device, x.dtype)).exp2_()
-        M = L * torch.bmm(Cn, Bn.transpose(1, 2))[:, None]
-        Xd = x.new_empty(n, H, Q, P)
-        torch.mul(X.transpose(1, 2), step.transpose(1, 2)[..., None], out=Xd)
-        inside = torch.bmm(M.view(n * H, Q, Q), Xd.view(n * H, Q, P)).view(n, H, Q, P)
-
-        Xe = x.new_empty(n, Q, H, P)
-        torch.mul(X, (step * to_end)[..., None], out=Xe)
+        G = torch.bmm(Cn, Bn.transpose(1, 2))
+        M, Xd, Xe = _weighted(X, step, to_end, L, G)
+        inside = torch.bmm(M, Xd).view(n, H, Q, P)
         inner = torch.bmm(Xe.view(n, Q, H * P).transpose(1, 2), Bn).view(batch, chunks, H, P * N)
         decay = whole.view(batch, chunks, H, 1)
         entering = torch.empty_like(inner)
-        state = x.new_zeros(batch, H, P * N) if initial_state is None else initial_state.reshape(batch, H, P * N)
-        for c in range(chunks):
-            entering[:, c] = state
-            state = torch.addcmul(inner[:, c], entering[:, c], decay[:, c])
+        state = _first_state(entering[:, 0], initial_state)
+        slots = (*entering.unbind(1)[1:], torch.empty_like(state))
+        for into, add, keep in zip(slots, inner.unbind(1), decay.unbind(1), strict=True):
+            state = torch.addcmul(add, state, keep, out=into)
 
         y = torch.bmm(Cn, entering.view(n, H * P, N).transpose(1, 2)).view(n, Q, H, P)
-        y.mul_(from_start[..., None]).add_(inside.transpose(1, 2))
+        torch.addcmul(inside.transpose(1, 2), y, from_start[..., None], out=y)
         if D is not None:
             y.view(batch, tokens, H, P).addcmul_(x, D[:, None, :, None])
         y, state = y.view(batch, tokens, H, P), state.view(batch, H, P, N)
-        ctx.save_for_backward(X, step, Bn, Cn, D, y, state, L, M, Xd, Xe, entering, from_start, to_end, decay)
+        ctx.save_for_backward(X, step, Bn, Cn, D, y, state, L, G, entering, from_start, to_end, decay)
         ctx.has_initial_state = initial_state is not None
         ctx.set_materialize_grads(False)
         return y, state
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dstate: Tensor | None) -> tuple[Tensor | None, ...]:
-        X, step, Bn, Cn, D, y, state, L, M, Xd, Xe, entering, from_start, to_end, decay = ctx.saved_tensors
+        X, step, Bn, Cn, D, y, state, L, G, entering, from_start, to_end, decay = ctx.saved_tensors
         n, Q, H, P = X.shape
         batch, tokens = y.shape[:2]
         N, chunks = Bn.shape[-1], n // batch
+        M, Xd, Xe = _weighted(X, step, to_end, L, G)  # cheaper to compute again than to keep: kept, they leave the cache
         dY = X.new_zeros(n, Q, H, P) if dy is None else dy.reshape(n, Q, H, P)
 
         dYe = torch.mul(dY, from_start[..., None], out=X.new_empty(n, Q, H, P)).view(n, Q, H * P)
         dC = torch.bmm(dYe, entering.view(n, H * P, N))
         through = torch.bmm(dYe.transpose(1, 2), Cn).view(batch, chunks, H, P * N)
         leaving = torch.empty_like(through)  # gradient of the state after each chunk
-        back = X.new_zeros(batch, H, P * N) if dstate is None else dstate.reshape(batch, H, P * N)
-        for c in reversed(range(chunks)):
-            leaving[:, c] = back
-            back = torch.addcmul(through[:, c], leaving[:, c], decay[:, c])
+        back = _first_state(leaving[:, -1], dstate)
+        slots = (torch.empty_like(back), *leaving.unbind(1)[:-1])
+        for into, add, keep in zip(reversed(slots), *(reversed(v.unbind(1)) for v in (through, decay)), strict=True):
+            back = torch.addcmul(add, back, keep, out=into)
         end = torch.empty_like(decay)  # gradient of the log decay of a whole chunk
         if chunks > 1:
             torch.sum(leaving[:, :-1] * entering[:, 1:], -1, keepdim=True, out=end[:, :-1])
         end[:, -1] = (leaving[:, -1] * state.view(batch, H, P * N)).sum(-1, keepdim=True)
 
         leaving = leaving.view(n, H * P, N)
-        dXd = torch.bmm(Bn, leaving.transpose(1, 2)).view(n, Q, H, P).mul_(to_end[..., None])
+        dXd = torch.bmm(Bn, leaving.transpose(1, 2)).view(n, Q, H, P)
         dB = torch.bmm(Xe.view(n, Q, H * P), leaving)
 
         dYh = X.new_empty(n, H, Q, P).copy_(dY.transpose(1, 2)).view(n * H, Q, P)
-        dXd.add_(torch.bmm(M.view(n * H, Q, Q).transpose(1, 2), dYh).view(n, H, Q, P).transpose(1, 2))
-        dM = torch.bmm(dYh, Xd.view(n * H, Q, P).transpose(1, 2)).view(n, H, Q, Q).mul_(L)
+        direct = torch.bmm(M.transpose(1, 2), dYh).view(n, H, Q, P).transpose(1, 2)
+        torch.addcmul(direct, dXd, to_end[..., None], out=dXd)
+        dM = torch.bmm(dYh, Xd.transpose(1, 2)).view(n, H, Q, Q).mul_(L)
         dG = dM.sum(1) if H > 1 else dM[:, 0]
         dC.baddbmm_(dG, Bn)
         dB.baddbmm_(dG.transpose(1, 2), Cn)
@@ -179,6 +177,23 @@ class _Chunked(torch.autograd.Function):
             back.view(batch, H, P, N) if ctx.has_initial_state else None,
             None,
         )
+
+
+def _weighted(X: Tensor, step: Tensor, to_end: Tensor, L: Tensor, G: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The weights inside a chunk (n H, Q, Q), dt x by head (n H, Q, P), and dt x decayed to the chunk's end
+    (n, Q, H, P)."""
+    n, Q, H, P = X.shape
+    M = torch.mul(L, G[:, None])
+    Xd = X.new_empty(n, H, Q, P)
+    torch.mul(X.transpose(1, 2), step.transpose(1, 2)[..., None], out=Xd)
+    Xe = X.new_empty(n, Q, H, P)
+    torch.mul(X, (step * to_end)[..., None], out=Xe)
+    return M.view(n * H, Q, Q), Xd.view(n * H, Q, P), Xe
+
+
+def _first_state(slot: Tensor, given: Tensor | None) -> Tensor:
+    """Write the state that a scan begins with, zero if None, into `slot`; returns the slot."""
+    return slot.zero_() if given is None else slot.copy_(given.reshape(slot.shape))
 
 
 @lru_cache(maxsize=16)

@@ -26,20 +26,19 @@ class _Folded(torch.autograd.Function):
         flat = n.view(-1, n.shape[-1])
         gate_n, up_n = gate * norm, up * norm
         g, u = torch.mm(flat, gate_n.t()), torch.mm(flat, up_n.t())
-        s = F.silu(g)
-        hidden = s * u
-        ctx.save_for_backward(n, inverse, norm, gate, up, down, gate_n, up_n, g, u, s, hidden)
-        return torch.mm(hidden, down.t()).view(x.shape)
+        ctx.save_for_backward(n, inverse, norm, gate, up, down, gate_n, up_n, g, u)
+        return torch.mm(F.silu(g).mul_(u), down.t()).view(x.shape)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        n, inverse, norm, gate, up, down, gate_n, up_n, g, u, s, hidden = ctx.saved_tensors
+        n, inverse, norm, gate, up, down, gate_n, up_n, g, u = ctx.saved_tensors
         flat = n.view(-1, n.shape[-1])
         dout = dout.reshape(flat.shape)
-        ddown = torch.mm(dout.t(), hidden)
+        s = F.silu(g)  # cheaper to compute again than to keep: kept, it leaves the cache
         dhidden = torch.mm(dout, down)
         du = dhidden * s
+        ddown = torch.mm(dout.t(), s.mul_(u))
         dg = torch.ops.aten.silu_backward(dhidden.mul_(u), g)
         dn = torch.mm(dg, gate_n).addmm_(du, up_n).view(n.shape)
         dgate, dup = torch.mm(dg.t(), flat), torch.mm(du.t(), flat)
