@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
-from hybrid_nas.proposal import Proposal
 from hybrid_nas.design import Design, Refused
+from hybrid_nas.proposal import Proposal
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.yaml_file import FileError
 
@@ -71,7 +71,8 @@ class Census:
         for objective in study.objectives:
             if objective.trained:
                 continue
-            order = sorted(self.proposals.values(), key=lambda c, o=objective: (o.loss(getattr(c.cost, o.name)), c.key))
+            cost_of = {key: objective.loss(getattr(p.cost, objective.name)) for key, p in self.proposals.items()}
+            order = [self.proposals[key] for key in sorted(sorted(cost_of), key=cost_of.__getitem__)]
             for proposal in (order[0], order[-1]):
                 ends.setdefault(proposal.key, proposal)
         return list(ends.values())

@@ -77,8 +77,8 @@ def _kv_heads(item: Item) -> Option:
     share = _share(item)
     if share is None or not 0 < share <= 1:
         raise item.error(
-            f"kv_heads: a share of the attention heads above 0 and up to 1, like 1/4, must stand here, found {item.shown()}"
-            + ("; 1/N of the heads is written 1/N" if share is not None and share > 1 else "")
+            "kv_heads: a share of the attention heads above 0 and up to 1, like 1/4, must stand here, "
+            f"found {item.shown()}" + ("; 1/N of the heads is written 1/N" if share is not None and share > 1 else "")
         )
     return str(share)
 

@@ -18,10 +18,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from hybrid_nas.proposal import Proposal
 from hybrid_nas.census import Census
 from hybrid_nas.design import Refused
-from hybrid_nas.space import Option
+from hybrid_nas.proposal import Proposal
+from hybrid_nas.space import Option, design_of
 from hybrid_nas.study_file import StudyFile
 
 ATTEMPTS = 24
@@ -89,7 +89,7 @@ class UnseenDesigns(BaseSampler):
         for attempt in range(ATTEMPTS):
             answers = self._inner(study, trial, attempt)
             try:
-                proposal = Proposal.of(space.build(lambda name, options, a=answers: a[name]), self.file)
+                proposal = Proposal.of(design_of(answers), self.file)
             except Refused as reason:
                 self.refused[str(reason)] += 1
                 continue

@@ -125,7 +125,9 @@ class SearchSpace:
         while True:
             widths: list[int] = []
 
-            def choose(name: str, options: tuple[Option, ...], widths: list[int] = widths) -> Option:
+            def choose(
+                name: str, options: tuple[Option, ...], widths: list[int] = widths, script: list[int] = script
+            ) -> Option:
                 at = len(widths)
                 widths.append(len(options))
                 return options[script[at] if at < len(script) else 0]

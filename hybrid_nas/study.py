@@ -19,6 +19,7 @@ from sqlalchemy import URL
 
 from hybrid_nas.census import Census
 from hybrid_nas.design import Refused
+from hybrid_nas.objective import Direction
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.sampler import UnseenDesigns
 from hybrid_nas.study_file import StudyFile
@@ -65,7 +66,7 @@ class Study:
                 if KEY in trial.user_attrs:
                     self._keys[trial.number] = trial.user_attrs[KEY]
 
-    def _open(self, name: str, directions: list[str]) -> optuna.Study:
+    def _open(self, name: str, directions: list[Direction]) -> optuna.Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study = optuna.create_study(
@@ -113,7 +114,7 @@ class Study:
             trial = optuna.Trial(self.study, frozen._trial_id)
         else:
             trial = self.study.ask()
-        design = self.file.space.build(trial.suggest_categorical)  # type: ignore[arg-type]
+        design = self.file.space.build(lambda name, options: trial.suggest_categorical(name, options))
         try:
             proposal = Proposal.of(design, self.file)
         except Refused as reason:

@@ -101,12 +101,17 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     _family(entries.pop("family", None))
     sections = {key: entries.pop(key) for key in SECTIONS if key in entries}
     proxy, budget = _proxy(sections.get("proxy"))
+    objectives = _objectives(sections.get("objectives"))
+    for share, lost in ((1.0, "loss"), (0.0, "recall")):
+        if budget.recall_share == share and lost in (objective.name for objective in objectives):
+            place = sections["proxy"].value["recall_share"]
+            raise place.error(f"recall_share: at {share:g} nothing measures {lost}, which is an objective")
     return StudyFile(
         space=read_space(name, entries, root),
         proxy=proxy,
         target=_scale(sections.get("target"), "target", DEFAULT_TARGET),
         budget=budget,
-        objectives=_objectives(sections.get("objectives")),
+        objectives=objectives,
         constraints=_constraints(sections.get("constraints")),
         search=_search(sections.get("search")),
         data=_data(sections.get("data"), folder),

@@ -63,6 +63,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=errors,
             env=environment,
+            bufsize=0,
             start_new_session=True,  # Ctrl-C is for the driver; it stops the workers
         )
         if not isinstance(errors, int):

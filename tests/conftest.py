@@ -18,7 +18,7 @@ proxy:
   width: 16
   head_dim: 8
   ssm_head_dim: 16
-  params: 24k
+  params: 26k
   context: 32
   tokens: 1024
   batch: 2

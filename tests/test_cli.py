@@ -17,8 +17,8 @@ def test_cost_of_a_layout(nas: Command) -> None:
     done = nas("cost", "--scale", "paper-1b", "--layout", "MMMAMMMAMMMMM", "--context", "8192", "--json")
     result = json.loads(done.stdout)
     assert {
-        "params", "params_nonembedding", "train_flops_per_token", "decode_flops_per_token", "cache_bytes", "state_bytes",
-        "layers",
+        "params", "params_nonembedding", "train_flops_per_token", "decode_flops_per_token",
+        "cache_bytes", "state_bytes", "layers",
     } <= result.keys()  # fmt: skip
     assert result["layers"] == 13
     assert result["cache_bytes"] / 2**20 == pytest.approx(43.4, abs=0.05)

@@ -15,7 +15,7 @@ PLAIN = Design(ratio=Ratio(1, 1))
 # scale, layout, printed non-embedding parameters (1e9), training FLOPs of 60B tokens (1e20), cache (MiB) at 8K
 ROWS_1B = [
     ("A" * 16, 0.97, 4.5, 256),
-    # printed 3.8, which its own equal-compute row refutes: 66B tokens for Llama's 60B make it 4.06; the formula says 4.05
+    # printed 3.8, which its own equal-compute row refutes: 66B tokens for Llama's 60B are 4.06
     ("AS" * 8, 0.97, 4.06, 137),
     ("ASSS" * 4, 0.97, 3.8, 78),
     ("SSSSASSSASSSASSS", 0.97, 3.8, 63),
@@ -57,8 +57,17 @@ def test_printed_rows(scale: str, layout: str, params: float, flops: float, cach
 
 @pytest.mark.parametrize(
     ("layout", "tokens"),
-    [("AS" * 8, 66), ("ASSS" * 4, 70), ("SSSSASSSASSSASSS", 71), ("S" * 16, 74), ("M" * 13, 73), ("MA" * 7, 68)]
-    + [("MMAMMMAMMMAMM", 73), ("MMMAMMMAMMMMM", 73), ("MMMMMMAMMMMMM", 73)],
+    [
+        ("AS" * 8, 66),
+        ("ASSS" * 4, 70),
+        ("SSSSASSSASSSASSS", 71),
+        ("S" * 16, 74),
+        ("M" * 13, 73),
+        ("MA" * 7, 68),
+        ("MMAMMMAMMMAMM", 73),
+        ("MMMAMMMAMMMMM", 73),
+        ("MMMMMMAMMMMMM", 73),
+    ],
 )
 def test_tokens_of_equal_compute(layout: str, tokens: int) -> None:
     """Table 9's second half prints the tokens that Llama's FLOPs for 60B buy, a check without the FLOPs' rounding."""
