@@ -166,7 +166,7 @@ def train(model: nn.Module, architecture: Architecture, proxy: Proxy, device: to
         if not math.isfinite(value) or value > EXPLODED:
             raise Diverged(f"diverged at step {number} of {steps} with a training loss of {value:.3g} nats")
         adamw.zero_grad(set_to_none=True)
-        torch.stack(losses).sum().backward()
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, budget.clip, foreach=True)
         adamw.step()
         held_out = proxy.loss(model, device) if number in rungs else None

@@ -22,6 +22,7 @@ from hybrid_nas.design import Refused
 from hybrid_nas.objective import Direction
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.sampler import UnseenDesigns
+from hybrid_nas.space import Option
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.trial import Trial
 
@@ -114,7 +115,13 @@ class Study:
             trial = optuna.Trial(self.study, frozen._trial_id)
         else:
             trial = self.study.ask()
-        design = self.file.space.build(lambda name, options: trial.suggest_categorical(name, options))
+
+        def choose(name: str, options: tuple[Option, ...]) -> Option:
+            answer = trial.suggest_categorical(name, options)
+            assert isinstance(answer, str | int)
+            return answer
+
+        design = self.file.space.build(choose)
         try:
             proposal = Proposal.of(design, self.file)
         except Refused as reason:
