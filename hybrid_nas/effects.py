@@ -9,6 +9,9 @@ Two ways, the sharper of which is reported:
 - pairs: differences between trainings at one seed whose designs differ in this choice alone. All candidates see the
   same batches, so these carry less noise; they hold for any interaction, but only such designs serve as there are.
 
+Replicates that were trained because a design did well would favour the options it has; they measure the noise, but
+only seeds that all designs were trained at enter the effects beside the search's own.
+
 Where two options of a choice are one model at the proxy scale, the model gives each half of that training, and pairs
 leave it out: it says nothing about their difference.
 """
@@ -16,13 +19,14 @@ leave it out: it says nothing about their difference.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from hybrid_nas.design import PLACEMENTS, Design
-from hybrid_nas.noise import Noise, Trainings, proxy_id, student, two_sided_p
+from hybrid_nas.choices import Settings, option_order, settings_of
+from hybrid_nas.noise import Noise, Trainings, proxy_id
+from hybrid_nas.student import student, two_sided_p
 from hybrid_nas.trial import Trial
 
 if TYPE_CHECKING:
@@ -33,42 +37,10 @@ if TYPE_CHECKING:
 
 MIN_DF = 3
 MIN_PAIRS = 3
-Settings = dict[str, str]
+PLANNED = 0.9  # share of the proxies trained at a seed, from which on the seed is no reward for doing well
+SHARPER = 0.9  # pairs replace the model only where clearly sharper: taking the narrower of two equals is a bias
 Weights = Mapping[str, float]
 """Option -> weight of a contrast; the weights add up to 0."""
-
-
-def settings_of(design: Design) -> Settings:
-    """The choices that apply to `design` and the option each takes, as text.
-
-    Read from `to_dict`, so that a new key is a new choice. A key that is absent does not apply, unless the design has
-    what it is about: then it is left at its default, which is an option like any other.
-    """
-    settings = {name: _text(value) for name, value in design.to_dict().items()}
-    defaults = {"window": (design.has_attention, "full"), "kv_heads": (design.has_attention, "scale's own")}
-    defaults["sinks"] = (design.window is not None, "0")
-    defaults |= dict.fromkeys(("d_state", "head_dim"), (design.has_mamba, "scale's own"))
-    for name, (applies, default) in defaults.items():
-        if applies:
-            settings.setdefault(name, default)
-    return settings
-
-
-def _text(value: Any) -> str:
-    return ", ".join(_text(part) for part in value) if isinstance(value, list | tuple) else str(value)
-
-
-def option_order(option: str) -> tuple[int, float, str]:
-    """Sorts options as a person would: ratios from attention to Mamba, numbers by size, the rest by name."""
-    left, colon, right = option.partition(":")
-    if colon and left.isdecimal() and right.isdecimal() and (int(left) or int(right)):
-        return 0, -int(left) / (int(left) + int(right)), option
-    if option in PLACEMENTS:
-        return 1, PLACEMENTS.index(option), option
-    try:
-        return 0, float(Fraction(option)), option
-    except ValueError:
-        return 2, 0.0, option
 
 
 @dataclass(frozen=True)
@@ -98,18 +70,29 @@ class Effects:
     def __init__(self, trials: Iterable[Trial], values: Trainings, noise: Noise) -> None:
         self.noise = noise
         designs: dict[str, list[Settings]] = {}
+        searched: set[tuple[str, int]] = set()
         for trial in sorted(trials, key=lambda trial: trial.number):
             proxy = proxy_id(trial)
             settings = settings_of(trial.design)
             if trial.state == "complete" and proxy in values and settings not in designs.setdefault(proxy, []):
                 designs[proxy].append(settings)
+            if trial.replicate_of is None:
+                searched.add((proxy, trial.seed))
         self.designs = {proxy: designs[proxy] for proxy in sorted(designs)}
         common, own, self.own_df = noise.shared or (0.0, 0.0, 0)
         self.variance = own**2
         shifts = noise.seed_effects if common else {}
+        seen = Counter(seed for proxy in self.designs for seed in values[proxy])
+        planned = {seed for seed, count in seen.items() if count >= PLANNED * len(self.designs)}
         self.trainings = {
-            proxy: {seed: value - shifts.get(seed, 0.0) for seed, value in values[proxy].items()} for proxy in designs
+            proxy: {
+                s: v - shifts.get(s, 0.0) for s, v in values[proxy].items() if s in planned or (proxy, s) in searched
+            }
+            for proxy in self.designs
         }
+        self.sizes = {proxy: len(values[proxy]) for proxy in self.designs}
+        self.designs = {proxy: designs for proxy, designs in self.designs.items() if self.trainings[proxy]}
+        self.trainings = {proxy: self.trainings[proxy] for proxy in self.designs}
         self.spreads = {proxy: self._spread(len(seeds), bool(common)) for proxy, seeds in self.trainings.items()}
         self._fits: dict[str, _Fit | None] = {}
 
@@ -131,18 +114,21 @@ class Effects:
         return {name: tuple(sorted(options, key=option_order)) for name, options in found.items() if len(options) > 1}
 
     def counts(self, choice: str) -> dict[str, int]:
-        """Option -> distinct trainings (proxy and seed) of designs that take it."""
+        """Option -> distinct trainings (proxy and seed) of designs that take it, replicates included."""
         counts = dict.fromkeys(self.choices[choice], 0)
         for proxy, designs in self.designs.items():
             for option in {settings[choice] for settings in designs if choice in settings}:
-                counts[option] += len(self.trainings[proxy])
+                counts[option] += self.sizes[proxy]
         return counts
 
     def contrasts(self, choice: str, family: Iterable[Weights]) -> list[Contrast | None]:
         """The sharper estimate of each contrast of `family`; None where the trials hold no evidence on it."""
         family = list(family)
         estimates = zip(self.by_model(choice, family), self.by_pairs(choice, family), strict=True)
-        return [min(filter(None, both), key=lambda c: c.half_width, default=None) for both in estimates]
+        return [
+            pairs if model is None or (pairs and pairs.half_width < SHARPER * model.half_width) else model
+            for model, pairs in estimates
+        ]
 
     def by_model(self, choice: str, family: Iterable[Weights]) -> list[Contrast | None]:
         if choice not in self._fits:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hybrid_nas.candidate import Candidate, candidates_of
-from hybrid_nas.noise import Noise, Trainings, proxy_id, student, trained_quantities, trainings
+from hybrid_nas.noise import Noise, Trainings, proxy_id, trained_quantities, trainings
 from hybrid_nas.objective import Objective
+from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
 
 DRAWS = 1000

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybrid_nas.objective import QUANTITIES
+from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
-
-CONFIDENCE = 0.95
 
 Trainings = dict[str, dict[int, float]]
 """Proxy id -> seed -> value of one trained quantity."""
@@ -54,20 +53,6 @@ def trainings(trials: Iterable[Trial], quantity: str) -> Trainings:
         proxy: {seed: math.fsum(sorted(values)) / len(values) for seed, values in sorted(seeds.items())}
         for proxy, seeds in sorted(seen.items())
     }
-
-
-def student(df: float, confidence: float = CONFIDENCE) -> float:
-    """Two-sided quantile of Student's t."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(df, 0.5 + confidence / 2))
-
-
-def two_sided_p(t: float, df: float) -> float:
-    """Probability of |T| >= |t| under Student's t."""
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(df, -abs(t)))
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
 DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z")
-PLAIN_UNITS = ("nats/byte", "nats/token", "accuracy")
+DECIMALS = {"nats/byte": 4, "nats/token": 4, "accuracy": 3}  # of units that take no prefix
+LABELS = {
+    "cache_bytes": "cache",
+    "kv_bytes": "KV cache",
+    "state_bytes": "state",
+    "params": "parameters",
+    "params_nonembedding": "parameters without embedding",
+    "train_flops_per_token": "training",
+    "decode_flops_per_token": "decoding",
+    "decode_bytes_per_token": "reads while decoding",
+}
 
 
 def readable(value: float, unit: str, signed: bool = False) -> str:
@@ -17,14 +28,14 @@ def readable(value: float, unit: str, signed: bool = False) -> str:
     >>> readable(1.50216, "nats/byte"), readable(-0.0312, "nats/byte", signed=True)
     ('1.5022 nats/byte', '-0.0312 nats/byte')
     """
-    return f"{bare(value, unit, signed)} {unit}" if unit in PLAIN_UNITS else bare(value, unit, signed)
+    return f"{bare(value, unit, signed)} {unit}" if unit.startswith("nats") else bare(value, unit, signed)
 
 
 def bare(value: float, unit: str, signed: bool = False) -> str:
     """As `readable`, without the name of a unit that has no prefixes."""
     sign = "+" if signed and value > 0 else ""
-    if unit in PLAIN_UNITS:
-        return f"{sign}{value:.{3 if unit == 'accuracy' else 4}f}"
+    if unit in DECIMALS:
+        return f"{sign}{value:.{DECIMALS[unit]}f}"
     if not math.isfinite(value):
         return str(value)
     step, prefixes = (1024.0, BINARY) if unit.startswith("bytes") else (1000.0, DECIMAL)
@@ -42,6 +53,15 @@ def bare(value: float, unit: str, signed: bool = False) -> str:
     return f"{sign}{digits} {tail}".rstrip()
 
 
+def label(name: str) -> str:
+    """The name of a quantity as a reader says it.
+
+    >>> label("cache_bytes"), label("loss")
+    ('cache', 'loss')
+    """
+    return LABELS.get(name, name)
+
+
 def duration(seconds: float) -> str:
     """
     >>> duration(7.21), duration(125), duration(7500)
@@ -53,3 +73,12 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def listed(names: Iterable[str]) -> str:
+    """
+    >>> listed(["front", "middle", "end"]), listed(["end"])
+    ('front, middle and end', 'end')
+    """
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

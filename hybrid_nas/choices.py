@@ -1,0 +1,44 @@
+"""Which choices a design makes, read from the design itself, so that a new key is a new choice."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from hybrid_nas.design import PLACEMENTS, Design
+
+Settings = dict[str, str]
+"""Choice -> option, as text."""
+
+
+def settings_of(design: Design) -> Settings:
+    """The choices that apply to `design` and the option each takes, as text.
+
+    Read from `to_dict`, so that a new key is a new choice. A key that is absent does not apply, unless the design has
+    what it is about: then it is left at its default, which is an option like any other.
+    """
+    settings = {name: _text(value) for name, value in design.to_dict().items()}
+    defaults = {"window": (design.has_attention, "full"), "kv_heads": (design.has_attention, "scale's own")}
+    defaults["sinks"] = (design.window is not None, "0")
+    defaults |= dict.fromkeys(("d_state", "head_dim"), (design.has_mamba, "scale's own"))
+    for name, (applies, default) in defaults.items():
+        if applies:
+            settings.setdefault(name, default)
+    return settings
+
+
+def _text(value: Any) -> str:
+    return ", ".join(_text(part) for part in value) if isinstance(value, list | tuple) else str(value)
+
+
+def option_order(option: str) -> tuple[int, float, str]:
+    """Sorts options as a person would: ratios from attention to Mamba, numbers by size, the rest by name."""
+    left, colon, right = option.partition(":")
+    if colon and left.isdecimal() and right.isdecimal() and (int(left) or int(right)):
+        return 0, -int(left) / (int(left) + int(right)), option
+    if option in PLACEMENTS:
+        return 1, PLACEMENTS.index(option), option
+    try:
+        return 0, float(Fraction(option)), option
+    except ValueError:
+        return 2, 0.0, option

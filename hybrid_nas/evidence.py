@@ -1,0 +1,210 @@
+"""Evidence: what the trials say of one choice in one quantity, and whether that is enough to act on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from statistics import NormalDist
+from typing import Any
+
+from hybrid_nas.choices import settings_of
+from hybrid_nas.effects import Contrast, Effects, holm
+from hybrid_nas.objective import QUANTITIES
+from hybrid_nas.trial import Trial
+from hybrid_nas.units import bare, listed, readable
+
+ALPHA = 0.05
+MIN_TRAININGS = 3
+POWER = 0.8
+OUT_OF_REACH = 20  # a difference that needs this many times the trials is named by its bound instead
+
+
+@dataclass(frozen=True)
+class OptionEffect:
+    """An option against the mean of the choice's other options, in the quantity's own direction and unit.
+
+    `n` counts distinct trainings, `stopped` and `failed` trials that have no value; where many were stopped the
+    effect is understated, since those stop that do badly. `effect` is None where the trials hold no evidence.
+    """
+
+    option: str
+    n: int
+    stopped: int
+    failed: int
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str | None = None
+
+
+@dataclass(frozen=True)
+class PairEffect:
+    """`better` against `worse` as estimated: `difference` is 0 or more; only where `decided` is the order a claim.
+
+    The interval is for this pair alone; `p_holm` is corrected for all pairs of the choice, and decides. `n` counts
+    proxies (model) or pairs; `more_trials` is how many more would decide a difference of the size estimated, None
+    where it is decided already or out of reach.
+    """
+
+    better: str
+    worse: str
+    difference: float
+    low: float
+    high: float
+    p_holm: float
+    decided: bool
+    n: int
+    method: str
+    more_trials: int | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """`kept` are the options that none is shown to beat, `beaten` those that some other is shown to, and `thin` those
+    with too few trainings to be in a claim. `worth` is the largest decided difference, 0 where nothing is decided;
+    `bound` is the largest difference that the intervals leave open between kept options.
+    """
+
+    choice: str
+    quantity: str
+    unit: str
+    options: tuple[OptionEffect, ...]
+    pairs: tuple[PairEffect, ...]
+    kept: tuple[str, ...]
+    beaten: tuple[str, ...]
+    thin: tuple[str, ...]
+    worth: float
+    bound: float | None
+    statement: str
+
+    @property
+    def decided(self) -> bool:
+        return bool(self.beaten)
+
+    @property
+    def more_is_better(self) -> bool:
+        return _more_is_better(self.quantity)
+
+    def to_dict(self) -> dict[str, Any]:
+        data = asdict(self)
+        del data["choice"], data["quantity"]
+        return {**data, "decided": self.decided}
+
+    @classmethod
+    def of(cls, choice: str, quantity: str, effects: Effects, trials: Iterable[Trial]) -> Evidence:
+        unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
+        sign = -1.0 if _more_is_better(quantity) else 1.0
+        options = effects.choices[choice]
+        counts = effects.counts(choice)
+        pairs = _pairs(effects, choice, options, counts, sign)
+        beaten = tuple(option for option in options if any(p.worse == option and p.decided for p in pairs))
+        thin = tuple(option for option in options if counts[option] < MIN_TRAININGS)
+        kept = tuple(option for option in options if option not in beaten and option not in thin)
+        evidence = cls(
+            choice=choice,
+            quantity=quantity,
+            unit=unit,
+            options=_options(effects, choice, options, counts, trials),
+            pairs=pairs,
+            kept=kept,
+            beaten=beaten,
+            thin=thin,
+            worth=max((p.difference for p in pairs if p.decided), default=0.0),
+            bound=max((p.high for p in pairs if not p.decided and {p.better, p.worse} <= set(kept)), default=None),
+            statement="",
+        )
+        return cls(**{**evidence.__dict__, "statement": _statement(evidence)})
+
+
+def _more_is_better(quantity: str) -> bool:
+    return quantity in QUANTITIES and QUANTITIES[quantity].direction == "maximize"
+
+
+def _pairs(
+    effects: Effects, choice: str, options: tuple[str, ...], counts: dict[str, int], sign: float
+) -> tuple[PairEffect, ...]:
+    named = list(combinations(options, 2))
+    contrasts = effects.contrasts(choice, [{a: 1.0, b: -1.0} for a, b in named])
+    found = [(pair, contrast) for pair, contrast in zip(named, contrasts, strict=True) if contrast is not None]
+    pairs = []
+    for ((a, b), contrast), p in zip(found, holm([c.p for _, c in found]), strict=True):
+        difference = sign * contrast.difference
+        better, worse = (a, b) if difference <= 0 else (b, a)
+        decided = p < ALPHA and min(counts[a], counts[b]) >= MIN_TRAININGS
+        pairs.append(
+            PairEffect(
+                better=better,
+                worse=worse,
+                difference=abs(difference),
+                low=abs(difference) - contrast.half_width,
+                high=abs(difference) + contrast.half_width,
+                p_holm=p,
+                decided=decided,
+                n=contrast.n,
+                method=contrast.method,
+                more_trials=None if decided else _more(contrast, len(found), len(effects.designs)),
+            )
+        )
+    return tuple(pairs)
+
+
+def _more(contrast: Contrast, claims: int, trials: int) -> int | None:
+    """Trials beyond those run that show the estimated difference 4 times in 5 among `claims` corrected claims.
+
+    A normal estimate: errors shrink with the root of the number of trials.
+    """
+    if not contrast.difference:
+        return None
+    normal = NormalDist()
+    needed = normal.inv_cdf(1 - ALPHA / 2 / claims) + normal.inv_cdf(POWER)
+    share = (needed * contrast.error / contrast.difference) ** 2
+    return None if share > OUT_OF_REACH else max(1, math.ceil(trials * share) - trials)
+
+
+def _options(
+    effects: Effects, choice: str, options: tuple[str, ...], counts: dict[str, int], trials: Iterable[Trial]
+) -> tuple[OptionEffect, ...]:
+    lost = {state: dict.fromkeys(options, 0) for state in ("stopped", "failed")}
+    for trial in trials:
+        option = settings_of(trial.design).get(choice)
+        if trial.state in lost and option in lost[trial.state]:
+            lost[trial.state][option] += 1
+    family = [{o: 1.0 if o == option else -1 / (len(options) - 1) for o in options} for option in options]
+    rows = []
+    for option, contrast in zip(options, effects.contrasts(choice, family), strict=True):
+        row = OptionEffect(option, counts[option], lost["stopped"][option], lost["failed"][option])
+        if contrast is not None:
+            low, high = contrast.difference - contrast.half_width, contrast.difference + contrast.half_width
+            row = OptionEffect(option, row.n, row.stopped, row.failed, contrast.difference, low, high, contrast.method)
+        rows.append(row)
+    return tuple(rows)
+
+
+def _statement(evidence: Evidence) -> str:
+    """One or two sentences; options that are not told apart are named in a fixed order, never by their estimates."""
+    if not evidence.pairs:
+        return "Undecided: too few designs, or none that differ here at the proxy scale, to estimate anything."
+    parts = []
+    for option in evidence.beaten:
+        best = max((p for p in evidence.pairs if p.worse == option and p.decided), key=lambda p: p.difference)
+        parts.append(
+            f"{best.better} beats {option} by {readable(best.difference, evidence.unit)} "
+            f"[{bare(best.low, evidence.unit)}, {bare(best.high, evidence.unit)}]"
+        )
+    sentences = ["; ".join(parts) + "."] if parts else []
+    undecided = [p for p in evidence.pairs if not p.decided and {p.better, p.worse} <= set(evidence.kept)]
+    if evidence.bound is not None:
+        names = listed(evidence.kept)
+        lead = f"Between {names}: undecided" if parts else f"Undecided between {names}"
+        sentences.append(f"{lead}; a difference of up to {readable(evidence.bound, evidence.unit)} is possible.")
+        more = [p.more_trials for p in undecided if p.more_trials is not None]
+        if more:
+            sentences.append(f"About {min(more)} more trials would settle the clearest pair, if it is as estimated.")
+        else:
+            sentences.append("If the differences are as small as estimated, no affordable number of trials shows them.")
+    if evidence.thin:
+        verb = "has" if len(evidence.thin) == 1 else "have"
+        sentences.append(f"{listed(evidence.thin)} {verb} fewer than {MIN_TRAININGS} trainings, too few for a claim.")
+    return " ".join(sentences)

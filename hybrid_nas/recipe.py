@@ -1,0 +1,300 @@
+"""The Recipe: what the front and all trials say about each choice, as rules with their evidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hybrid_nas.candidate import SURE, Candidate
+from hybrid_nas.effects import Effects
+from hybrid_nas.evidence import Evidence
+from hybrid_nas.front import Front
+from hybrid_nas.noise import Noise, trained_quantities, trainings
+from hybrid_nas.objective import QUANTITIES, Objective
+from hybrid_nas.student import student
+from hybrid_nas.trial import Trial
+from hybrid_nas.units import bare, label, readable
+
+METHOD = (
+    "Effects come from a main-effects model over all complete trials to which a choice applies, adjusted for the other "
+    "choices, or from paired differences at one seed between designs that differ in that choice alone, whichever is "
+    "clearly sharper. Intervals are 95%, each for itself; the residual variance is never taken below the noise between "
+    "seeds. A claim is made where Holm's correction over all pairs of options of the choice holds at 5% and each "
+    "option has at least 3 trainings; everything else is undecided. Trials stopped early have no final value and are "
+    "left out, which understates how bad the options are that were stopped most."
+)
+NAMED_COSTS = ("cache_bytes", "decode_flops_per_token", "decode_bytes_per_token", "train_flops_per_token", "params")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One choice: the evidence in each trained quantity, and where quantities disagree."""
+
+    choice: str
+    evidence: tuple[Evidence, ...]
+    contradictions: tuple[str, ...]
+
+    @property
+    def worth(self) -> tuple[float, ...]:
+        return tuple(e.worth for e in self.evidence)
+
+    @property
+    def decided(self) -> bool:
+        return any(e.decided for e in self.evidence)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "choice": self.choice,
+            "decided": self.decided,
+            "evidence": {e.quantity: e.to_dict() for e in self.evidence},
+            "contradictions": list(self.contradictions),
+        }
+
+
+@dataclass(frozen=True)
+class Price:
+    """What the cheaper of two designs gives up in `quantity` (`loss` is 0 or more where it is worse), and its gain."""
+
+    quantity: str
+    cheaper: int
+    better: int
+    difference: float
+    low: float | None
+    high: float | None
+    cost: str
+    cheaper_cost: float
+    better_cost: float
+
+    @property
+    def sentence(self) -> str:
+        unit = QUANTITIES[self.quantity].unit if self.quantity in QUANTITIES else ""
+        interval = (
+            "" if self.low is None or self.high is None else f" [{bare(self.low, unit)}, {bare(self.high, unit)}]"
+        )
+        open_ = self.low is None or self.low <= 0
+        verdict = "; the noise does not rule out that it loses nothing" if open_ and interval else ""
+        cost_unit = QUANTITIES[self.cost].unit
+        return (
+            f"gives up {readable(self.difference, unit)}{interval} of {self.quantity} for "
+            f"{readable(self.cheaper_cost, cost_unit)} of {label(self.cost)} in place of "
+            f"{readable(self.better_cost, cost_unit)}{verdict}"
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`named` are the designs to look at: the knee and the best in each objective. Rules come most worth first."""
+
+    headline: str
+    named: dict[str, Candidate]
+    rules: tuple[Rule, ...]
+    prices: dict[str, Price]
+    statement: str
+    quantities: tuple[str, ...]
+
+    @classmethod
+    def of(cls, trials: Iterable[Trial], objectives: Sequence[Objective], front: Front) -> Recipe:
+        """`front` is the front of the same trials and objectives."""
+        trials = list(trials)
+        named: dict[str, Candidate] = {}
+        if front.knee is not None:
+            named["knee"] = front.candidate(front.knee)
+            named |= {f"best {name}": front.candidate(key) for name, key in front.ends.items()}
+        complete = [trial for trial in trials if trial.state == "complete"]
+        rules: dict[str, list[Evidence]] = {}
+        for quantity in trained_quantities(complete):
+            effects = Effects(trials, trainings(complete, quantity), front.noise[quantity])
+            for choice in effects.choices:
+                rules.setdefault(choice, []).append(Evidence.of(choice, quantity, effects, trials))
+        ordered = [Rule(choice, tuple(found), _contradictions(found)) for choice, found in sorted(rules.items())]
+        ordered.sort(key=lambda rule: tuple(-worth for worth in rule.worth))
+        return cls(
+            headline=_headline(front),
+            named=named,
+            rules=tuple(ordered),
+            prices=_prices(complete, objectives, front, named),
+            statement=front.statement,
+            quantities=trained_quantities(complete),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """recipe.json:
+
+        - `headline`: the answer in a sentence; `statement`: what intervals mean
+        - `designs`: `knee` and `best <objective>` -> the candidate, as in front.json
+        - `prices`: the same names -> what the design gives up against the best one in the first trained objective
+          (`difference`, `low`, `high`) and what it saves (`cost`, `cheaper_cost`, `better_cost`)
+        - `rules`, most worth first: `choice`, `decided`, `contradictions`, `evidence` by quantity: `kept` and `beaten`
+          options, `worth`, `bound`, `statement`, `options` (effect against the mean of the others, interval, n,
+          stopped, failed, method) and `pairs` (better, worse, difference, interval, p_holm, decided, n, method,
+          more_trials)
+        - `method`: how effects, intervals and claims are made
+        """
+        return {
+            "version": 1,
+            "headline": self.headline,
+            "statement": self.statement,
+            "designs": {name: candidate.to_dict() for name, candidate in self.named.items()},
+            "prices": {name: asdict(price) for name, price in self.prices.items()},
+            "rules": [rule.to_dict() for rule in self.rules],
+            "method": METHOD,
+        }
+
+    def to_markdown(self) -> str:
+        lines = ["# Recipe", "", self.headline, "", self.statement, ""]
+        if self.named:
+            lines += ["## Designs", "", *self._designs(), ""]
+        if self.prices:
+            lines += ["## What quality costs", ""]
+            lines += [f"- The {name} design {price.sentence}." for name, price in self.prices.items()]
+            lines += ["", "The designs are picked by their estimates, which flatters those trained at one seed.", ""]
+        lines += ["## Rules", ""]
+        if not self.rules:
+            lines += ["No choice has two options among the complete trials: there is nothing to compare.", ""]
+        for rule in self.rules:
+            lines += [f"### {rule.choice}", ""]
+            lines += [f"- {evidence.quantity}: {evidence.statement}" for evidence in rule.evidence]
+            lines += [f"- {contradiction}" for contradiction in rule.contradictions]
+            lines += ["", *_table(rule), ""]
+        return "\n".join([*lines, "## How this was found", "", METHOD, ""])
+
+    def _designs(self) -> list[str]:
+        head = ["", "trial", "layout", "design", *self.quantities, *map(label, NAMED_COSTS)]
+        rows = [
+            [
+                name,
+                str(c.number),
+                f"`{c.layout}`",
+                describe(c.design),
+                *(_estimate(c, quantity) for quantity in self.quantities),
+                *(readable(c.value(name), QUANTITIES[name].unit) for name in NAMED_COSTS),
+            ]
+            for name, c in self.named.items()
+        ]
+        return _rows(head, rows)
+
+
+def describe(design: dict[str, Any]) -> str:
+    """A design on one line: `1:3, spread, d_state 64, RoPE`."""
+    told = {"ratio": "{}", "placement": "{}", "position": "{}"}
+    position = {"rope": "RoPE", "none": "NoPE"}
+    return ", ".join(
+        told.get(name, name + " {}").format(position.get(value, value) if name == "position" else value)
+        for name, value in sorted(design.items(), key=lambda item: (item[0] != "ratio", item[0] != "placement"))
+        if name != "family"
+    )
+
+
+def _estimate(candidate: Candidate, quantity: str) -> str:
+    if quantity not in candidate.estimates:
+        return "–"
+    estimate = candidate.estimates[quantity]
+    unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
+    if estimate.low is None or estimate.high is None:
+        return f"{readable(estimate.mean, unit)} (n={estimate.n})"
+    return f"{readable(estimate.mean, unit)} [{bare(estimate.low, unit)}, {bare(estimate.high, unit)}] (n={estimate.n})"
+
+
+def _headline(front: Front) -> str:
+    if front.knee is None:
+        return "No trial is complete, so there is no answer yet."
+    knee = front.candidate(front.knee)
+    told = " and ".join(
+        _estimate(knee, o.name) if o.trained else f"{readable(knee.value(o.name), o.unit)} of {label(o.name)}"
+        for o in front.objectives
+    )
+    what = "The knee of the front" if not front.knee_is_end else "The front has no knee; its best end in quality"
+    context = f"{knee.cost.context:,} tokens"
+    return f"{what} is `{knee.layout}` ({describe(knee.design)}): {told} at {context}; {_standing(front, knee)}."
+
+
+def _standing(front: Front, knee: Candidate) -> str:
+    """Whether the evidence for the knee holds."""
+    if knee.probability is None:
+        return "the noise was not measured, so how sure this is, is not known"
+    if knee.probability < SURE:
+        return f"its place on the front lies inside the noise (kept in {knee.probability:.0%} of redraws)"
+    if front.knee_probability is not None and front.knee_probability < SURE and not front.knee_is_end:
+        return (
+            "its place on the front stands outside the noise, but which member is the knee does not "
+            f"(this one in {front.knee_probability:.0%} of redraws)"
+        )
+    return f"its place stands outside the noise (kept in {knee.probability:.0%} of redraws)"
+
+
+def _contradictions(found: list[Evidence]) -> tuple[str, ...]:
+    decided = [{(p.better, p.worse) for p in evidence.pairs if p.decided} for evidence in found]
+    return tuple(
+        f"Contradiction: {found[i].quantity} favours {a} over {b}, {found[j].quantity} favours {b} over {a}."
+        for i in range(len(found))
+        for j in range(i + 1, len(found))
+        for a, b in sorted(decided[i])
+        if (b, a) in decided[j]
+    )
+
+
+def _prices(
+    complete: list[Trial], objectives: Sequence[Objective], front: Front, named: dict[str, Candidate]
+) -> dict[str, Price]:
+    """Against the best design in the first trained objective, at the first cost among the objectives."""
+    quality = next((o for o in objectives if o.trained), None)
+    cost = next((o for o in objectives if not o.trained), None)
+    if not named or quality is None or cost is None:
+        return {}
+    values = trainings(complete, quality.name)
+    best = named[f"best {quality.name}"]
+    prices = {}
+    for name, candidate in named.items():
+        if candidate.key == best.key:
+            continue
+        difference = quality.loss(candidate.value(quality.name)) - quality.loss(best.value(quality.name))
+        one, two = (set(values[c.key.partition("-")[0]]) for c in (candidate, best))
+        half = difference_half_width(front.noise[quality.name], one, two)
+        prices[name] = Price(
+            quantity=quality.name,
+            cheaper=candidate.number,
+            better=best.number,
+            difference=difference,
+            low=None if half is None else difference - half,
+            high=None if half is None else difference + half,
+            cost=cost.name,
+            cheaper_cost=candidate.value(cost.name),
+            better_cost=best.value(cost.name),
+        )
+    return prices
+
+
+def difference_half_width(noise: Noise, one: set[int], two: set[int]) -> float | None:
+    """Half of the 95% interval of the difference of two means over these seeds; shared seeds cancel their shifts."""
+    if noise.shared is None:
+        return None
+    common, own, df = noise.shared
+    shifts = sum(((seed in one) / len(one) - (seed in two) / len(two)) ** 2 for seed in one | two)
+    return student(df) * math.sqrt(common**2 * shifts + own**2 * (1 / len(one) + 1 / len(two)))
+
+
+def _table(rule: Rule) -> list[str]:
+    """Options in the space's order: the order says nothing about which is better."""
+    head = [rule.choice, "n", "stopped"]
+    for evidence in rule.evidence:
+        better = "more" if evidence.more_is_better else "less"
+        head.append(f"{evidence.quantity} against the other options ({better} is better)")
+    rows = []
+    for i, option in enumerate(rule.evidence[0].options):
+        cells = []
+        for evidence in rule.evidence:
+            row = next((o for o in evidence.options if o.option == option.option), None)
+            if row is None or row.effect is None or row.low is None or row.high is None:
+                cells.append("–")
+                continue
+            low, high = bare(row.low, evidence.unit, signed=True), bare(row.high, evidence.unit, signed=True)
+            cells.append(f"{bare(row.effect, evidence.unit, signed=True)} [{low}, {high}] ({row.method})")
+        rows.append([option.option, str(option.n), str(rule.evidence[0].options[i].stopped), *cells])
+    return _rows(head, rows)
+
+
+def _rows(head: list[str], rows: list[list[str]]) -> list[str]:
+    table = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table]
