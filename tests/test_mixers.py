@@ -171,7 +171,7 @@ def flops_of_products(mixer, width):
             weights = width * (2 * mixer.d_ssm + 2 * mixer.groups * mixer.d_state + mixer.heads) + width * mixer.d_ssm
             inside = 2 * CHUNK * (mixer.groups * mixer.d_state + mixer.d_ssm)
             across = 4 * mixer.d_ssm * mixer.d_state
-            convolved = 2 * mixer.conv_channels * mixer.conv_kernel * (LONG + mixer.conv_kernel - 1)
+            convolved = 2 * mixer.conv_channels * mixer.conv_kernel * LONG
             return (2 * weights + inside + across) * LONG + convolved
 
 

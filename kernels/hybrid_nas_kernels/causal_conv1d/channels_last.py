@@ -25,44 +25,36 @@ class _ChannelsLast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, parts: tuple[int, ...]) -> tuple[Tensor, ...]:
         channels, kernel = weight.shape
-        tokens = x.shape[1]
-        x = x.contiguous()
-        wide = torch.conv2d(
-            _as_image(x), weight.view(channels, 1, 1, kernel), bias, padding=(0, kernel - 1), groups=channels
-        )
-        before = wide.permute(0, 2, 3, 1)[:, 0, :tokens]  # padding is on both sides; the causal part is the first
-        ctx.save_for_backward(x, weight, before)
+        padded = torch.cat((x.new_zeros(len(x), kernel - 1, channels), x), dim=1)
+        before = torch.conv2d(_as_image(padded), weight.view(channels, 1, 1, kernel), bias, groups=channels)
+        before = before.permute(0, 2, 3, 1).squeeze(1)
+        ctx.save_for_backward(padded, weight, before)
         ctx.parts = parts
         return tuple(F.silu(part) for part in torch.split(before, list(parts), dim=-1))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *dparts: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, before = ctx.saved_tensors
-        batch, tokens, channels = x.shape
+        padded, weight, before = ctx.saved_tensors
+        batch, tokens, channels = before.shape
         kernel = weight.shape[1]
-        wide = x.new_empty(batch, tokens + kernel - 1, channels)
+        wide = padded.new_empty(padded.shape)
         wide[:, tokens:] = 0
         dbefore = wide[:, :tokens]
-        for dpart, part, out in zip(
-            dparts, *(torch.split(v, list(ctx.parts), dim=-1) for v in (before, dbefore)), strict=True
-        ):
+        parts = (torch.split(value, list(ctx.parts), dim=-1) for value in (before, dbefore))
+        for dpart, part, out in zip(dparts, *parts, strict=True):
             torch.ops.aten.silu_backward.grad_input(dpart, part, grad_input=out)
         # The input's gradient is the mirrored convolution, which oneDNN runs faster than its own backward.
         mirrored = weight.flip(1).view(channels, 1, 1, kernel)
-        dx = torch.conv2d(_as_image(wide), mirrored, groups=channels).permute(0, 2, 3, 1)[:, 0]
-        ones = x.new_ones(1, batch * tokens)
-        taps = []
-        product = x.new_empty(batch * tokens, channels)
-        for back in reversed(range(kernel)):  # the tap that reads `back` tokens into the past
-            rows = batch * max(tokens - back, 0)
-            torch.mul(
-                dbefore[:, back:],
-                x[:, : tokens - back] if rows else x[:, :0],
-                out=product[:rows].view(batch, -1, channels),
-            )
-            taps.append(torch.mm(ones[:, :rows], product[:rows]))
-        dweight = torch.cat(taps).t()
+        dx = torch.conv2d(_as_image(wide), mirrored, groups=channels).permute(0, 2, 3, 1).squeeze(1)
+        # All taps at once: each token against the `kernel` inputs that its output read, summed over tokens.
+        row, column = padded.stride()[:2]
+        windows = padded.as_strided((batch, tokens, kernel, channels), (row, column, column, 1))
+        ones = padded.new_ones(1, batch * tokens)
+        products = padded.new_empty(batch, tokens, kernel, channels)
+        torch.mul(windows, dbefore[:, :, None], out=products)
+        taps = torch.mm(ones, products.view(batch * tokens, kernel * channels))
+        dweight = taps.view(kernel, channels).t()
         return dx, dweight, torch.mm(ones, dbefore.reshape(-1, channels))[0], None
 
 

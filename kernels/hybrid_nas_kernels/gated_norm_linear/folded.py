@@ -25,7 +25,7 @@ class _Folded(torch.autograd.Function):
         n, inverse = normalise(F.silu(z).mul_(y).view(*y.shape[:-1], groups, -1), eps)
         folded = weight * norm
         ctx.save_for_backward(y, z, inverse, norm, weight, folded)
-        return torch.mm(n.view(-1, y.shape[-1]), folded.t()).view(*y.shape[:-1], -1)
+        return F.linear(n.view(y.shape), folded)
 
     @staticmethod
     @once_differentiable

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 
 def norm_linear_folded(
@@ -25,14 +26,15 @@ def norm_linear_folded(
 
 def normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x / rms(x) over the last dimension, and 1 / rms(x) with that dimension kept."""
-    inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    inverse = torch.addcmul(x.new_full((), eps), length, length, value=1 / x.shape[-1]).rsqrt_()
     return x * inverse, inverse
 
 
 def normalise_backward(dn: Tensor, n: Tensor, inverse: Tensor) -> Tensor:
     """Gradient of x from that of n = x / rms(x); overwrites `dn` and returns it."""
-    share = (dn * n).sum(-1, keepdim=True).div_(n.shape[-1])
-    return dn.addcmul_(n, share, value=-1).mul_(inverse)
+    along = (dn * n).sum(-1, keepdim=True)
+    return dn.addcmul_(n, along, value=-1 / n.shape[-1]).mul_(inverse)
 
 
 class _Folded(torch.autograd.Function):
@@ -42,10 +44,9 @@ class _Folded(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         n, inverse = normalise(x, eps)
         folded = weight * norm
-        flat = n.view(-1, n.shape[-1])
         ctx.save_for_backward(n, inverse, norm, weight, folded)
         ctx.parts = parts
-        return tuple(torch.mm(flat, part.t()).view(*x.shape[:-1], -1) for part in torch.split(folded, list(parts)))
+        return tuple(F.linear(n, part) for part in torch.split(folded, list(parts)))
 
     @staticmethod
     @once_differentiable

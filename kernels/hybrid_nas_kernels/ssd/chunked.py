@@ -52,7 +52,8 @@ def ssd_chunked(
         return F.pad(value, [0, 0] * (value.ndim - 2) + [0, pad]) if pad else value
 
     def per_head(value: Tensor) -> Tensor:
-        return value.to(work).view(groups, share).repeat(batch, 1)
+        value = value.to(work).view(groups, share)
+        return value if groups == 1 else value.repeat(batch, 1)
 
     state = None if initial_state is None else initial_state.to(work).reshape(-1, share, head_dim, d_state)
     dt = fold(dt)
@@ -74,7 +75,7 @@ def ssd_chunked(
 
 class _Chunked(torch.autograd.Function):
     """One group. x (batch, tokens, H, P), dt and a = dt A (batch, tokens, H), B and C (batch, tokens, N),
-    D (batch, H) or None, initial state (batch, H, P, N) or None; tokens are a multiple of Q."""
+    D (1 or batch, H) or None, initial state (batch, H, P, N) or None; tokens are a multiple of Q."""
 
     @staticmethod
     def forward(
@@ -95,20 +96,18 @@ class _Chunked(torch.autograd.Function):
         step = dt.reshape(n, Q, H)
         # log2 of the decay since the chunk's start. A segment's decay is a difference of two of them, which in float32
         # would lose what a small segment needs after a large decay: it is taken of two float32 parts of a float64.
-        log = torch.cumsum(a.reshape(n, Q, H).double() * LOG2_E, dim=1)
-        from_start, whole = log.to(x.dtype).exp2(), log[:, -1].to(x.dtype).exp2()
-        to_end = (log[:, -1:] - log).to(x.dtype).exp2()
-        by_head = log.transpose(1, 2).contiguous()
-        high = by_head.to(x.dtype)
-        low = (by_head - high).to(x.dtype)
+        log = torch.cumsum(a.reshape(n, Q, H).transpose(1, 2).double() * LOG2_E, dim=-1)
+        high = log.to(x.dtype)
+        low = (log - high).to(x.dtype)
         L = (high[..., :, None] - high[..., None, :]).add_(low[..., :, None]).sub_(low[..., None, :])
         # The mask goes in before exp2: above the diagonal the difference is positive and could overflow.
         L.add_(_mask(Q, x.device, x.dtype)).exp2_()
+        from_start, to_end = high.exp2().transpose(1, 2), L[:, :, -1].transpose(1, 2)
         G = torch.bmm(Cn, Bn.transpose(1, 2))
         M, Xd, Xe = _weighted(X, step, to_end, L, G)
         inside = torch.bmm(M, Xd).view(n, H, Q, P)
         inner = torch.bmm(Xe.view(n, Q, H * P).transpose(1, 2), Bn).view(batch, chunks, H, P * N)
-        decay = whole.view(batch, chunks, H, 1)
+        decay = from_start[:, -1].reshape(batch, chunks, H, 1)
         entering = torch.empty_like(inner)
         state = _first_state(entering[:, 0], initial_state)
         slots = (*entering.unbind(1)[1:], torch.empty_like(state))
@@ -166,17 +165,16 @@ class _Chunked(torch.autograd.Function):
         dC.baddbmm_(dG, Bn)
         dB.baddbmm_(dG.transpose(1, 2), Cn)
 
-        dsegment = dM.mul_(G[:, None]).tril_(-1)  # no decay lies between a token and itself
-        # In float64, because these sums telescope: each rounding would be felt by every token before it.
-        crossing = dsegment.sum(-1, dtype=torch.float64) - dsegment.sum(-2, dtype=torch.float64)
-        read = read.double() + crossing.transpose(1, 2)
+        dsegment = dM.mul_(G[:, None]).view(n * H * Q, Q)
+        crossing = torch.mm(dsegment, _before(Q, X.device, X.dtype)).view(n, H, Q, Q).tril_().sum(-2)
         dstep = torch.mul(dXd, X, out=product).sum(-1)
         dX, dD = dXd.mul_(step[..., None]), None
         if D is not None:
             skip = torch.mul(dY, X, out=product).sum(-1).view(batch, tokens, H)
-            dD = skip.sum(1)
+            dD = skip.sum((0, 1)).view(1, H) if len(D) == 1 else skip.sum(1)
             dX.view(batch, tokens, H, P).addcmul_(dY.view(batch, tokens, H, P), D[:, None, :, None])
-        da = (read.double().flip(1).cumsum(1).flip(1) + passing.view(n, 1, H)).to(X.dtype)
+        da = read.flip(1).cumsum(1).flip(1) + passing.view(n, 1, H)
+        da += crossing.transpose(1, 2)
         da[:, 1:] += written[:, :-1].cumsum(1)
         return (
             dX.view(batch, tokens, H, P),
@@ -209,5 +207,13 @@ def _first_state(slot: Tensor, given: Tensor | None) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _mask(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """-inf where the column is later than the row, 0 elsewhere."""
     with torch.inference_mode(False):  # usable in every mode
         return torch.full((size, size), -torch.inf, device=device, dtype=dtype).triu_(1)
+
+
+@lru_cache(maxsize=16)
+def _before(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """1 where the row is before the column, 0 elsewhere: a product with it sums over all that lies before."""
+    with torch.inference_mode(False):  # usable in every mode
+        return torch.ones((size, size), device=device, dtype=dtype).triu_(1)

@@ -23,17 +23,16 @@ class _Folded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor, eps: float) -> Tensor:
         n, inverse = normalise(x, eps)
-        flat = n.view(-1, n.shape[-1])
         gate_n, up_n = gate * norm, up * norm
-        g, u = torch.mm(flat, gate_n.t()), torch.mm(flat, up_n.t())
+        g, u = F.linear(n, gate_n), F.linear(n, up_n)
         ctx.save_for_backward(n, inverse, norm, gate, up, down, gate_n, up_n, g, u)
-        return torch.mm(F.silu(g).mul_(u), down.t()).view(x.shape)
+        return F.linear(F.silu(g).mul_(u), down)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         n, inverse, norm, gate, up, down, gate_n, up_n, g, u = ctx.saved_tensors
-        flat = n.view(-1, n.shape[-1])
+        flat, g, u = (value.view(-1, value.shape[-1]) for value in (n, g, u))
         dout = dout.reshape(flat.shape)
         s = F.silu(g)  # cheaper to compute again than to keep: kept, it leaves the cache
         dhidden = torch.mm(dout, down)
