@@ -17,16 +17,16 @@ class Budget:
     `replicates` is the number of further seeds that members of the front are trained with at the end.
     """
 
-    tokens: int = 200_000
-    batch: int = 4
+    tokens: int = 160_000
+    batch: int = 8
     learning_rate: float | None = None
     warmup: float = 0.25
     cooldown: float = 0.2
     weight_decay: float = 0.1
     clip: float = 1.0
     rungs: tuple[float, ...] = (0.25, 0.5)
-    validation_tokens: int = 32_768
-    recall_share: float = 0.25
+    validation_tokens: int = 16_384
+    recall_share: float = 0.5
     recall_task: Literal["copy", "associative"] = "copy"
     recall_symbols: int = 32
     mamba_init: Literal["paper", "original"] = "paper"
