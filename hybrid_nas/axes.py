@@ -21,7 +21,7 @@ LIGHT = {
 DARK = {
     "ink": "#e9e6e0",
     "muted": "#a09c94",
-    "faint": "#5f5c57",
+    "faint": "#7d7973",
     "grid": "#2d2b29",
     "paper": "#191817",
     "accent": "#84b6e2",

@@ -52,7 +52,7 @@ def curves_figure(trials: Iterable[Trial], front: Front) -> go.Figure:
     """Training loss over tokens: members of the front, other designs, those stopped; dots are held-out losses."""
     on_front = {number: c for c in front.members for number in c.trials}
     groups: dict[str, list[Trial]] = {"other designs": [], "stopped early": [], "front": []}
-    drawn = [t for t in trials if t.curve and t.shared_with is None and t.state != "failed"]
+    drawn = [t for t in trials if t.curve and t.shared_with is None and t.replicate_of is None and t.state != "failed"]
     kept = [t for t in drawn if t.number in on_front] + [t for t in drawn if t.number not in on_front]
     for trial in kept[:CURVES_DRAWN]:
         name = "front" if trial.number in on_front else "stopped early" if trial.state == "stopped" else "other designs"
@@ -60,7 +60,7 @@ def curves_figure(trials: Iterable[Trial], front: Front) -> go.Figure:
     looks = {
         "other designs": (LIGHT["faint"], 0.8, 0.8),
         "stopped early": (LIGHT["against"], 0.9, 0.7),
-        "front": (LIGHT["accent"], 1.4, 1.0),
+        "front": (LIGHT["accent"], 1.3, 0.9),
     }
     traces = []
     for name, group in groups.items():
@@ -92,7 +92,8 @@ def curves_figure(trials: Iterable[Trial], front: Front) -> go.Figure:
     layout = figure_layout(height=360, legend=True)
     layout["xaxis"]["title"] = {"text": "tokens"}
     layout["yaxis"]["title"] = {"text": "loss, nats/byte"}
-    late = [p.loss for t in kept for p in t.curve if p.tokens >= 0.1 * t.curve[-1].tokens and math.isfinite(p.loss)]
+    longest = max((t.curve[-1].tokens for t in kept), default=0)
+    late = [p.loss for t in kept for p in t.curve if p.tokens >= 0.25 * longest and math.isfinite(p.loss)]
     if late:
         margin = 0.04 * (max(late) - min(late)) or 0.1
         layout["yaxis"]["range"] = [min(late) - margin, max(late) + margin]
@@ -248,7 +249,7 @@ def _labels(front: Front, x: Objective, y: Objective, logarithmic: bool) -> list
 def _figure(traces: list[dict[str, Any]], layout: dict[str, Any]) -> go.Figure:
     import plotly.graph_objects as go
 
-    return go.Figure({"data": traces, "layout": {**layout, "template": None}})
+    return go.Figure({"data": traces, "layout": {**layout, "template": {}}})
 
 
 def _safe(text: object) -> str:

@@ -109,14 +109,13 @@ def strip(layout: str, note: str) -> str:
 
 def _meta(run_info: Mapping[str, Any], front: Front) -> str:
     counts = front.counts
+    space = f" of a space of {run_info['size']:,}" if run_info.get("size") else ""
     told = [
-        f"{counts['complete'] - counts['replicates']} designs trained to the end",
+        f"{counts['designs']} designs{space} trained to the end",
         f"{counts['replicates']} replicates",
         f"{counts['stopped']} stopped early",
         f"{counts['failed']} failed",
     ]
-    if run_info.get("size"):
-        told.append(f"of a space of {run_info['size']:,}")
     if run_info.get("seconds") is not None:
         told.append(duration(float(run_info["seconds"])))
     told += [html.escape(str(run_info[key])) for key in ("device", "finished") if run_info.get(key)]
@@ -232,7 +231,10 @@ def _rules(recipe: Recipe, figures: dict[str, go.Figure]) -> str:
 def _curves(trials: list[Trial], front: Front, figures: dict[str, go.Figure]) -> str:
     if not any(trial.curve for trial in trials):
         return ""
-    caption = "Loss while training; dots are held-out losses. Designs that share a training are drawn once."
+    caption = (
+        "Loss while training, scaled to what follows the first quarter; dots are held-out losses. Replicates and "
+        "trials that share a training are left out."
+    )
     return f"<h2>Loss curves</h2>{_plot('curves', curves_figure(trials, front), caption, figures)}"
 
 

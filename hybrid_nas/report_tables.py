@@ -32,17 +32,17 @@ def left_out(run_info: Mapping[str, Any], trials: list[Trial]) -> str:
     parts = []
     stopped = [t for t in trials if t.state == "stopped"]
     if stopped:
-        which = listed(str(t.number) for t in stopped)
+        which = _trials([str(t.number) for t in stopped])
         parts.append(
             f"<p>Stopped early, their loss beaten at a rung by designs that cost no more: {len(stopped)} "
-            f"(trials {which}). They have no final loss and are in no effect.</p>"
+            f"({which}). They have no final loss and are in no effect.</p>"
         )
     failures: dict[str, list[str]] = {}
     for trial in trials:
         if trial.state == "failed":
             failures.setdefault(trial.failure or "no reason recorded", []).append(str(trial.number))
     for reason, numbers in failures.items():
-        parts.append(f"<p>Failed (trials {listed(numbers)}): {html.escape(reason)}</p>")
+        parts.append(f"<p>Failed, {_trials(numbers)}: {html.escape(reason)}</p>")
     refused = run_info.get("refused") or {}
     if refused:
         rows = "".join(
@@ -54,6 +54,10 @@ def left_out(run_info: Mapping[str, Any], trials: list[Trial]) -> str:
             f"<th>why</th></tr></thead><tbody>{rows}</tbody></table></div>"
         )
     return "<h2>Stopped, failed, refused</h2>" + ("".join(parts) or "<p>None.</p>")
+
+
+def _trials(numbers: list[str]) -> str:
+    return f"trial{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
 
 
 def trials_table(trials: list[Trial], front: Front) -> str:

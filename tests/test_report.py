@@ -1,0 +1,222 @@
+"""The page: complete, self-contained, safe with any text, and its pictures hold the numbers of the front."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from synthetic import bare_trial, curve, grid, objectives, study, trial
+
+from hybrid_nas import units
+from hybrid_nas.axes import DARK, LIGHT
+from hybrid_nas.front import Front
+from hybrid_nas.plot import curves_figure, effects_figure, front_figure
+from hybrid_nas.recipe import Recipe
+from hybrid_nas.report import page, write_report
+
+EVIL = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
+INFO = {
+    "name": f"inter {EVIL}",
+    "command": f"hybrid-nas search space.yaml --out {EVIL}",
+    "study": f"name: {EVIL}",
+    "sampler": "tpe",
+    "seed": 3,
+    "seconds": 541.0,
+    "device": f"cpu {EVIL}",
+    "versions": {"torch": EVIL},
+    "implementations": {"ssd": "chunked"},
+    "refused": {f"too deep {EVIL}": 7},
+    "target": {"name": EVIL},
+    "data": EVIL,
+    "size": 67,
+    "status": "interrupted",
+}
+
+
+class Reader(HTMLParser):
+    """Text outside scripts and styles, what tags there are, what they point to, JSON by id or figure."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.links, self.handlers = "", [], [], []
+        self.inside: str | None = None
+        self.scripts: list[tuple[dict, str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "action", "data")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        if tag in ("script", "style"):
+            self.inside = tag
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag):
+        if tag == self.inside:
+            self.inside = None
+
+    def handle_data(self, data):
+        if self.inside:
+            attrs, text = self.scripts[-1]
+            self.scripts[-1] = attrs, text + data
+        else:
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def studied():
+    rng = np.random.default_rng(2)
+    trials = study(
+        grid(),
+        lambda d: 2 - 0.05 * (d.ratio.attention > 0) + 0.02 * (d.placement == "front"),
+        rng,
+        own=0.005,
+        common=0.01,
+        recall=lambda d: 0.2 + 0.6 * (d.ratio.attention > 0),
+    )
+    trials = [t.with_changes(curve=curve(t.values["loss"])) for t in trials]
+    n = len(trials)
+    trials.append(trial(n, grid()[5], state="stopped", curve=curve(2.2, share=0.5)))
+    trials.append(trial(n + 1, grid()[6], state="failed", failure=EVIL))
+    front = Front.of(trials, objectives(), draws=200)
+    return trials, front, Recipe.of(trials, objectives(), front)
+
+
+def test_units_read_as_documented():
+    assert doctest.testmod(units).failed == 0
+
+
+def test_the_page_is_whole_and_points_nowhere(studied, tmp_path):
+    trials, front, recipe = studied
+    path = tmp_path / "report.html"
+    write_report(INFO, trials, objectives(), front, recipe, path)
+    text = path.read_text(encoding="utf-8")
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert len(text.encode()) < 5.3e6
+    page_read = Reader(text)
+    assert page_read.links == []
+    assert not re.search(r"@import|url\(", text.split("</style>")[0])
+    library = [s for _, s in page_read.scripts if "plotly.js v" in s]
+    assert len(library) == 1
+    headline = recipe.headline.replace("`", "")
+    assert headline in page_read.text
+    assert page_read.text.index(headline) < page_read.text.index("The front")
+    for heading in ("Designs on the front", "Rules", "Loss curves", "All trials", "Run again"):
+        assert heading in page_read.text
+    assert "The study was interrupted" in page_read.text
+    assert f"{len(front.candidates)} designs of a space of 67" in page_read.text
+
+
+def test_text_from_outside_is_text(studied):
+    trials, front, recipe = studied
+    page_read = Reader(page(INFO, trials, objectives(), front, recipe))
+    assert page_read.handlers == []
+    assert "img" not in page_read.tags
+    assert not any(script.startswith("alert") for _, script in page_read.scripts)
+    assert page_read.text.count(EVIL) >= 8  # shown as written, everywhere it was given
+
+
+def test_layouts_are_drawn_block_by_block(studied):
+    trials, front, recipe = studied
+    text = page({}, trials, objectives(), front, recipe)
+    drawn = re.findall(r'aria-label="(\w+)"[^>]*>((?:<i class="\w">\w</i>)+)</div>', text)
+    assert [label for label, _ in drawn] == [x for c in front.members for x in (c.layout, c.proxy_layout)]
+    for label, blocks in drawn:
+        assert "".join(re.findall(r'class="(\w)"', blocks)) == label
+
+
+def test_every_trial_is_in_the_table_with_its_sort_keys(studied):
+    trials, front, recipe = studied
+    text = page({}, trials, objectives(), front, recipe)
+    rows = re.findall(r"<tr[^>]*><td class=\"n\" data-v=\"(\d+)\">", text)
+    assert [int(row) for row in rows] == [t.number for t in trials]
+    assert text.count("●") - 1 == sum(len(c.trials) for c in front.members)
+    caches = [float(v) for v in re.findall(r'data-v="(\d+)">[\d.]+ MiB', text)]
+    assert caches == [t.cost.cache_bytes for t in trials if t.cost.cache_bytes >= 1000 * 1024]
+
+
+def test_the_front_figure_holds_the_fronts_numbers(studied):
+    _, front, _ = studied
+    figure = front_figure(front)
+    traces = {trace.name: trace for trace in figure.data}
+    members = traces["front"]
+    assert list(members.y) == [c.estimates["loss"].mean for c in front.members]
+    assert list(members.x) == [c.cost.cache_bytes for c in front.members]
+    halves = [c.estimates["loss"].high - c.estimates["loss"].mean for c in front.members]
+    assert list(members.error_y.array) == halves
+    assert len(traces["other designs"].x) == len(front.candidates) - len(front.members)
+    band = next(trace for name, trace in traces.items() if name and name.startswith("within the noise floor"))
+    steps = next(t for t in figure.data if t.mode == "lines" and not t.fill)
+    assert np.allclose(np.array(band.y) - np.array(steps.y), front.noise["loss"].same_seed_floor)
+
+
+def test_the_effects_figure_marks_what_is_decided(studied):
+    _, _, recipe = studied
+    evidence = {r.choice: r.evidence[0] for r in recipe.rules}
+    assert evidence["placement"].beaten == ("front",)
+    traces = {trace.name: trace for trace in effects_figure(recipe, "loss").data}
+    beaten = [o.effect for e in evidence.values() for o in e.options if o.option in e.beaten]
+    assert sorted(traces["beaten by some option"].x) == sorted(beaten)
+    shown = sum(len(trace.x) for trace in traces.values())
+    assert shown == sum(o.effect is not None for e in evidence.values() for o in e.options)
+
+
+def test_curves_leave_replicates_out_and_keep_the_stopped(studied):
+    trials, front, _ = studied
+    figure = curves_figure(trials, front)
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+    drawn = sum(list(trace.x).count(None) for trace in lines)
+    assert drawn == sum(t.replicate_of is None and t.state != "failed" for t in trials)
+    stopped = next(trace for trace in lines if trace.name == "stopped early")
+    assert max(x for x in stopped.x if x is not None) == 50_000
+
+
+def test_every_colour_has_a_dark_partner(studied):
+    """The page swaps colours by text, so a light colour that is another's beginning would spoil it."""
+    trials, front, recipe = studied
+    assert LIGHT.keys() == DARK.keys()
+    assert len(set(LIGHT.values())) == len(LIGHT)
+    assert not set(LIGHT.values()) & set(DARK.values())
+    figures = [front_figure(front), curves_figure(trials, front), effects_figure(recipe, "loss")]
+    used = set(re.findall(r"#[0-9a-f]{6}", "".join(f.to_json() for f in figures)))
+    assert used <= set(LIGHT.values())
+
+
+@pytest.mark.parametrize(
+    ("names", "trials"),
+    [
+        (("loss", "cache_bytes"), []),
+        (("loss", "cache_bytes"), [bare_trial(0, 1.0, 10, state="failed", failure="diverged")]),
+        (("loss", "cache_bytes"), [bare_trial(0, 1.0, 10)]),
+        (("loss",), [bare_trial(i, 1.0 + i, 10 - i) for i in range(3)]),
+        (("cache_bytes",), [bare_trial(i, 1.0 + i, 10 - i) for i in range(3)]),
+        (("cache_bytes", "params"), [bare_trial(i, 1.0 + i, 10 - i) for i in range(3)]),
+        (("loss", "recall"), [bare_trial(i, 1.0, 10, values={"recall": i / 3}) for i in range(3)]),
+        (
+            ("loss", "recall", "cache_bytes", "decode_flops_per_token"),
+            [bare_trial(i, 1.0 + i, 10 - i, values={"recall": i / 5}) for i in range(4)],
+        ),
+    ],
+)
+def test_a_thin_study_has_a_page_too(names, trials):
+    front = Front.of(trials, objectives(*names))
+    recipe = Recipe.of(trials, objectives(*names), front)
+    text = page({}, trials, objectives(*names), front, recipe)
+    figures = [json.loads(s) for attrs, s in Reader(text).scripts if "data-figure" in attrs]
+    assert bool(figures) == bool(front.candidates)
+    assert recipe.headline.replace("`", "") in Reader(text).text
+    if front.candidates:
+        assert "noise is unknown" in text or not any(o.trained for o in objectives(*names))
+
+
+def test_designs_told_apart_by_cost_alone_are_named():
+    trials = [bare_trial(0, 1.0, 10, proxy=0), bare_trial(1, 1.0, 11, proxy=0, shared_with=0), bare_trial(2, 2.0, 5)]
+    front = Front.of(trials, objectives())
+    text = page({}, trials, objectives(), front, Recipe.of(trials, objectives(), front))
+    assert "Told apart by cost alone" in text
+    assert "trials 0 and 1" in text
+    assert "shares the training of 0" in text
