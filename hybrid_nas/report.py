@@ -1,294 +1,247 @@
-"""The report: one HTML file that needs nothing else, works offline, in the dark and on a phone."""
+"""The report: one HTML file that holds the whole answer and needs nothing else, not even a network."""
 
 from __future__ import annotations
 
+import html
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from html import escape
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
-
+from hybrid_nas.axes import DARK, LIGHT
 from hybrid_nas.candidate import Candidate
-from hybrid_nas.effects import Effects
 from hybrid_nas.front import Front
-from hybrid_nas.noise import trainings
-from hybrid_nas.objective import Objective
-from hybrid_nas.page import SCRIPT, STYLE
+from hybrid_nas.objective import QUANTITIES, Objective
 from hybrid_nas.plot import curves_figure, effects_figure, front_figure
-from hybrid_nas.recipe import Recipe
+from hybrid_nas.recipe import METHOD, Recipe, describe
+from hybrid_nas.report_tables import coinciding, left_out, run_again, trials_table
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import duration, readable
+from hybrid_nas.units import bare, duration, label, readable
 
-LETTERS = {"A": "attention", "S": "sliding-window attention", "M": "Mamba-2", "H": "parallel hybrid", "-": "FFN alone"}
-NO_TRIAL = "No trial is complete, so there is nothing to draw."
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+KINDS = {"A": "attention", "S": "sliding-window attention", "M": "Mamba-2"}
+LETTERS_UP_TO = 40
 
 
 def write_report(
-    information: Mapping[str, Any],
-    trials: Sequence[Trial],
+    run_info: Mapping[str, Any],
+    trials: Iterable[Trial],
     objectives: Sequence[Objective],
     front: Front,
     recipe: Recipe,
     path: Path,
 ) -> None:
-    """Write the report of `trials` to `path`. `information` says how the run was made; any key may be missing.
-
-    It may hold: name, version, command, study (the resolved YAML), sampler, seed, started, finished, seconds, device,
-    versions, implementations, refused (reason -> count), target and proxy (scales), data, size, status, coincide.
-    """
-    path.write_text(page(information, trials, objectives, front, recipe), encoding="utf-8")
+    """Write the page to `path`, whole or not at all. Keys of `run_info` that are missing are left out of the page."""
+    text = page(run_info, list(trials), objectives, front, recipe)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
 
 
 def page(
-    information: Mapping[str, Any],
-    trials: Sequence[Trial],
+    run_info: Mapping[str, Any],
+    trials: list[Trial],
     objectives: Sequence[Objective],
     front: Front,
     recipe: Recipe,
 ) -> str:
-    """The HTML of the report."""
-    name = str(information.get("name", "study"))
-    figures: list[tuple[str, go.Figure]] = []
+    from plotly.offline import get_plotlyjs
 
-    def figure(identifier: str, made: go.Figure) -> str:
-        figures.append((identifier, made))
-        return f'<div class="figure" id="{identifier}"></div>'
-
-    members = {member.key for member in front.members}
-    effects = effect_rows(trials, front)
-    parts = [
-        f"<h1>{escape(name)}</h1>",
-        f'<p class="lead">{escape(headline(front, information))}</p>',
-        f'<p class="quiet">{escape(circumstances(information, front))}</p>',
-        "<h2>The front</h2>",
-        figure("front", front_figure(front)) if front.candidates else f"<p>{NO_TRIAL}</p>",
-        f"<p>{escape(front.statement)}</p>" if hasattr(front, "statement") else "",
-        _members_table(front, objectives),
-        "<h2>Layouts</h2>",
-        _legend(front),
-        "".join(_strips(member) for member in front.members),
-        _coincide(information, front),
-        "<h2>Recipe</h2>",
-        _markdown(recipe.to_markdown()),
-        "<h2>What each choice does</h2>",
-        figure("effects", effects_figure(effects, "nats per byte"))
-        if effects
-        else "<p>Too few complete trials to tell choices apart.</p>",
-        "<h2>Loss curves</h2>",
-        figure("curves", curves_figure(trials, members)) if any(t.curve for t in trials) else f"<p>{NO_TRIAL}</p>",
-        "<h2>Every trial</h2>",
-        _trials_table(trials, objectives, members),
-        "<h2>Stopped, refused, failed</h2>",
-        _losses(trials, information),
-        "<h2>How it was run</h2>",
-        _how(information),
+    name = str(run_info.get("name") or "study")
+    figures: dict[str, go.Figure] = {}
+    body = [
+        f"<h1>{html.escape(name)}</h1>",
+        f'<p class="answer">{prose(recipe.headline)}</p>',
+        _meta(run_info, front),
+        _front(front, objectives, figures),
+        _members(front, recipe),
+        _rules(recipe, figures),
+        _curves(trials, front, figures),
+        coinciding(run_info, front),
+        left_out(run_info, trials),
+        trials_table(trials, front),
+        f"<h2>How this was found</h2><p>{prose(front.statement)}</p><p>{prose(METHOD)}</p>",
+        run_again(run_info, front),
     ]
-    data = {identifier: json.loads(made.to_json()) for identifier, made in figures}
-    safe = json.dumps(data).replace("<", "\\u003c")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(name)}: hybrid-nas report</title><style>{STYLE}</style>"
-        f"<script>{get_plotlyjs()}</script></head><body><main>{''.join(parts)}</main>"
-        f'<script type="application/json" id="figures">{safe}</script><script>{SCRIPT}</script></body></html>'
+    sources = [
+        f'<script type="application/json" data-figure="{key}">{_embedded(figure.to_json())}</script>'
+        for key, figure in figures.items()
+    ]
+    colours = json.dumps([[LIGHT[key], DARK[key]] for key in LIGHT])
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{html.escape(name)}</title>",
+            f"<style>{_asset('report.css')}</style></head><body>",
+            *(part for part in body if part),
+            f'<script type="application/json" id="colours">{colours}</script>',
+            *sources,
+            f"<script>{get_plotlyjs()}</script>",
+            f"<script>{_asset('report.js')}</script>",
+            "</body></html>\n",
+        ]
     )
 
 
-def headline(front: Front, information: Mapping[str, Any]) -> str:
-    """The answer in one or two sentences: the knee, its cost, and what the ends offer instead."""
-    if not front.members or front.knee is None:
-        return "No trial is complete yet, so there is no answer."
-    target = information.get("target") or {}
-    at = f" at {target['name']}" if "name" in target else ""
-    knee = front.candidate(front.knee)
-    price = next(o for o in front.objectives if not o.trained)
-    quality = next(o for o in front.objectives if o.trained)
-    text = f"The knee is {knee.layout}{at}: {_value(knee, quality)}, {_value(knee, price)} of {_words(price.name)}."
-    best = front.candidate(front.ends[quality.name])
-    gain = quality.loss(knee.value(quality.name)) - quality.loss(best.value(quality.name))
-    if best.key != knee.key:
-        floor = front.noise[quality.name].floor
-        inside = floor is None or gain <= floor
-        text += (
-            f" The best {quality.name} is {best.layout}, {gain:.4f} better for "
-            f"{best.value(price.name) / max(knee.value(price.name), 1e-30):.1f} times the {_words(price.name)}"
-            + (", a difference inside the noise of this study." if inside else ".")
-        )
+def prose(text: str) -> str:
+    """Escaped, with `code` in backticks set as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
+def strip(layout: str, note: str) -> str:
+    """A model drawn as a row of blocks, a letter each; without letters where there are too many to read."""
+    blocks = "".join(
+        f'<i class="{letter if letter in KINDS else "other"}">{html.escape(letter)}</i>' for letter in layout
+    )
+    thin = " thin" if len(layout) > LETTERS_UP_TO or note == "proxy" else ""
+    return (
+        f'<span>{html.escape(note)}</span><div class="blocks{thin}" role="img" '
+        f'aria-label="{html.escape(layout)}" title="{html.escape(layout)}">{blocks}</div>'
+    )
+
+
+def _meta(run_info: Mapping[str, Any], front: Front) -> str:
+    counts = front.counts
+    space = f" of a space of {run_info['size']:,}" if run_info.get("size") else ""
+    told = [
+        f"{counts['designs']} designs{space} trained to the end",
+        f"{counts['replicates']} replicates",
+        f"{counts['stopped']} stopped early",
+        f"{counts['failed']} failed",
+    ]
+    if run_info.get("seconds") is not None:
+        told.append(duration(float(run_info["seconds"])))
+    told += [html.escape(str(run_info[key])) for key in ("device", "finished") if run_info.get(key)]
+    text = f'<p class="meta">{", ".join(told)}.</p>'
+    if run_info.get("status") == "interrupted":
+        text += '<p class="warn">The study was interrupted; this is the answer of the trials that had finished.</p>'
+    if front.candidates and not front.measured_noise:
+        text += f'<p class="warn">{prose(front.statement)}</p>'
     return text
 
 
-def circumstances(information: Mapping[str, Any], front: Front) -> str:
-    counts = front.counts
-    text = (
-        f"{counts['trials'] - counts['replicates']} trials: {counts['complete'] - counts['replicates']} complete, "
-        f"{counts['stopped']} stopped early, {counts['failed']} failed; {counts['replicates']} replicates"
+def _plot(key: str, figure: go.Figure, caption: str, figures: dict[str, go.Figure]) -> str:
+    figures[key] = figure
+    height = figure.layout.height
+    return (
+        f'<figure><div class="plot" id="{key}" style="height:{height}px"></div>'
+        f"<figcaption>{caption}</figcaption></figure>"
     )
-    if "seconds" in information:
-        text += f"; {duration(float(information['seconds']))}"
-    for key in ("device", "status"):
-        if information.get(key):
-            text += f"; {information[key]}"
-    return text + "."
 
 
-def effect_rows(trials: Sequence[Trial], front: Front) -> list[tuple[str, str, float, float | None, int, str]]:
-    """Each option of each choice against the plain mean of the choice's options, on loss."""
-    complete = [trial for trial in trials if trial.state == "complete"]
-    if "loss" not in front.noise:
-        return []
-    effects = Effects(complete, trainings(complete, "loss"), front.noise["loss"])
-    rows: list[tuple[str, str, float, float | None, int, str]] = []
-    for choice, options in effects.choices.items():
-        counts = effects.counts(choice)
-        family = [{o: (o == option) - 1 / len(options) for o in options} for option in options]
-        for option, contrast in zip(options, effects.contrasts(choice, family), strict=True):
-            if contrast is not None:
-                method = "pairs" if contrast.method == "pairs" else "model"
-                rows.append((choice, option, contrast.difference, contrast.half_width, counts[option], method))
-    return rows
+def _front(front: Front, objectives: Sequence[Objective], figures: dict[str, go.Figure]) -> str:
+    if not front.candidates:
+        return ""
+    costs: list[Objective | None] = [*(o for o in objectives if not o.trained)] or [None]
+    caption = ["Whiskers are 95% intervals." if front.measured_noise else "No intervals: no replicates were trained."]
+    for objective in objectives:
+        noise = front.noise.get(objective.name)
+        if noise is not None and noise.same_seed_floor is not None and noise.floor is not None:
+            caption.append(
+                f"Two designs trained once each at the same seed differ in {objective.name} beyond the noise from "
+                f"{readable(noise.same_seed_floor, objective.unit)} on (the band), at different seeds from "
+                f"{readable(noise.floor, objective.unit)} on; standard deviation "
+                f"{bare(noise.sd or 0, objective.unit)}, {noise.df} degrees of freedom."
+            )
+    corner = ", ".join(f"{label(o.name)} {readable(front.reference[o.name], o.unit)}" for o in objectives)
+    caption.append(
+        f"Hypervolume {front.hypervolume:.3f} of the box between the best values found and the reference ({corner})."
+    )
+    plots = [
+        _plot(f"front-{i}", front_figure(front, cost), " ".join(caption) if not i else "", figures)
+        for i, cost in enumerate(costs)
+    ]
+    return f"<h2>The front</h2>{''.join(plots)}"
 
 
-def _words(name: str) -> str:
-    return name.removesuffix("_bytes").replace("_", " ")
-
-
-def _value(candidate: Candidate, objective: Objective) -> str:
-    estimate = candidate.estimates.get(objective.name)
-    if estimate is None:
-        return readable(candidate.value(objective.name), objective.unit)
-    half = "" if estimate.high is None else f" ± {estimate.high - estimate.mean:.4f}"
-    return f"{objective.name} {estimate.mean:.4f}{half}"
-
-
-def _members_table(front: Front, objectives: Sequence[Objective]) -> str:
-    """The front, member by member."""
+def _members(front: Front, recipe: Recipe) -> str:
     if not front.members:
         return ""
-    names = {objective.name for objective in objectives}
-    extra = [Objective.named(name) for name in ("recall", "train_flops_per_token") if name not in names]
-    quantities = [*objectives, *extra]
-    rows = []
-    for member in front.members:
-        cells = [str(member.number), f'<code class="layout">{escape(member.layout)}</code>']
-        for quantity in quantities:
-            known = quantity.name in member.estimates or not quantity.trained
-            cells.append(escape(_value(member, quantity).removeprefix(f"{quantity.name} ")) if known else "")
-        ends = [f"best {_words(name)}" for name, key in front.ends.items() if key == member.key]
-        chance = "" if member.probability is None else f"{member.probability:.0%}"
-        marks = ["knee", *ends] if member.key == front.knee else ends
-        cells += [str(len(member.seeds)), chance, escape(", ".join(marks))]
-        rows.append(cells)
-    head = ["trial", "layout", *(_words(q.name) for q in quantities), "seeds", "on the front by", ""]
-    return _table(head, rows)
+    roles: dict[str, list[str]] = {}
+    for role, candidate in recipe.named.items():
+        if not (role == "knee" and front.knee_is_end):
+            roles.setdefault(candidate.key, []).append("best " + label(role[5:]) if role != "knee" else role)
+    letters = dict.fromkeys("".join(c.layout + c.proxy_layout for c in front.members))
+    legend = "".join(
+        f'<span><i class="{letter}">{letter}</i>{KINDS[letter]}</span>' for letter in KINDS if letter in letters
+    )
+    prices = [
+        f"<li>The {html.escape('best ' + label(role[5:]) if role != 'knee' else role)} design "
+        f"{html.escape(price.sentence)}.</li>"
+        for role, price in recipe.prices.items()
+    ]
+    members = "".join(_member(c, roles.get(c.key, []), front.objectives) for c in front.members)
+    close = ", ".join(f"{c.number} (<code>{html.escape(c.layout)}</code>, {c.probability:.0%})" for c in front.close)
+    text = f'<h2>Designs on the front</h2><div class="legend">{legend}</div>{members}'
+    if close:
+        text += (
+            "<p class='note'>Off the front by no more than the noise (trial, layout, share of redraws in which it is "
+            f"on the front): {close}.</p>"
+        )
+    if prices:
+        text += f"<h2>What quality costs</h2><ul>{''.join(prices)}</ul>"
+    return text
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], sortable: bool = False) -> str:
-    """Cells are HTML already."""
-    columns = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    kind = ' class="sortable"' if sortable else ""
-    return f'<div class="wide"><table{kind}><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _legend(front: Front) -> str:
-    used = sorted({letter for member in front.members for letter in member.layout})
-    return '<p class="legend">' + "".join(
-        f'<span class="block {_class(letter)}">{letter}</span> {LETTERS[letter]} ' for letter in used
-    ) + "</p>"  # fmt: skip
-
-
-def _class(letter: str) -> str:
-    return "ffn" if letter == "-" else letter.lower()
-
-
-def _strips(member: Candidate) -> str:
-    def strip(layout: str) -> str:
-        return "".join(f'<span class="block {_class(letter)}">{letter}</span>' for letter in layout)
-
+def _member(candidate: Candidate, roles: list[str], objectives: Sequence[Objective]) -> str:
+    told = []
+    for name, e in candidate.estimates.items():
+        unit = QUANTITIES[name].unit if name in QUANTITIES else ""
+        interval = "" if e.low is None or e.high is None else f" [{bare(e.low, unit)}, {bare(e.high, unit)}]"
+        told.append(f"{html.escape(name)} {readable(e.mean, unit)}{interval}, n = {e.n}")
+    costs = dict.fromkeys([o.name for o in objectives if not o.trained] + ["cache_bytes", "decode_flops_per_token"])
+    told += [f"{label(name)} {readable(candidate.value(name), QUANTITIES[name].unit)}" for name in costs]
+    if candidate.probability is not None:
+        sure = "surely on the front" if candidate.sure else "on the front within the noise"
+        told.append(f"{sure} ({candidate.probability:.0%} of redraws)")
+    role = f'<span class="role">{html.escape(", ".join(roles))}</span>' if roles else ""
     return (
-        f'<div class="strip"><span class="number">{member.number}</span>'
-        f'<span class="blocks" title="at the target">{strip(member.layout)}</span>'
-        f'<span class="blocks small" title="as trained, at the proxy">{strip(member.proxy_layout)}</span></div>'
+        f'<div class="member"><header><b>{html.escape(describe(candidate.design))}</b>{role}'
+        f'<span class="note">trial {candidate.number}</span></header>'
+        f'<div class="strip">{strip(candidate.layout, "target")}{strip(candidate.proxy_layout, "proxy")}</div>'
+        f'<div class="note">{"; ".join(told)}</div></div>'
     )
 
 
-def _coincide(information: Mapping[str, Any], front: Front) -> str:
-    lines = []
-    if information.get("coincide"):
-        lines.append(
-            f"{information['coincide']} designs of this space are the same model as another at the proxy scale; they "
-            "share its training and are told apart by cost alone."
+def _rules(recipe: Recipe, figures: dict[str, go.Figure]) -> str:
+    if not recipe.rules:
+        return "<h2>Rules</h2><p>No choice has two options among the complete trials: there is nothing to compare.</p>"
+    parts = ["<h2>Rules</h2>"]
+    for rule in recipe.rules:
+        verdict = "decided" if rule.decided else "undecided"
+        parts.append(f"<h3>{html.escape(rule.choice)}<small>{verdict}</small></h3>")
+        parts += [f"<p>{html.escape(e.quantity.capitalize())}: {prose(e.statement)}</p>" for e in rule.evidence]
+        parts += [f'<p class="warn">{prose(contradiction)}</p>' for contradiction in rule.contradictions]
+    for i, quantity in enumerate(recipe.quantities):
+        caption = (
+            f"Effect of each option on {html.escape(quantity)} against the mean of the choice's other options, with "
+            "95% intervals. Hollow: undecided, so its place says nothing."
         )
-    for member in front.members:
-        if member.coincides_with:
-            others = ", ".join(map(str, member.coincides_with))
-            lines.append(f"Trial {member.number} shares its training with trial {others}: they differ in cost alone.")
-    return "".join(f"<p>{escape(line)}</p>" for line in lines)
+        parts.append(_plot(f"effects-{i}", effects_figure(recipe, quantity), caption, figures))
+    return "".join(parts)
 
 
-def _trials_table(trials: Sequence[Trial], objectives: Sequence[Objective], members: set[str]) -> str:
-    prices = [objective for objective in objectives if not objective.trained]
-    rows = []
-    for trial in trials:
-        cells = [f'<span data-value="{trial.number}">{_number(trial)}</span>']
-        cells.append(f'<code class="layout">{escape(trial.layout)}</code>')
-        for name in ("loss", "recall"):
-            value = trial.values.get(name)
-            cells.append("" if value is None else f'<span data-value="{value}">{value:.4f}</span>')
-        for price in prices:
-            value = float(getattr(trial.cost, price.name))
-            cells.append(f'<span data-value="{value}">{escape(readable(value, price.unit))}</span>')
-        design = ", ".join(f"{key} {value}" for key, value in trial.design.to_dict().items() if key != "family")
-        cells += [escape(design), str(trial.seed), trial.state + (", front" if trial.key in members else "")]
-        rows.append(cells)
-    head = ["trial", "layout", "loss", "recall", *(_words(price.name) for price in prices), "design", "seed", "state"]
-    return _table(head, rows, sortable=True)
+def _curves(trials: list[Trial], front: Front, figures: dict[str, go.Figure]) -> str:
+    if not any(trial.curve for trial in trials):
+        return ""
+    caption = (
+        "Loss while training, scaled to what follows the first quarter; dots are held-out losses. Replicates and "
+        "trials that share a training are left out."
+    )
+    return f"<h2>Loss curves</h2>{_plot('curves', curves_figure(trials, front), caption, figures)}"
 
 
-def _number(trial: Trial) -> str:
-    return str(trial.number) if trial.replicate_of is None else f"{trial.replicate_of} again"
+def _asset(name: str) -> str:
+    return files("hybrid_nas").joinpath(name).read_text(encoding="utf-8")
 
 
-def _losses(trials: Sequence[Trial], information: Mapping[str, Any]) -> str:
-    lines = []
-    stopped = [trial for trial in trials if trial.state == "stopped"]
-    if stopped:
-        spared = sum(trial.budget.tokens - trial.tokens for trial in stopped)
-        numbers = ", ".join(str(trial.number) for trial in stopped)
-        lines.append(
-            f"{len(stopped)} stopped early, because enough designs of equal or better efficiency had a lower loss "
-            f"there (trials {numbers}); that spared {spared:,} tokens."
-        )
-    refused: Mapping[str, int] = information.get("refused") or {}
-    lines += [f"{count} designs refused: {reason}." for reason, count in refused.items()]
-    failures = Counter(trial.failure or "no reason was recorded" for trial in trials if trial.state == "failed")
-    lines += [f"{count} failed: {reason}" for reason, count in failures.most_common()]
-    return "".join(f"<p>{escape(line)}</p>" for line in lines) or "<p>None.</p>"
-
-
-def _how(information: Mapping[str, Any]) -> str:
-    rows = []
-    if information.get("command"):
-        rows.append(["to run it again", f'<code class="copy">{escape(str(information["command"]))}</code>'])
-    for key in ("data", "sampler", "seed", "workers", "device", "system", "started", "finished", "size"):
-        if information.get(key) is not None:
-            rows.append([key, escape(str(information[key]))])
-    for key in ("implementations", "versions"):
-        table: Mapping[str, Any] = information.get(key) or {}
-        if table:
-            rows.append([key, escape(", ".join(f"{name} {value}" for name, value in table.items()))])
-    study = information.get("study")
-    more = f"<details><summary>study.yaml</summary><pre>{escape(str(study))}</pre></details>" if study else ""
-    return _table(["", ""], [[f"<b>{escape(name)}</b>", value] for name, value in rows]) + more
-
-
-def _markdown(text: str) -> str:
-    """The recipe's Markdown as HTML: what it is written with, and raw HTML escaped."""
-    from markdown_it import MarkdownIt
-
-    made: str = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    return f'<div class="recipe">{made}</div>'
+def _embedded(text: str) -> str:
+    """JSON that no markup inside it can end early."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

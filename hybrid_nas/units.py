@@ -42,7 +42,7 @@ def bare(value: float, unit: str, signed: bool = False) -> str:
     power = 0
     while abs(value) >= 999.5 and power < len(prefixes) - 1:
         value, power = value / step, power + 1
-    digits = f"{value:.{0 if abs(value) >= 99.95 or (not power and value == int(value)) else 1}f}"
+    digits = f"{value:.{0 if abs(value) >= 99.95 or value == int(value) else 1}f}"
     prefix = prefixes[power]
     if unit.startswith("bytes"):
         tail = f"{prefix}B{unit.removeprefix('bytes')}"

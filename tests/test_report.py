@@ -1,112 +1,222 @@
-"""The report: complete, self-contained, and safe against what users write."""
+"""The page: complete, self-contained, safe with any text, and its pictures hold the numbers of the front."""
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
-from pathlib import Path
+from html.parser import HTMLParser
 
+import numpy as np
 import pytest
-from synthetic import grid, trial
+from synthetic import bare_trial, curve, grid, objectives, study, trial
 
+from hybrid_nas import units
+from hybrid_nas.axes import DARK, LIGHT
 from hybrid_nas.front import Front
-from hybrid_nas.objective import DEFAULT_OBJECTIVES
+from hybrid_nas.plot import curves_figure, effects_figure, front_figure
 from hybrid_nas.recipe import Recipe
-from hybrid_nas.report import headline, page, write_report
-from hybrid_nas.trial import Point, Trial
+from hybrid_nas.report import page, write_report
+
+EVIL = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
+INFO = {
+    "name": f"inter {EVIL}",
+    "command": f"hybrid-nas search space.yaml --out {EVIL}",
+    "study": f"name: {EVIL}",
+    "sampler": "tpe",
+    "seed": 3,
+    "seconds": 541.0,
+    "device": f"cpu {EVIL}",
+    "versions": {"torch": EVIL},
+    "implementations": {"ssd": "chunked"},
+    "refused": {f"too deep {EVIL}": 7},
+    "target": {"name": EVIL},
+    "data": EVIL,
+    "size": 67,
+    "status": "interrupted",
+}
 
 
-def study() -> list[Trial]:
-    """A made-up study: loss falls with the cache, three seeds for the best, one stopped, one failed."""
-    curve = (Point(1000, 5.0), Point(2000, 3.0, validation=True))
-    trials = []
-    for number, design in enumerate(grid()[:20]):
-        base = 2.0 - 0.01 * (number % 7)
-        trials.append(trial(number, design, loss=base, recall=0.5, curve=curve, tokens=2000))
-        trials += [
-            trial(
-                1_000_000 + 10 * number + seed,
-                design,
-                loss=base + 0.002 * seed,
-                recall=0.5,
-                seed=seed,
-                replicate_of=number,
-            )
-            for seed in (1, 2)
-        ]
-    trials.append(trial(50, grid()[30], state="stopped", curve=curve, tokens=2000))
-    trials.append(trial(51, grid()[31], state="failed", failure="diverged at step 3 <script>alert(1)</script>"))
-    return trials
+class Reader(HTMLParser):
+    """Text outside scripts and styles, what tags there are, what they point to, JSON by id or figure."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.links, self.handlers = "", [], [], []
+        self.inside: str | None = None
+        self.scripts: list[tuple[dict, str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "action", "data")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        if tag in ("script", "style"):
+            self.inside = tag
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag):
+        if tag == self.inside:
+            self.inside = None
+
+    def handle_data(self, data):
+        if self.inside:
+            attrs, text = self.scripts[-1]
+            self.scripts[-1] = attrs, text + data
+        else:
+            self.text += data
 
 
 @pytest.fixture(scope="module")
-def made() -> tuple[list[Trial], Front, str]:
-    trials = study()
-    front = Front.of(trials, DEFAULT_OBJECTIVES)
-    recipe = Recipe.of(trials, DEFAULT_OBJECTIVES, front)
-    information = {
-        "name": "a <b>name</b>",
-        "command": "hybrid-nas search 'x y.yaml'",
-        "refused": {"too <large>": 3},
-        "target": {"name": "paper-350m"},
-        "seconds": 61.0,
-    }
-    return trials, front, page(information, trials, DEFAULT_OBJECTIVES, front, recipe)
-
-
-def test_every_figure_has_its_data(made: tuple[list[Trial], Front, str]) -> None:
-    trials, front, html = made
-    figures = json.loads(re.search(r'id="figures">(.*?)</script>', html, re.DOTALL)[1])  # type: ignore[index]
-    assert set(figures) == {"front", "effects", "curves"}
-    for name in figures:
-        assert f'id="{name}"' in html
-    drawn = sorted(n for trace in figures["front"]["data"] for n in trace["customdata"])
-    assert drawn == sorted(candidate.number for candidate in front.candidates)
-    member = front.members[0]
-    hover = next(t for trace in figures["front"]["data"] for t in trace["hovertext"] if f"trial {member.number}<" in t)
-    assert member.layout in hover
-    assert f"{member.value('loss'):.4f}" in hover
-    assert len(figures["curves"]["data"]) == 2 * sum(bool(t.curve) and t.replicate_of is None for t in trials)
-
-
-def test_every_trial_has_its_row(made: tuple[list[Trial], Front, str]) -> None:
-    trials, _, html = made
-    table = html.split('<table class="sortable">')[1].split("</table>")[0]
-    assert table.count("<tr>") == len(trials) + 1
-
-
-def test_what_users_write_is_escaped(made: tuple[list[Trial], Front, str]) -> None:
-    html = made[2]
-    assert "<script>alert(1)" not in html
-    assert "<b>name</b>" not in html
-    assert "too &lt;large&gt;" in html
-
-
-def test_self_contained_and_small(made: tuple[list[Trial], Front, str], tmp_path: Path) -> None:
-    html = made[2]
-    assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="', html)
-    trials, front, _ = made
-    write_report(
-        {}, trials, DEFAULT_OBJECTIVES, front, Recipe.of(trials, DEFAULT_OBJECTIVES, front), tmp_path / "r.html"
+def studied():
+    rng = np.random.default_rng(2)
+    trials = study(
+        grid(),
+        lambda d: 2 - 0.05 * (d.ratio.attention > 0) + 0.02 * (d.placement == "front"),
+        rng,
+        own=0.005,
+        common=0.01,
+        recall=lambda d: 0.2 + 0.6 * (d.ratio.attention > 0),
     )
-    assert 1e6 < (tmp_path / "r.html").stat().st_size < 6e6
+    trials = [t.with_changes(curve=curve(t.values["loss"])) for t in trials]
+    n = len(trials)
+    trials.append(trial(n, grid()[5], state="stopped", curve=curve(2.2, share=0.5)))
+    trials.append(trial(n + 1, grid()[6], state="failed", failure=EVIL))
+    front = Front.of(trials, objectives(), draws=200)
+    return trials, front, Recipe.of(trials, objectives(), front)
 
 
-def test_headline_claims_no_more_than_the_noise_allows(made: tuple[list[Trial], Front, str]) -> None:
-    trials, front, _ = made
-    text = headline(front, {"target": {"name": "paper-350m"}})
-    assert front.candidate(front.knee or "").layout in text
-    noisy = [
-        t.with_changes(values={**t.values, "loss": t.values["loss"] + (t.seed == 1) * 0.5}) if t.values else t
-        for t in trials
-    ]
-    front = Front.of([t for t in noisy if t.number % 3 or t.replicate_of is None], DEFAULT_OBJECTIVES)
-    text = headline(front, {})
-    assert "inside the noise" in text or front.ends["loss"] == front.knee
+def test_units_read_as_documented():
+    assert doctest.testmod(units).failed == 0
 
 
-def test_no_complete_trial() -> None:
-    trials = [trial(0, grid()[0], state="failed", failure="x")]
-    front = Front.of(trials, DEFAULT_OBJECTIVES)
-    html = page({}, trials, DEFAULT_OBJECTIVES, front, Recipe.of(trials, DEFAULT_OBJECTIVES, front))
-    assert "no answer" in html
+def test_the_page_is_whole_and_points_nowhere(studied, tmp_path):
+    trials, front, recipe = studied
+    path = tmp_path / "report.html"
+    write_report(INFO, trials, objectives(), front, recipe, path)
+    text = path.read_text(encoding="utf-8")
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert len(text.encode()) < 5.3e6
+    page_read = Reader(text)
+    assert page_read.links == []
+    assert not re.search(r"@import|url\(", text.split("</style>")[0])
+    library = [s for _, s in page_read.scripts if "plotly.js v" in s]
+    assert len(library) == 1
+    headline = recipe.headline.replace("`", "")
+    assert headline in page_read.text
+    assert page_read.text.index(headline) < page_read.text.index("The front")
+    for heading in ("Designs on the front", "Rules", "Loss curves", "All trials", "Run again"):
+        assert heading in page_read.text
+    assert "The study was interrupted" in page_read.text
+    assert f"{len(front.candidates)} designs of a space of 67" in page_read.text
+
+
+def test_text_from_outside_is_text(studied):
+    trials, front, recipe = studied
+    page_read = Reader(page(INFO, trials, objectives(), front, recipe))
+    assert page_read.handlers == []
+    assert "img" not in page_read.tags
+    assert not any(script.startswith("alert") for _, script in page_read.scripts)
+    assert page_read.text.count(EVIL) >= 8  # shown as written, everywhere it was given
+
+
+def test_layouts_are_drawn_block_by_block(studied):
+    trials, front, recipe = studied
+    text = page({}, trials, objectives(), front, recipe)
+    drawn = re.findall(r'aria-label="(\w+)"[^>]*>((?:<i class="\w">\w</i>)+)</div>', text)
+    assert [label for label, _ in drawn] == [x for c in front.members for x in (c.layout, c.proxy_layout)]
+    for label, blocks in drawn:
+        assert "".join(re.findall(r'class="(\w)"', blocks)) == label
+
+
+def test_every_trial_is_in_the_table_with_its_sort_keys(studied):
+    trials, front, recipe = studied
+    text = page({}, trials, objectives(), front, recipe)
+    rows = re.findall(r"<tr[^>]*><td class=\"n\" data-v=\"(\d+)\">", text)
+    assert [int(row) for row in rows] == [t.number for t in trials]
+    assert text.count("●") - 1 == sum(len(c.trials) for c in front.members)
+    caches = [float(v) for v in re.findall(r'data-v="(\d+)">[\d.]+ MiB', text)]
+    assert caches == [t.cost.cache_bytes for t in trials if t.cost.cache_bytes >= 1000 * 1024]
+
+
+def test_the_front_figure_holds_the_fronts_numbers(studied):
+    _, front, _ = studied
+    figure = front_figure(front)
+    traces = {trace.name: trace for trace in figure.data}
+    members = traces["front"]
+    assert list(members.y) == [c.estimates["loss"].mean for c in front.members]
+    assert list(members.x) == [c.cost.cache_bytes for c in front.members]
+    halves = [c.estimates["loss"].high - c.estimates["loss"].mean for c in front.members]
+    assert list(members.error_y.array) == halves
+    assert len(traces["other designs"].x) == len(front.candidates) - len(front.members)
+    band = next(trace for name, trace in traces.items() if name and name.startswith("within the noise floor"))
+    steps = next(t for t in figure.data if t.mode == "lines" and not t.fill)
+    assert np.allclose(np.array(band.y) - np.array(steps.y), front.noise["loss"].same_seed_floor)
+
+
+def test_the_effects_figure_marks_what_is_decided(studied):
+    _, _, recipe = studied
+    evidence = {r.choice: r.evidence[0] for r in recipe.rules}
+    assert evidence["placement"].beaten == ("front",)
+    traces = {trace.name: trace for trace in effects_figure(recipe, "loss").data}
+    beaten = [o.effect for e in evidence.values() for o in e.options if o.option in e.beaten]
+    assert sorted(traces["beaten by some option"].x) == sorted(beaten)
+    shown = sum(len(trace.x) for trace in traces.values())
+    assert shown == sum(o.effect is not None for e in evidence.values() for o in e.options)
+
+
+def test_curves_leave_replicates_out_and_keep_the_stopped(studied):
+    trials, front, _ = studied
+    figure = curves_figure(trials, front)
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+    drawn = sum(list(trace.x).count(None) for trace in lines)
+    assert drawn == sum(t.replicate_of is None and t.state != "failed" for t in trials)
+    stopped = next(trace for trace in lines if trace.name == "stopped early")
+    assert max(x for x in stopped.x if x is not None) == 50_000
+
+
+def test_every_colour_has_a_dark_partner(studied):
+    """The page swaps colours by text, so a light colour that is another's beginning would spoil it."""
+    trials, front, recipe = studied
+    assert LIGHT.keys() == DARK.keys()
+    assert len(set(LIGHT.values())) == len(LIGHT)
+    assert not set(LIGHT.values()) & set(DARK.values())
+    figures = [front_figure(front), curves_figure(trials, front), effects_figure(recipe, "loss")]
+    used = set(re.findall(r"#[0-9a-f]{6}", "".join(f.to_json() for f in figures)))
+    assert used <= set(LIGHT.values())
+
+
+@pytest.mark.parametrize(
+    ("names", "trials"),
+    [
+        (("loss", "cache_bytes"), []),
+        (("loss", "cache_bytes"), [bare_trial(0, 1.0, 10, state="failed", failure="diverged")]),
+        (("loss", "cache_bytes"), [bare_trial(0, 1.0, 10)]),
+        (("loss",), [bare_trial(i, 1.0 + i, 10 - i) for i in range(3)]),
+        (("cache_bytes",), [bare_trial(i, 1.0 + i, 10 - i) for i in range(3)]),
+        (("cache_bytes", "params"), [bare_trial(i, 1.0 + i, 10 - i) for i in range(3)]),
+        (("loss", "recall"), [bare_trial(i, 1.0, 10, values={"recall": i / 3}) for i in range(3)]),
+        (
+            ("loss", "recall", "cache_bytes", "decode_flops_per_token"),
+            [bare_trial(i, 1.0 + i, 10 - i, values={"recall": i / 5}) for i in range(4)],
+        ),
+    ],
+)
+def test_a_thin_study_has_a_page_too(names, trials):
+    front = Front.of(trials, objectives(*names))
+    recipe = Recipe.of(trials, objectives(*names), front)
+    text = page({}, trials, objectives(*names), front, recipe)
+    figures = [json.loads(s) for attrs, s in Reader(text).scripts if "data-figure" in attrs]
+    assert bool(figures) == bool(front.candidates)
+    assert recipe.headline.replace("`", "") in Reader(text).text
+    if front.candidates:
+        assert "noise is unknown" in text or not any(o.trained for o in objectives(*names))
+
+
+def test_designs_told_apart_by_cost_alone_are_named():
+    trials = [bare_trial(0, 1.0, 10, proxy=0), bare_trial(1, 1.0, 11, proxy=0, shared_with=0), bare_trial(2, 2.0, 5)]
+    front = Front.of(trials, objectives())
+    text = page({}, trials, objectives(), front, Recipe.of(trials, objectives(), front))
+    assert "Told apart by cost alone" in text
+    assert "trials 0 and 1" in text
+    assert "shares the training of 0" in text

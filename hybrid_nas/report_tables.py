@@ -1,0 +1,143 @@
+"""The plain parts of the report: which designs coincide, what did not finish, every trial, and how to run again."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hybrid_nas.front import Front
+from hybrid_nas.recipe import describe
+from hybrid_nas.trial import Trial
+from hybrid_nas.units import bare, duration, listed, readable
+
+
+def coinciding(run_info: Mapping[str, Any], front: Front) -> str:
+    """Designs that are one model at the proxy scale."""
+    groups = {tuple(sorted((c.number, *c.coincides_with))) for c in front.candidates if c.coincides_with}
+    if not groups:
+        return ""
+    named = "; ".join(listed(str(n) for n in group) for group in sorted(groups))
+    told = run_info.get("coincide") or sum(len(group) - 1 for group in groups)
+    return (
+        "<h2>Told apart by cost alone</h2><p>Some designs are one model at the proxy scale. They share its training, "
+        f"so their quality is the same number and only their cost at the target differs ({told} designs): trials "
+        f"{named}.</p>"
+    )
+
+
+def left_out(run_info: Mapping[str, Any], trials: list[Trial]) -> str:
+    """What was stopped, refused and failed, and why."""
+    parts = []
+    stopped = [t for t in trials if t.state == "stopped"]
+    if stopped:
+        which = _trials([str(t.number) for t in stopped])
+        parts.append(
+            f"<p>Stopped early, their loss beaten at a rung by designs that cost no more: {len(stopped)} "
+            f"({which}). They have no final loss and are in no effect.</p>"
+        )
+    failures: dict[str, list[str]] = {}
+    for trial in trials:
+        if trial.state == "failed":
+            failures.setdefault(trial.failure or "no reason recorded", []).append(str(trial.number))
+    for reason, numbers in failures.items():
+        parts.append(f"<p>Failed, {_trials(numbers)}: {html.escape(reason)}</p>")
+    refused = run_info.get("refused") or {}
+    if refused:
+        rows = "".join(
+            f'<tr><td class="n">{int(count):,}</td><td>{html.escape(str(reason))}</td></tr>'
+            for reason, count in sorted(refused.items(), key=lambda item: -item[1])
+        )
+        parts.append(
+            '<p>Refused before training:</p><div class="scroll"><table><thead><tr><th class="n">designs</th>'
+            f"<th>why</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        )
+    return "<h2>Stopped, failed, refused</h2>" + ("".join(parts) or "<p>None.</p>")
+
+
+def _trials(numbers: list[str]) -> str:
+    return f"trial{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
+
+
+def trials_table(trials: list[Trial], front: Front) -> str:
+    """Every trial, sortable by any column."""
+    if not trials:
+        return ""
+    members = {number for c in front.members for number in c.trials}
+    numeric = ("trial", "seed", "loss", "recall", "cache", "decoding", "training", "parameters", "time")
+    head = ["trial", "state", "layout", "design", *numeric[1:], "note"]
+    cells = "".join(
+        f'<th{" class=n" if name in numeric else ""}><button type="button">{name}</button></th>' for name in head
+    )
+    rows = "".join(_trial_row(trial, trial.number in members) for trial in trials)
+    return (
+        "<h2>All trials</h2><p class='note'>Sort by a heading; members of the front are marked ●.</p>"
+        f'<div class="scroll"><table id="trials"><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _trial_row(trial: Trial, member: bool) -> str:
+    cost = trial.cost
+    numbers: list[tuple[float | None, str]] = [(trial.seed, str(trial.seed))]
+    for name, unit in (("loss", "nats/byte"), ("recall", "accuracy")):
+        value = trial.values.get(name)
+        numbers.append((value, "" if value is None else bare(value, unit)))
+    numbers += [
+        (cost.cache_bytes, readable(cost.cache_bytes, "bytes")),
+        (cost.decode_flops_per_token, readable(cost.decode_flops_per_token, "FLOP/token")),
+        (cost.train_flops_per_token, readable(cost.train_flops_per_token, "FLOP/token")),
+        (cost.params, readable(cost.params, "parameters")),
+        (trial.seconds, duration(trial.seconds)),
+    ]
+    rest = "".join(f'<td class="n" data-v="{"" if v is None else v}">{html.escape(text)}</td>' for v, text in numbers)
+    off = "" if trial.state == "complete" else ' class="off"'
+    return (
+        f'<tr{off}><td class="n" data-v="{trial.number}">{"● " if member else ""}{trial.number}</td>'
+        f"<td>{trial.state}</td><td><code>{html.escape(trial.layout)}</code></td>"
+        f'<td class="nowrap">{html.escape(describe(trial.design.to_dict()))}</td>{rest}'
+        f"<td>{html.escape(_note(trial))}</td></tr>"
+    )
+
+
+def _note(trial: Trial) -> str:
+    notes = []
+    if trial.replicate_of is not None:
+        notes.append(f"replicate of {trial.replicate_of}")
+    if trial.shared_with is not None:
+        notes.append(f"shares the training of {trial.shared_with}")
+    if trial.state == "stopped" and trial.curve:
+        held_out = [point for point in trial.curve if point.validation]
+        if held_out:
+            notes.append(f"loss {held_out[-1].loss:.4f} at {held_out[-1].tokens:,} tokens")
+    if trial.failure:
+        notes.append(trial.failure)
+    return "; ".join(notes)
+
+
+def run_again(run_info: Mapping[str, Any], front: Front) -> str:
+    """Command, input, environment."""
+    told: dict[str, str] = {}
+    for key in ("sampler", "seed", "data", "device", "started", "finished", "version"):
+        if run_info.get(key) is not None:
+            told[key] = str(run_info[key])
+    for key in ("versions", "implementations"):
+        if run_info.get(key):
+            told[key] = ", ".join(f"{name} {value}" for name, value in run_info[key].items())
+    ran = {f"{k}: {v}" for c in front.candidates for k, v in c.implementations.items()}
+    if ran:
+        told["implementations that ran"] = ", ".join(sorted(ran))
+    items = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in told.items())
+    text = "<h2>Run again</h2>"
+    if run_info.get("command"):
+        text += f"<pre>{html.escape(str(run_info['command']))}</pre>"
+    text += f"<dl>{items}</dl>" if items else ""
+    if run_info.get("study"):
+        text += (
+            f"<details><summary>The study, resolved</summary><pre>{html.escape(str(run_info['study']))}</pre></details>"
+        )
+    for key in ("target", "proxy"):
+        if run_info.get(key):
+            scale = json.dumps(run_info[key], indent=2, default=str)
+            text += f"<details><summary>Scale: {key}</summary><pre>{html.escape(scale)}</pre></details>"
+    return text
