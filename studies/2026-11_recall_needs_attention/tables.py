@@ -74,7 +74,7 @@ def setting(trials: list[Trial]) -> str:
     layers = sorted({trial.proxy.depth for trial in trials})
     return (
         f"Width {trials[0].proxy.width}, {' or '.join(map(str, layers))} layers at equal parameters, "
-        f"{budget.recall_symbols} pairs, {budget.tokens:,} tokens in batches of {budget.batch}, "
+        f"strings of {budget.recall_symbols} bytes, {budget.tokens:,} tokens in batches of {budget.batch}, "
         f"{len(trials)} trials, {seconds / 3600:.1f} hours of one thread each, in all."
     )
 
