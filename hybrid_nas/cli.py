@@ -18,7 +18,7 @@ from rich.table import Table
 
 from hybrid_nas import __version__
 from hybrid_nas.shipped import find, shipped
-from hybrid_nas.yaml_file import FileError, Item, nearest, set_key
+from hybrid_nas.yaml_file import Item, nearest, set_key
 
 if TYPE_CHECKING:
     from hybrid_nas.census import Census
@@ -35,6 +35,9 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 INTERRUPTED = 130
+LETTERS_OF = {
+    "d_state": "M", "head_dim": "M", "kv_heads": "AS", "position": "AS", "window": "S", "sinks": "S", "placement": "",
+}  # fmt: skip
 
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key; may be repeated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -47,6 +50,9 @@ def main() -> None:
     """Run a command. What a user can get wrong ends with one line and exit code 2."""
     try:
         app()
+    except KeyboardInterrupt:
+        err.print("hybrid-nas: stopped", highlight=False)
+        sys.exit(INTERRUPTED)
     except (ValueError, OSError) as error:
         err.print(f"hybrid-nas: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
@@ -88,6 +94,7 @@ def search(
     assignments += [f"{key}={value}" for key, value in (
         ("search.trials", trials), ("proxy.tokens", budget), ("search.seed", seed), ("search.workers", workers),
     ) if value is not None]  # fmt: skip
+    read_study(path.read_text(), str(path), (), path.resolve().parent)  # what an option hides is still wrong
     file = read_study(path.read_text(), str(path), tuple(assignments), path.resolve().parent)
     census = Census.of(file).checked(str(path))
     from hybrid_nas.data import Corpus, open_corpus
@@ -221,7 +228,7 @@ def _print_front(run: Run, trials: list[Trial]) -> None:
             else:
                 half = "" if estimate.high is None else f" ± {estimate.high - estimate.mean:.4f}"
                 cells.append(f"{estimate.mean:.4f}{half}")
-        marks = [name for name, key in (("knee", front.knee),) if key == member.key]
+        marks = [name for name, key in (("knee", front.knee),) if key == member.key and not front.knee_is_end]
         table.add_row(str(member.number), member.layout, *cells, str(len(member.seeds)), ", ".join(marks))
     out.print(table)
 
@@ -285,18 +292,21 @@ def cost(
     scale: Annotated[
         str, typer.Option(help="A scale: paper-100m, paper-350m, paper-1b, paper-3b, proxy.")
     ] = "paper-1b",
-    context: Annotated[int | None, typer.Option(help="Tokens; default: the scale's.", min=1)] = None,
+    context: Annotated[str | None, typer.Option(help="Tokens, like 8192 or 32k; default: the scale's.")] = None,
     settings: Set = None,
     as_json: AsJson = False,
 ) -> None:
     """What a model costs, by arithmetic: parameters, FLOPs, cache."""
     from hybrid_nas.cost import cost as cost_of
     from hybrid_nas.design import architecture_of_layout
-    from hybrid_nas.options import KEYS
+    from hybrid_nas.options import KEYS, read_space
     from hybrid_nas.scale import SCALES
     from hybrid_nas.space import design_of
+    from hybrid_nas.study_file import count_of
     from hybrid_nas.units import readable
 
+    if layout == "" or ratio == "":
+        raise ValueError("--layout or --ratio is empty; write the letters, like MMMAMMM, or a ratio, like 1:5")
     if (layout is None) == (ratio is None):
         raise ValueError("give --layout (MMMAMMM) or --ratio (1:5), one of the two")
     if scale not in SCALES:
@@ -309,12 +319,20 @@ def cost(
     for key, item in entries.items():
         if isinstance(item.value, list) and key != "placement":
             raise item.error(f"{key}: one value must stand here, found a list")
-    answers = {key: KEYS[key].parse(item) for key, item in entries.items()}
-    if "," in str(answers.get("placement", "")) or str(answers.get("placement", "x"))[0].isdigit():
-        raise FileError("--set", None, "placement: give the positions by --layout")
-    design = design_of({"ratio": ratio or "1:1", **answers})
-    model = architecture_of_layout(layout, design, sized) if layout else design.at(sized)
-    result = cost_of(model, context or sized.context)
+    if layout is None:
+        entries["ratio"] = Item(ratio, "--ratio", None, ratio or "")
+        design = read_space("cost", entries, root).build(lambda name, options: options[0])
+        model = design.at(sized)
+    else:
+        for key, item in entries.items():
+            letters = LETTERS_OF[key]
+            if not set(letters) & set(layout.upper()):
+                needs = f"needs one of the letters {letters}" if letters else "is what the layout itself says"
+                raise item.error(f"{key} means nothing for the layout {layout}: it {needs}")
+        design = design_of({"ratio": "1:1", **{key: KEYS[key].parse(item) for key, item in entries.items()}})
+        model = architecture_of_layout(layout, design, sized)
+    tokens = sized.context if context is None else count_of(Item(context, "--context", None, context), "context")
+    result = cost_of(model, tokens)
     if as_json:
         print(json.dumps({**result.to_dict(), "scale": sized.name, "architecture": model.id}))
         return

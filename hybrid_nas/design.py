@@ -153,7 +153,11 @@ class Design:
                 raise Refused(
                     f"kv_heads {self.kv_heads} of {scale.heads} heads is {kv_heads}, which does not divide them"
                 )
-        window = _tokens(self.window, scale.context)
+        window, sinks = _tokens(self.window, scale.context), _tokens(self.sinks, scale.context) or 0
+        if window is not None and sinks > window:
+            raise Refused(f"sinks of {sinks} tokens pass the window of {window} they stand beside")
+        if window is not None and window >= scale.context:  # it hides nothing: full attention
+            window, sinks = None, 0
         theta = scale.rope_theta if window is None else scale.window_rope_theta
         attention = Attention(
             heads=scale.heads,
@@ -161,7 +165,7 @@ class Design:
             head_dim=scale.head_dim,
             rope_theta=None if self.position == "none" else theta,
             window=window,
-            sinks=_tokens(self.sinks, scale.context) or 0,
+            sinks=sinks,
         )
         head_dim = self.head_dim or scale.ssm_head_dim
         if scale.d_ssm % head_dim:

@@ -25,7 +25,9 @@ QUANTITIES: dict[str, Quantity] = {
     q.name: q
     for q in (
         Quantity("loss", "minimize", "nats/byte", True, "held-out loss of the proxy, nats per token"),
-        Quantity("recall", "maximize", "accuracy", True, "share of the bytes of a repeated string that the proxy gives back"),
+        Quantity(
+            "recall", "maximize", "accuracy", True, "share of a repeated string's bytes that the proxy gives back"
+        ),
         Quantity("cache_bytes", "minimize", "bytes", False, "decoding memory of one sequence at the target"),
         Quantity("state_bytes", "minimize", "bytes", False, "the part of the cache that does not grow"),
         Quantity("kv_bytes", "minimize", "bytes", False, "the part of the cache that grows with the context"),

@@ -31,6 +31,8 @@ def find(name: str) -> Path:
         return path
     if path.is_dir():
         raise ValueError(f"{name} is a folder; a space is one YAML file")
+    if path.is_absolute():
+        raise ValueError(f"{name}: no such file")
     stem = path.stem if path.suffix in SUFFIXES else path.name
     spaces = shipped()
     for candidate in (stem, stem.replace("-", "_")):

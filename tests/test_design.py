@@ -118,3 +118,11 @@ def test_id_is_the_same_everywhere() -> None:
 def test_unknown_letters(layout: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         architecture_of_layout(layout, Design(ratio=Ratio(1, 1)), PROXY)
+
+
+def test_a_window_that_hides_nothing_is_full_attention() -> None:
+    wide, full = Design(ratio=Ratio(1, 1), window=512, sinks=4), Design(ratio=Ratio(1, 1))
+    assert wide.at(PROXY) == full.at(PROXY)  # context 128
+    assert wide.at(PAPER["paper-1b"]) != full.at(PAPER["paper-1b"])
+    with pytest.raises(Refused, match="sinks of 1024 tokens pass the window of 512"):
+        Design(ratio=Ratio(1, 1), window=512, sinks=1024).at(PROXY)
