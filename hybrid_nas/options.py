@@ -9,7 +9,7 @@ from typing import Any
 
 from hybrid_nas.design import PLACEMENTS, Ratio
 from hybrid_nas.space import POSITIONS, Option, SearchSpace, positions_text
-from hybrid_nas.yaml_file import FileError, Item, nearest
+from hybrid_nas.yaml_file import Item, nearest
 
 
 @dataclass(frozen=True)
@@ -215,6 +215,3 @@ def _unused(options: dict[str, tuple[Option, ...]], entries: dict[str, Item]) ->
     for key, (used, what) in needs.items():
         if key in entries and not used:
             raise entries[key].error(f"{key} means nothing in this space: it needs {what}")
-
-
-__all__ = ["KEYS", "FileError", "read_space"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -197,7 +196,3 @@ def _from_row(row: dict[str, Any]) -> Trial:
     values = {name: row[name] for name in ("loss", "recall") if row[name] is not None}
     kept = {name: data[name] for name in Trial.__dataclass_fields__ if name in data}
     return Trial.from_dict({**kept, "cost": cost, "values": values})
-
-
-def finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
