@@ -7,8 +7,6 @@ Weights are named and laid out as the published Mamba-2 and Llama-style models n
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from typing import Literal
 
 import torch
 from hybrid_nas_kernels import attention as attention_op
@@ -21,34 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_nas.architecture import Attention, Mamba2, Mixer
-
-NORM_EPS = 1e-5
-MambaInit = Literal["paper", "original"]
-LayerCache = dict[str, Tensor]
-
-
-class MixerModule(nn.Module, ABC):
-    """(batch, tokens, width) -> (batch, tokens, width), causal; and the same a token at a time with a cache."""
-
-    @abstractmethod
-    def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
-        """The mixer of x, or of rms_norm(x) * norm where `norm` (width,) is given, as in a block."""
-
-    @abstractmethod
-    def cache(self, batch: int, context: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
-        """What decoding up to `context` tokens keeps, zeroed. Its bytes are those of `cost`."""
-
-    @abstractmethod
-    def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
-        """`forward` for token number `position` alone, x (batch, width); updates `cache` in place."""
-
-    @abstractmethod
-    def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:
-        """Draw the initial weights. `residual_scale` multiplies those that write to the residual stream."""
-
-    @abstractmethod
-    def implementations(self, device: torch.device) -> dict[str, str]:
-        """operation -> the implementation that `forward` runs on `device`."""
+from hybrid_nas.mixer_module import NORM_EPS, Gain, LayerCache, MambaInit, MixerModule, draw_linear, project
 
 
 class AttentionModule(MixerModule):
@@ -98,7 +69,7 @@ class AttentionModule(MixerModule):
         m = self.mixer
         turned = m.heads + m.kv_heads
         weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
-        qk, v = _project(x, norm, weight, [turned * m.head_dim, m.kv_heads * m.head_dim])
+        qk, v = project(x, norm, weight, [turned * m.head_dim, m.kv_heads * m.head_dim])
         qk = qk.view(batch, tokens, turned, m.head_dim)
         if m.rope_theta is not None:
             qk = rope_op.rope(qk, *rope_op.rope_table(m.rope_theta, m.head_dim, start, tokens, x.device))
@@ -138,7 +109,7 @@ class Mamba2Module(MixerModule):
     def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
         batch, tokens, _ = x.shape
         m = self.mixer
-        z, xBC, dt = _project(x, norm, self.in_proj.weight, self.split)
+        z, xBC, dt = project(x, norm, self.in_proj.weight, self.split)
         parts = (m.d_ssm, 2 * m.groups * m.d_state)
         u, BC = conv_op.causal_conv1d(xBC, self.conv1d.weight.squeeze(1), self._conv_bias(), parts)
         B, C = torch.chunk(BC, 2, dim=-1)
@@ -165,7 +136,7 @@ class Mamba2Module(MixerModule):
         del position
         batch = x.shape[0]
         m = self.mixer
-        z, xBC, dt = _project(x, norm, self.in_proj.weight, self.split)
+        z, xBC, dt = project(x, norm, self.in_proj.weight, self.split)
         xBC = conv_op.causal_conv1d_step(xBC, cache["conv"], self.conv1d.weight.squeeze(1), self._conv_bias())
         u, B, C = torch.split(xBC, [m.d_ssm, m.groups * m.d_state, m.groups * m.d_state], dim=-1)
         y = ssd_op.ssd_step(
@@ -215,23 +186,4 @@ class Mamba2Module(MixerModule):
         return self.conv1d.bias
 
 
-class Gain(nn.Module):
-    """The weight of an RMSNorm. Its arithmetic is part of the operation that reads the norm's output."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(channels))
-
-
 MODULES: dict[type[Mixer], type[MixerModule]] = {Attention: AttentionModule, Mamba2: Mamba2Module}
-
-
-def draw_linear(weight: Tensor, generator: torch.Generator) -> None:
-    """Normal of standard deviation fan_in ** -0.5: unit inputs give unit outputs at every width."""
-    weight.data.normal_(0.0, weight.shape[1] ** -0.5, generator=generator)
-
-
-def _project(x: Tensor, norm: Tensor | None, weight: Tensor, parts: list[int]) -> tuple[Tensor, ...]:
-    if norm is None:
-        return torch.split(F.linear(x, weight), parts, dim=-1)
-    return norm_linear_op.norm_linear(x, norm, weight, parts, eps=NORM_EPS)
