@@ -11,6 +11,9 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+from hybrid_nas.dimensions import multiple, positive
+from hybrid_nas.recurrent import Mamba1, Mamba3
+
 
 @dataclass(frozen=True)
 class Attention:
@@ -30,9 +33,8 @@ class Attention:
     sinks: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "heads", "kv_heads", "head_dim")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"attention: heads must be a multiple of kv_heads, found {self.heads} and {self.kv_heads}")
+        positive(self, "heads", "kv_heads", "head_dim")
+        multiple(self, "heads", "kv_heads")
         if self.rope_theta is not None and self.head_dim % 2:
             raise ValueError(f"attention: RoPE turns pairs, so head_dim must be even, found {self.head_dim}")
         if self.window is not None and self.window < 1:
@@ -62,11 +64,9 @@ class Mamba2:
     conv_kernel: int = 4
 
     def __post_init__(self) -> None:
-        _positive(self, "d_ssm", "head_dim", "d_state", "groups", "conv_kernel")
-        if self.d_ssm % self.head_dim:
-            raise ValueError(f"mamba2: d_ssm must be a multiple of head_dim, found {self.d_ssm} and {self.head_dim}")
-        if self.heads % self.groups:
-            raise ValueError(f"mamba2: heads must be a multiple of groups, found {self.heads} and {self.groups}")
+        positive(self, "d_ssm", "head_dim", "d_state", "groups", "conv_kernel")
+        multiple(self, "d_ssm", "head_dim")
+        multiple(self, "heads", "groups")
 
     @property
     def heads(self) -> int:
@@ -87,13 +87,13 @@ class SwiGLU:
     hidden: int
 
     def __post_init__(self) -> None:
-        _positive(self, "hidden")
+        positive(self, "hidden")
 
 
-Mixer = Attention | Mamba2
+Mixer = Attention | Mamba2 | Mamba1 | Mamba3
 FFN = SwiGLU
 
-MIXERS: dict[str, type[Mixer]] = {cls.kind: cls for cls in (Attention, Mamba2)}
+MIXERS: dict[str, type[Mixer]] = {cls.kind: cls for cls in (Attention, Mamba2, Mamba1, Mamba3)}
 FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU,)}
 
 
@@ -125,13 +125,13 @@ class Architecture:
     blocks: tuple[Block, ...]
 
     def __post_init__(self) -> None:
-        _positive(self, "width", "vocab")
+        positive(self, "width", "vocab")
         if not self.blocks:
             raise ValueError("architecture: a model needs at least one block, found none")
 
     @property
     def layout(self) -> str:
-        """One letter a block: A attention, S sliding-window attention, M Mamba-2, - FFN alone."""
+        """One letter a block: A attention, S sliding-window attention, M Mamba-2, 1 Mamba-1, 3 Mamba-3, - FFN alone."""
         return "".join(block.letter for block in self.blocks)
 
     @property
@@ -182,11 +182,3 @@ def _from_part(data: dict[str, Any] | None, kinds: dict[str, Any]) -> Any:
     if unknown:
         raise ValueError(f"{data['kind']} has no field {sorted(unknown)[0]!r}")
     return kind(**values)
-
-
-def _positive(part: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(part, name)
-        if not isinstance(value, int) or value < 1:
-            kind = getattr(part, "kind", type(part).__name__.lower())
-            raise ValueError(f"{kind}: {name} must be a positive whole number, found {value!r}")
