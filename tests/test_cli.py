@@ -42,7 +42,6 @@ def test_cost_by_set(nas: Command) -> None:
     ("arguments", "message"),
     [
         (("cost", "--layout", "MXM"), "letter 2 is 'X'"),
-        (("cost", "--layout", "MHM"), "reserved"),
         (("cost", "--layout", "M", "--scale", "paper-2b"), "unknown scale 'paper-2b'; did you mean 'paper-"),
         (("cost",), "give --layout"),
         (("cost", "--layout", "M", "--set", "d_stat=3"), "did you mean 'd_state'"),
