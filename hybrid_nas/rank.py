@@ -73,8 +73,9 @@ def spearman(x: Sequence[float], y: Sequence[float], draws: int = DRAWS, seed: i
 
     def ranks(values: Array, weights: Array) -> Array:
         below, level = (values[:, None] < values).astype(float), (values[:, None] == values).astype(float)
-        ranked = weights @ below + 0.5 * (weights @ level)
-        return ranked - ((ranked * weights).sum(1) / weights.sum(1))[:, None]
+        ranked: Array = weights @ below + 0.5 * (weights @ level)
+        ranked -= ((ranked * weights).sum(1) / weights.sum(1))[:, None]
+        return ranked
 
     def rho(weights: Array) -> Array:
         p, q = ranks(a, weights), ranks(b, weights)
