@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hybrid_nas.architecture import FFN, Architecture, Attention, Mamba2, Mixer, ParallelHybrid, SwiGLU
+from hybrid_nas.recurrent import Mamba1, Mamba3
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,45 @@ def mamba2_cost(mixer: Mamba2, width: int, context: int) -> MixerCost:
     )
 
 
+def mamba1_cost(mixer: Mamba1, width: int, context: int) -> MixerCost:
+    """Mamba-1. The scan is counted as Mamba-2's, 9 d_ssm d_state + 2 d_ssm a token: the same sums over its state."""
+    del context
+    scan = 9 * mixer.d_ssm * mixer.d_state + 2 * mixer.d_ssm
+    selected = mixer.dt_rank + 2 * mixer.d_state
+    return MixerCost(
+        params=width * 2 * mixer.d_ssm
+        + mixer.d_ssm * (mixer.conv_kernel + 1)  # weight and bias
+        + mixer.d_ssm * selected
+        + (mixer.dt_rank + 1) * mixer.d_ssm  # weight and bias
+        + mixer.d_ssm * (mixer.d_state + 1)  # A_log, D
+        + mixer.d_ssm * width,
+        forward_flops=scan,
+        decode_flops=scan,
+        kv_values=0,
+        state_values=mixer.d_ssm * (mixer.d_state + mixer.conv_kernel),
+    )
+
+
+def mamba3_cost(mixer: Mamba3, width: int, context: int) -> MixerCost:
+    """Mamba-3. The scan is counted as Mamba-2's, and the input of the token before, 3 d_ssm d_state more; turning B and
+    C costs 6 a number that turns. The cache is the phases, the state, and the last token's key and value."""
+    del context
+    turning = 2 * 6 * mixer.heads * 2 * mixer.pairs
+    scan = 12 * mixer.d_ssm * mixer.d_state + 2 * mixer.d_ssm + turning
+    in_features = 2 * mixer.d_ssm + 2 * mixer.groups * mixer.d_state + 3 * mixer.heads + mixer.pairs
+    return MixerCost(
+        params=width * in_features
+        + 2 * mixer.heads  # D, dt_bias
+        + 2 * mixer.heads * mixer.d_state  # biases of B and C
+        + 2 * mixer.d_state  # their norms
+        + mixer.d_ssm * width,
+        forward_flops=scan,
+        decode_flops=scan,
+        kv_values=0,
+        state_values=mixer.d_ssm * (mixer.d_state + 1) + mixer.heads * (mixer.d_state + mixer.pairs),
+    )
+
+
 def parallel_hybrid_cost(mixer: ParallelHybrid, width: int, context: int) -> MixerCost:
     """Both halves, and what their fusion adds or saves. The elementwise work of norms and scales is not counted, as
     nowhere else."""
@@ -91,6 +131,8 @@ MIXER_COSTS: dict[type[Mixer], Callable[..., MixerCost]] = {
     Attention: attention_cost,
     Mamba2: mamba2_cost,
     ParallelHybrid: parallel_hybrid_cost,
+    Mamba1: mamba1_cost,
+    Mamba3: mamba3_cost,
 }
 
 
