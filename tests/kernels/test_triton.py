@@ -176,20 +176,34 @@ def scan(values, how, device, dtype=None, weigh_state=True, chunk=None):
         (37, {}, 16),
         (65, {"groups": 2}, None),
         (50, {"heads": 1, "head_dim": 20, "d_state": 17}, 16),
-        pytest.param(300, {"heads": 4, "head_dim": 64, "d_state": 128}, None, marks=pytest.mark.gpu),
-        pytest.param(300, {"heads": 2, "head_dim": 128, "d_state": 64}, None, marks=pytest.mark.gpu),
-        pytest.param(300, {"heads": 2, "head_dim": 192, "d_state": 256}, None, marks=pytest.mark.gpu),
-        pytest.param(4100, {"heads": 8, "head_dim": 64, "d_state": 128, "batch": 8}, None, marks=[pytest.mark.gpu]),
     ],
 )
 def test_the_scan_and_all_its_gradients_equal_the_float64_recurrence(tokens, shape, chunk, dtype, assert_close):
     values = scan_inputs(tokens, dtype, **shape)
-    how = "reference" if tokens < 400 else "chunked"  # the chunked way is held to the recurrence at 1e-12
-    expected = scan(values, how, DEVICE, torch.float64)
+    expected = scan(values, "reference", DEVICE, torch.float64)
     got = scan(values, "triton", DEVICE, chunk=chunk)
     assert set(got) == {"y", "final", *NAMES}
     for name, value in got.items():
         assert_close(value.to(dtype), expected[name])
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize(
+    ("tokens", "shape"),
+    [
+        (300, {"heads": 4, "head_dim": 64, "d_state": 64}),
+        (300, {"heads": 2, "head_dim": 128, "d_state": 128}),
+        (300, {"heads": 2, "head_dim": 192, "d_state": 256}),
+        (1030, {"heads": 8, "head_dim": 64, "d_state": 128, "batch": 8}),
+    ],
+)
+def test_the_scan_in_bfloat16_at_the_sizes_of_models(tokens, shape, assert_close):
+    """The chunked way in float64, itself held to the recurrence at 1e-12, is the reference."""
+    values = scan_inputs(tokens, torch.bfloat16, **shape)
+    expected = scan(values, "chunked", DEVICE, torch.float64)
+    for name, value in scan(values, "triton", DEVICE).items():
+        assert_close(value.bfloat16(), expected[name])
 
 
 @pytest.mark.usefixtures("poisoned_memory")
