@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hybrid_nas.architecture import FFN, Architecture, Attention, Mamba2, Mixer, SwiGLU
+from hybrid_nas.architecture import FFN, Architecture, Attention, Mamba2, Mixer, ParallelHybrid, SwiGLU
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,14 @@ class MixerCost:
 
 def attention_cost(mixer: Attention, width: int, context: int) -> MixerCost:
     """Softmax attention, full or windowed. Sinks count with the window, as in the paper's key map of 512 + 64."""
-    inner = mixer.heads * mixer.head_dim
-    kv_width = mixer.kv_heads * mixer.head_dim
+    queries, keys = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
     visible = context if mixer.window is None else min(context, mixer.window + mixer.sinks)
     mean_keys = visible * ((visible + 1) / 2 + (context - visible)) / context
     return MixerCost(
-        params=2 * width * inner + 2 * width * kv_width,
-        forward_flops=4 * inner * mean_keys,
-        decode_flops=4 * inner * visible,
-        kv_values=2 * kv_width * visible,
+        params=width * (queries + keys + mixer.kv_values + mixer.values),
+        forward_flops=2 * (queries + mixer.values) * mean_keys,
+        decode_flops=2 * (queries + mixer.values) * visible,
+        kv_values=(keys + mixer.kv_values) * visible,
         state_values=0,
     )
 
@@ -66,7 +65,33 @@ def mamba2_cost(mixer: Mamba2, width: int, context: int) -> MixerCost:
     )
 
 
-MIXER_COSTS: dict[type[Mixer], Callable[..., MixerCost]] = {Attention: attention_cost, Mamba2: mamba2_cost}
+def parallel_hybrid_cost(mixer: ParallelHybrid, width: int, context: int) -> MixerCost:
+    """Both halves, and what their fusion adds or saves. The elementwise work of norms and scales is not counted, as
+    nowhere else."""
+    attention = attention_cost(mixer.attention, width, context)
+    mamba = mamba2_cost(mixer.mamba, width, context)
+    d_ssm, values = mixer.mamba.d_ssm, mixer.attention.values
+    params = attention.params + mamba.params
+    params += values if mixer.norm == "group" else -d_ssm  # the attention's gain, or Mamba-2's own taken away
+    params += {"none": 0, "vector": values + d_ssm, "diff": 1, "gate": 2 * width}[mixer.scale]
+    if mixer.value == "joint":
+        params -= width * d_ssm  # Mamba-2's own input
+    if mixer.output == "joint" and mixer.fusion != "concat":
+        params -= width * d_ssm  # one projection for both
+    return MixerCost(
+        params=params,
+        forward_flops=attention.forward_flops + mamba.forward_flops,
+        decode_flops=attention.decode_flops + mamba.decode_flops,
+        kv_values=attention.kv_values,
+        state_values=mamba.state_values,
+    )
+
+
+MIXER_COSTS: dict[type[Mixer], Callable[..., MixerCost]] = {
+    Attention: attention_cost,
+    Mamba2: mamba2_cost,
+    ParallelHybrid: parallel_hybrid_cost,
+}
 
 
 def mixer_cost(mixer: Mixer, width: int, context: int) -> MixerCost:
