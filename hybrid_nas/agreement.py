@@ -78,7 +78,7 @@ def _ask(
 ) -> tuple[Contrast, str] | str:
     """The claim's contrast and what it compares, or what is missing."""
     if claim.factor is None:
-        return f"nothing here bears on it; it needs {claim.needs}"
+        return f"it needs {claim.needs}"
     if claim.quantity not in values:
         return f"no trial has a value of {claim.quantity}"
     effects = Effects(trials, values[claim.quantity], noise[claim.quantity], claim.settings)
@@ -87,12 +87,12 @@ def _ask(
     weights: Weights
     if claim.kind == "worse the rarer":
         if len(these) < 2:
-            return f"fewer than two options of {claim.factor} that it is about were trained to the end"
+            return "it needs designs of two ratios or more that were trained to the end"
         weights = _trend(these)
         what = f"{these[0]} against {these[-1]}, by the trend over {listed(these)}"
     else:
         if not these or not those:
-            return f"the study has no designs on both sides of {claim.factor} that were trained to the end"
+            return f"it needs designs on both sides of `{claim.factor}` that were trained to the end"
         weights = {**dict.fromkeys(these, 1 / len(these)), **dict.fromkeys(those, -1 / len(those))}
         what = f"{claim.factor}: {_few(these)} against {_few(those)}"
     (contrast,) = effects.contrasts(claim.factor, [weights])
