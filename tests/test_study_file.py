@@ -45,7 +45,9 @@ def test_smallest_useful_file() -> None:
     assert [objective.name for objective in study.objectives] == ["loss", "cache_bytes"]
 
 
-@pytest.mark.parametrize(("name", "size", "different"), [("inter_layer", 830, 782)])
+@pytest.mark.parametrize(
+    ("name", "size", "different"), [("inter_layer", 830, 782), ("intra_layer", 4680, 3960), ("hybrid", 120, 120)]
+)
 def test_shipped_spaces(name: str, size: int, different: int) -> None:
     """It loads, has the stated size, and 20 draws are valid at both scales."""
     import random
@@ -64,7 +66,7 @@ def test_shipped_spaces(name: str, size: int, different: int) -> None:
 
 
 def test_every_shipped_space_is_tested() -> None:
-    assert set(shipped()) == {"inter_layer"}
+    assert set(shipped()) == {"inter_layer", "intra_layer", "hybrid"}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_numbers_mean_what_they_say() -> None:
         ("ratio: 1:3\nkv_heads: 4\n", 2, "a share of the attention heads"),
         ("ratio: 0:1\nkv_heads: 1/4\n", 2, "kv_heads means nothing in this space"),
         ("ratio: 1:0\nd_state: 64\n", 2, "d_state means nothing in this space"),
-        ("family: intra\nratio: 1:3\n", 1, "intra is reserved"),
+        ("family: intre\nratio: 1:3\n", 1, "unknown family intre; did you mean 'int"),
         ("name: ../x\nratio: 1:3\n", 1, "small letters"),
         ("name: x\n", 1, "no ratio"),
         ("ratio: 1:3\nproxy:\n  tokns: 5\n", 3, "did you mean 'tokens'"),
