@@ -66,7 +66,8 @@ def test_shipped_spaces(name: str, size: int, different: int) -> None:
 
 
 def test_every_shipped_space_is_tested() -> None:
-    assert set(shipped()) == {"inter_layer", "intra_layer", "hybrid"}
+    paper = {"paper_placement", "paper_ratio", "paper_fusion", "paper_split", "paper_positions"}  # test_paper_spaces.py
+    assert set(shipped()) == {"inter_layer", "intra_layer", "hybrid", *paper}
 
 
 @pytest.mark.parametrize(
