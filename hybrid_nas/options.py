@@ -152,7 +152,7 @@ def _tokens(name: str) -> Callable[[Item], Option]:
 _TOKENS_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^(none|[0-9]+/[0-9]+)$"}]}
 
 _WIDTH_SCHEMA = {
-    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+/[0-9]+$"}],
+    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+(/[0-9]+)?$"}],
 }
 PARALLEL_MEANINGS = {
     "norm": "parallel hybrid: an RMSNorm over each half before they fuse, or none",
