@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from hybrid_nas.design import PLACEMENTS, Design
+from hybrid_nas.design import MAMBA2, PLACEMENTS, SWIGLU, Design
 
 Settings = dict[str, str]
 """Choice -> option, as text."""
@@ -20,6 +20,7 @@ def settings_of(design: Design) -> Settings:
     settings = {name: _text(value) for name, value in design.to_dict().items()}
     defaults = {"window": (design.has_attention, "full"), "kv_heads": (design.has_attention, "scale's own")}
     defaults["sinks"] = (design.window is not None, "0")
+    defaults |= {"mixer": ("M" in design.letters, MAMBA2), "ffn": (True, SWIGLU)}
     defaults |= dict.fromkeys(("d_state", "head_dim"), (design.has_mamba, "scale's own"))
     for name, (applies, default) in defaults.items():
         if applies:
