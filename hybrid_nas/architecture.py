@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal
 
 from hybrid_nas.dimensions import multiple, positive
+from hybrid_nas.moe import MoE
 from hybrid_nas.recurrent import Mamba1, Mamba3
 
 ADDED = {"omit": True}
@@ -181,10 +182,10 @@ class SwiGLU:
 
 
 Mixer = Attention | Mamba2 | ParallelHybrid | Mamba1 | Mamba3
-FFN = SwiGLU
+FFN = SwiGLU | MoE
 
 MIXERS: dict[str, type[Mixer]] = {cls.kind: cls for cls in (Attention, Mamba2, ParallelHybrid, Mamba1, Mamba3)}
-FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU,)}
+FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU, MoE)}
 
 
 @dataclass(frozen=True)
