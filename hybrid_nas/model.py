@@ -107,6 +107,17 @@ class Model(nn.Module):
         """Mean cross-entropy of `forward(tokens)` with `targets` (batch, tokens) int64, nats per token."""
         return cross_entropy_op.cross_entropy(self(tokens), targets)
 
+    def losses(self, tokens: Tensor, targets: Tensor, row_weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of each token's cross-entropy times its weight (batch, tokens), and the cross-entropies
+        (batch * tokens,), nats, which carry no gradient. The logits of all tokens need not exist at once."""
+        x = F.embedding(tokens, self.embedding)
+        for block in self.blocks:
+            x = block(x)
+        n = F.rms_norm(x, (x.shape[-1],), self.norm.weight.to(x.dtype), NORM_EPS)
+        return cross_entropy_op.linear_cross_entropy(
+            n.flatten(0, 1), self.embedding, targets.reshape(-1), row_weights.reshape(-1)
+        )
+
     def cache(self, batch: int, context: int, dtype: torch.dtype | None = None) -> Cache:
         """An empty cache for `batch` sequences of up to `context` tokens, by default in the model's dtype."""
         if batch < 1 or context < 1:
