@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from hybrid_nas.dimensions import multiple, positive
 from hybrid_nas.moe import MoE
-from hybrid_nas.recurrent import Mamba1, Mamba3
+from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 
 ADDED = {"omit": True}
 """Metadata of a field that came after its description was first published: at its default it is left out of the JSON,
@@ -181,10 +181,12 @@ class SwiGLU:
         positive(self, "hidden")
 
 
-Mixer = Attention | Mamba2 | ParallelHybrid | Mamba1 | Mamba3
+Mixer = Attention | Mamba2 | ParallelHybrid | Mamba1 | Mamba3 | GatedDeltaNet
 FFN = SwiGLU | MoE
 
-MIXERS: dict[str, type[Mixer]] = {cls.kind: cls for cls in (Attention, Mamba2, ParallelHybrid, Mamba1, Mamba3)}
+MIXERS: dict[str, type[Mixer]] = {
+    cls.kind: cls for cls in (Attention, Mamba2, ParallelHybrid, Mamba1, Mamba3, GatedDeltaNet)
+}
 FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU, MoE)}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from hybrid_nas.architecture import FFN, Architecture, Attention, Mamba2, Mixer, ParallelHybrid, SwiGLU
 from hybrid_nas.moe import MoE
-from hybrid_nas.recurrent import Mamba1, Mamba3
+from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,32 @@ def parallel_hybrid_cost(mixer: ParallelHybrid, width: int, context: int) -> Mix
     )
 
 
+def gated_deltanet_cost(mixer: GatedDeltaNet, width: int, context: int) -> MixerCost:
+    """Gated DeltaNet. The recurrence a token and number of the state: 1 to decay, 2 to read the key, 2 to write, 2 to
+    read the query."""
+    del context
+    state = mixer.heads * mixer.key_dim * mixer.value_dim
+    channels = 2 * mixer.keys + mixer.values
+    return MixerCost(
+        params=width * (channels + mixer.values + 2 * mixer.heads)
+        + channels * mixer.conv_kernel
+        + 2 * mixer.heads  # A_log, dt_bias
+        + mixer.value_dim  # norm of a head
+        + mixer.values * width,
+        forward_flops=7 * state,
+        decode_flops=7 * state,
+        kv_values=0,
+        state_values=state + mixer.conv_kernel * channels,
+    )
+
+
 MIXER_COSTS: dict[type[Mixer], Callable[..., MixerCost]] = {
     Attention: attention_cost,
     Mamba2: mamba2_cost,
     ParallelHybrid: parallel_hybrid_cost,
     Mamba1: mamba1_cost,
     Mamba3: mamba3_cost,
+    GatedDeltaNet: gated_deltanet_cost,
 }
 
 

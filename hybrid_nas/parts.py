@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from hybrid_nas.architecture import FFN, MIXERS, Attention, Mamba2, Mixer, ParallelHybrid, SwiGLU, halves_meet
 from hybrid_nas.moe import MoE
-from hybrid_nas.recurrent import Mamba1, Mamba3
+from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 from hybrid_nas.scale import Refused, Scale
 
 EXPERTS, ACTIVE = 8, 1
@@ -64,6 +64,15 @@ def mamba3_of(scale: Scale, d_state: int | None, head_dim: int | None) -> Mamba3
     return Mamba3(like.d_ssm, like.head_dim, like.d_state, like.groups)
 
 
+def gated_deltanet_of(scale: Scale, d_state: int | None, head_dim: int | None) -> GatedDeltaNet:
+    """d_state is the dimension of a head's keys. As published, the keys of all heads together are three quarters of the
+    width, here to the nearest whole head, and values are twice as wide as keys."""
+    del head_dim
+    key_dim = d_state or scale.d_state
+    heads = max(1, floor(Fraction(3 * scale.width, 4 * key_dim) + Fraction(1, 2)))
+    return GatedDeltaNet(heads, key_dim, 2 * key_dim, scale.conv_kernel)
+
+
 class Recurrent(NamedTuple):
     """One choice of `mixer`: its dimensions at a scale, of d_state and head_dim, and which of the two it reads."""
 
@@ -75,6 +84,7 @@ RECURRENT: dict[str, Recurrent] = {
     "mamba2": Recurrent(mamba2_of),
     "mamba1": Recurrent(mamba1_of, reads=("d_state",)),
     "mamba3": Recurrent(mamba3_of),
+    "gated_deltanet": Recurrent(gated_deltanet_of, reads=("d_state",)),
 }
 """Choice `mixer`, named as its description's `kind` -> what the letter M stands for."""
 RECURRENT_LETTERS = {kind.letter: name for name, kind in MIXERS.items() if name in RECURRENT}

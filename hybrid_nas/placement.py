@@ -14,7 +14,7 @@ PLACEMENTS: tuple[Placement, ...] = ("front", "middle", "end", "spread", "sandwi
 SYNONYMS: dict[str, Placement] = {"clustered": "middle", "scattered": "spread"}
 LETTERS = {
     "A": "attention", "S": "sliding window", "M": "Mamba-2 or the mixer in its place", "H": "both in parallel",
-    "1": "Mamba-1", "3": "Mamba-3",
+    "1": "Mamba-1", "3": "Mamba-3", "G": "Gated DeltaNet",
 }  # fmt: skip
 
 

@@ -57,3 +57,30 @@ class Mamba3:
     def pairs(self) -> int:
         """Pairs of the state that turn: half of the state, in pairs."""
         return self.d_state // 4
+
+
+@dataclass(frozen=True)
+class GatedDeltaNet:
+    """Gated DeltaNet [arXiv:2412.06464]: queries, keys and values through short convolutions, the first two of unit
+    length; gated delta rule; norm a head; gate; output. Each head keeps a state of `key_dim` x `value_dim`."""
+
+    kind: ClassVar[str] = "gated_deltanet"
+    letter: ClassVar[str] = "G"
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    conv_kernel: int = 4
+
+    def __post_init__(self) -> None:
+        positive(self, "heads", "key_dim", "value_dim", "conv_kernel")
+
+    @property
+    def keys(self) -> int:
+        """Channels of all keys together, and of all queries."""
+        return self.heads * self.key_dim
+
+    @property
+    def values(self) -> int:
+        """Channels of all values together."""
+        return self.heads * self.value_dim

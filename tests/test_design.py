@@ -126,7 +126,9 @@ def test_a_window_that_hides_nothing_is_full_attention() -> None:
         Design(ratio=Ratio(1, 1), window=512, sinks=1024).at(PROXY)
 
 
-@pytest.mark.parametrize(("mixer", "letter"), [("mamba2", "M"), ("mamba1", "1"), ("mamba3", "3")])
+@pytest.mark.parametrize(
+    ("mixer", "letter"), [("mamba2", "M"), ("mamba1", "1"), ("mamba3", "3"), ("gated_deltanet", "G")]
+)
 @pytest.mark.parametrize("scale", [PROXY, *PAPER.values()], ids=lambda scale: scale.name)
 def test_recurrent_mixers_at_equal_parameters(mixer: str, letter: str, scale: Scale) -> None:
     """Depth, then the FFN, meets the budget whatever stands for M; and the letters of a layout say the same model."""
