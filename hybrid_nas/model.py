@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 from hybrid_nas.architecture import FFN, Architecture, Block, SwiGLU
 from hybrid_nas.mixer_module import NORM_EPS, Gain, LayerCache, MambaInit, draw_linear
 from hybrid_nas.mixers import MODULES
+from hybrid_nas.moe import MoE
+from hybrid_nas.moe_module import MoEModule
 
 
 class SwiGLUModule(nn.Module):
@@ -33,8 +36,11 @@ class SwiGLUModule(nn.Module):
             draw_linear(projection.weight, generator)
         self.down.weight.data.mul_(residual_scale)
 
+    def implementations(self, device: torch.device) -> dict[str, str]:
+        return {"swiglu": swiglu_op.choose(device)[0]}
 
-FFN_MODULES: dict[type[FFN], type[SwiGLUModule]] = {SwiGLU: SwiGLUModule}
+
+FFN_MODULES: dict[type[FFN], Callable[..., SwiGLUModule | MoEModule]] = {SwiGLU: SwiGLUModule, MoE: MoEModule}
 
 
 class BlockModule(nn.Module):
@@ -142,7 +148,7 @@ class Model(nn.Module):
             if block.mixer is not None:
                 chosen.update(block.mixer.implementations(device))
             if block.ffn is not None:
-                chosen["swiglu"] = swiglu_op.choose(device)[0]
+                chosen.update(block.ffn.implementations(device))
         return chosen
 
     def _classify(self, x: Tensor) -> Tensor:
