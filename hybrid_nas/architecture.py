@@ -90,11 +90,23 @@ class SwiGLU:
         _positive(self, "hidden")
 
 
+@dataclass(frozen=True)
+class SquaredReLU:
+    """Feed-forward network without a gate: down(relu(up(x)) ** 2) with `hidden` channels, as Nemotron-H has it."""
+
+    kind: ClassVar[str] = "squared_relu"
+
+    hidden: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "hidden")
+
+
 Mixer = Attention | Mamba2
-FFN = SwiGLU
+FFN = SwiGLU | SquaredReLU
 
 MIXERS: dict[str, type[Mixer]] = {cls.kind: cls for cls in (Attention, Mamba2)}
-FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU,)}
+FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU, SquaredReLU)}
 
 
 @dataclass(frozen=True)

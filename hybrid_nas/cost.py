@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hybrid_nas.architecture import FFN, Architecture, Attention, Mamba2, Mixer, SwiGLU
+from hybrid_nas.architecture import FFN, Architecture, Attention, Mamba2, Mixer, SquaredReLU, SwiGLU
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ def ffn_params(ffn: FFN, width: int) -> int:
     match ffn:
         case SwiGLU():
             return 3 * width * ffn.hidden
+        case SquaredReLU():
+            return 2 * width * ffn.hidden
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from hybrid_nas_kernels import cross_entropy as cross_entropy_op
@@ -11,7 +12,7 @@ from hybrid_nas_kernels import swiglu as swiglu_op
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybrid_nas.architecture import FFN, Architecture, Block, SwiGLU
+from hybrid_nas.architecture import FFN, Architecture, Block, SquaredReLU, SwiGLU
 from hybrid_nas.mixers import MODULES, NORM_EPS, Gain, LayerCache, MambaInit, draw_linear
 
 
@@ -33,7 +34,26 @@ class SwiGLUModule(nn.Module):
         self.down.weight.data.mul_(residual_scale)
 
 
-FFN_MODULES: dict[type[FFN], type[SwiGLUModule]] = {SwiGLU: SwiGLUModule}
+class SquaredReLUModule(nn.Module):
+    """down(relu(up(n)) ** 2), n = rms_norm(x) * norm [arXiv:2109.08668]."""
+
+    def __init__(self, ffn: SquaredReLU, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, ffn.hidden, bias=False)
+        self.down = nn.Linear(ffn.hidden, width, bias=False)
+
+    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
+        (hidden,) = norm_linear_op.norm_linear(x, norm, self.up.weight, [self.up.out_features], eps=NORM_EPS)
+        out: Tensor = self.down(F.relu(hidden).square())
+        return out
+
+    def reset(self, generator: torch.Generator, residual_scale: float) -> None:
+        for projection in (self.up, self.down):
+            draw_linear(projection.weight, generator)
+        self.down.weight.data.mul_(residual_scale)
+
+
+FFN_MODULES: dict[type[FFN], type[Any]] = {SwiGLU: SwiGLUModule, SquaredReLU: SquaredReLUModule}
 
 
 class BlockModule(nn.Module):
@@ -129,7 +149,7 @@ class Model(nn.Module):
         for block in self._blocks():
             if block.mixer is not None:
                 chosen.update(block.mixer.implementations(device))
-            if block.ffn is not None:
+            if isinstance(block.ffn, SwiGLUModule):
                 chosen["swiglu"] = swiglu_op.choose(device)[0]
         return chosen
 

@@ -1,0 +1,21 @@
+"""Every format by its name on the command line, and which one a configuration is in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hybrid_nas.export.bamba import BAMBA
+from hybrid_nas.export.format import CannotRead, Format, Imported
+from hybrid_nas.export.granite import GRANITE
+from hybrid_nas.export.nemotron_h import NEMOTRON_H
+
+FORMATS: dict[str, Format] = {format.name: format for format in (GRANITE, BAMBA, NEMOTRON_H)}
+
+
+def read_config(config: Any) -> tuple[Format, Imported]:
+    """The design that a parsed configuration describes, and the format that it is in. CannotRead says why not."""
+    for format in FORMATS.values():
+        if format.recognise(config):
+            return format, format.read(config)
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    raise CannotRead(f"model_type: no format is known for {kind!r}; known: {', '.join(FORMATS)}")
