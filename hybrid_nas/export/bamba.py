@@ -133,7 +133,7 @@ BAMBA = Format(
         one_ffn_after_each(),
     ),
     write=write,
-    recognise=lambda config: config.get("model_type") == "bamba",
+    recognise=lambda config: isinstance(config, dict) and config.get("model_type") == "bamba",
     read=read,
     weights=weights,
 )

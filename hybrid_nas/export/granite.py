@@ -219,7 +219,7 @@ GRANITE = Format(
         one_ffn_after_each(),
     ),
     write=write,
-    recognise=lambda config: config.get("model_type") == "granitemoehybrid",
+    recognise=lambda config: isinstance(config, dict) and config.get("model_type") == "granitemoehybrid",
     read=read,
     weights=weights,
 )

@@ -186,7 +186,7 @@ NEMOTRON_H = Format(
         without_gate(),
     ),
     write=write,
-    recognise=lambda config: config.get("model_type") == "nemotron_h",
+    recognise=lambda config: isinstance(config, dict) and config.get("model_type") == "nemotron_h",
     read=read,
     weights=weights,
     extra_params=lambda architecture: {"lm_head.weight": architecture.vocab * architecture.width},
