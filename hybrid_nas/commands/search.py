@@ -38,6 +38,7 @@ def search(
     from hybrid_nas.census import Census
     from hybrid_nas.run_folder import Run, default_folder
     from hybrid_nas.study_file import read_study
+    from hybrid_nas.yaml_file import FileError
 
     path = find(space)
     assignments = list(settings or ())
@@ -46,11 +47,14 @@ def search(
     ) if value is not None]  # fmt: skip
     read_study(path.read_text(), str(path), (), path.resolve().parent)  # what an option hides is still wrong
     file = read_study(path.read_text(), str(path), tuple(assignments), path.resolve().parent)
-    census = Census.of(file).checked(str(path))
+    census = Census.of(file).checked(file, str(path))
     from hybrid_nas.data import Corpus, open_corpus
 
-    text = open_corpus(Corpus.from_dict(file.data or {}))
-    text.check(file.proxy.context + 1)
+    try:
+        text = open_corpus(Corpus.from_dict(file.data or {}))
+        text.check(file.proxy.context + 1)
+    except ValueError as error:
+        raise FileError(str(path), file.places.get("data"), str(error)) from None
     data = (
         f"{text.name} ({len(text.train):,} bytes to train on, {len(text.held_out):,} held out, {text.fingerprint[:12]})"
     )
