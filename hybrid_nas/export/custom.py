@@ -1,6 +1,6 @@
 """Our own model as a transformers custom model: every design, loaded with trust_remote_code and without this package.
 
-The two files of `custom_model` are copied into the folder beside the configuration, which spells every block.
+The files of `custom_model` are copied into the folder beside the configuration, which spells every block.
 """
 
 from __future__ import annotations
@@ -9,16 +9,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hybrid_nas.architecture import FFN, Architecture, Mixer
+from hybrid_nas.architecture import FFN, Architecture, Mixer, ParallelHybrid
 from hybrid_nas.export.format import CannotRead, Files, Format, Imported, Rule, WeightMap
 
 CODE = Path(__file__).parent / "custom_model"
-MODELING, CONFIGURATION = "modeling_hybrid.py", "configuration_hybrid.py"
+FILES = ("modeling_hybrid.py", "configuration_hybrid.py", "hybrid_mixers.py", "hybrid_recurrent.py", "hybrid_ffn.py")
 NORM_EPS = 1e-5
+MAMBA2_HEADS = ("in_proj.weight", "conv1d.weight", "conv1d.bias", "A_log", "D", "dt_bias")
 TENSORS = {
     "attention": ("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight"),
-    "mamba2": (
-        "in_proj.weight", "conv1d.weight", "conv1d.bias", "A_log", "D", "dt_bias", "norm.weight", "out_proj.weight",
+    "mamba2": (*MAMBA2_HEADS, "norm.weight", "out_proj.weight"),
+    "mamba1": (
+        "in_proj.weight", "conv1d.weight", "conv1d.bias", "x_proj.weight", "dt_proj.weight", "dt_proj.bias", "A_log",
+        "D", "out_proj.weight",
+    ),
+    "mamba3": (
+        "in_proj.weight", "dt_bias", "B_bias", "C_bias", "B_norm.weight", "C_norm.weight", "D", "out_proj.weight",
     ),
     "swiglu": ("gate.weight", "up.weight", "down.weight"),
     "squared_relu": ("up.weight", "down.weight"),
@@ -43,7 +49,7 @@ def write(architecture: Architecture, context: int) -> Files:
         "pad_token_id": None,
         "blocks": architecture.to_dict()["blocks"],
     }
-    code = {name: (CODE / name).read_text() for name in (MODELING, CONFIGURATION)}
+    code = {name: (CODE / name).read_text() for name in FILES}
     return {"config.json": json.dumps(config, indent=2) + "\n", **code}
 
 
@@ -56,25 +62,34 @@ def read(config: Any) -> Imported:
     return Imported(architecture, config.get("max_position_embeddings", 2048))
 
 
-def tensors(part: Mixer | FFN | None, prefix: str) -> list[str]:
-    return [] if part is None else [f"{prefix}.{name}" for name in TENSORS[part.kind]]
+def tensors(part: Mixer | FFN) -> tuple[str, ...]:
+    """Names of the parameters of a mixer or FFN."""
+    if not isinstance(part, ParallelHybrid):
+        return TENSORS[part.kind]
+    names = [f"attention.{name}_proj.weight" for name in "qkv"]
+    names += [f"mamba.{name}" for name in MAMBA2_HEADS]
+    names += ["mamba_norm.weight", "attention_norm.weight"] if part.norm == "group" else []
+    names += ["mamba_scale"] if part.scale == "vector" else []
+    names += ["attention_scale"] if part.scale in ("vector", "diff") else []
+    names += ["gate_proj.weight"] if part.scale == "gate" else []
+    names += ["o_proj.weight"] if part.output == "separate" else []
+    return (*names, "out_proj.weight")
 
 
 def weights(architecture: Architecture) -> WeightMap:
     names = ["norm.weight"]
     for i, block in enumerate(architecture.blocks):
-        names += [f"blocks.{i}.mixer_norm.weight"] if block.mixer is not None else []
-        names += tensors(block.mixer, f"blocks.{i}.mixer")
-        names += [f"blocks.{i}.ffn_norm.weight"] if block.ffn is not None else []
-        names += tensors(block.ffn, f"blocks.{i}.ffn")
+        for name, part in (("mixer", block.mixer), ("ffn", block.ffn)):
+            if part is not None:
+                names += [f"blocks.{i}.{name}_norm.weight", *(f"blocks.{i}.{name}.{t}" for t in tensors(part))]
     return {"model.embed_tokens.weight": ("embedding",), **{f"model.{name}": (name,) for name in names}}
 
 
 def known_kinds() -> Rule:
     def problem(architecture: Architecture) -> str | None:
         kinds = {part.kind for block in architecture.blocks for part in (block.mixer, block.ffn) if part is not None}
-        unknown = sorted(kinds - TENSORS.keys())
-        return f"{unknown[0]} has no module in {MODELING}" if unknown else None
+        unknown = sorted(kinds - {*TENSORS, ParallelHybrid.kind})
+        return f"{unknown[0]} has no module in {FILES[0]}" if unknown else None
 
     return Rule(problem)
 

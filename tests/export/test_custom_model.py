@@ -25,14 +25,17 @@ from small_models import (
     written,
 )
 
-from hybrid_nas.architecture import Architecture, Block
+from hybrid_nas.architecture import Architecture, Block, ParallelHybrid
 from hybrid_nas.cost import cost
 from hybrid_nas.export.formats import FORMATS, read_config
+from hybrid_nas.recurrent import Mamba1, Mamba3
 
 transformers = pytest.importorskip("transformers")
 HYBRID = FORMATS["hybrid"]
 TOLERANCE = 1e-4
 LONG = replace(MAMBA, d_ssm=64, head_dim=8, d_state=8, groups=4, conv_kernel=3)
+EVEN = replace(ATTENTION, value_dim=16)  # six heads of 16, as wide as Mamba-2
+H = ParallelHybrid(replace(WINDOW, value_dim=4), MAMBA)
 DESIGNS = {
     "all": Architecture(
         48,
@@ -47,6 +50,13 @@ DESIGNS = {
         ),
     ),
     "mamba": stack(MAMBA, LONG),
+    "others": stack(Mamba1(96, 8, 5), Mamba3(96, 16, 16, groups=2), ATTENTION),
+    "parallel-group": stack(H, MAMBA, replace(H, scale="vector", fusion="add")),
+    "parallel-none": stack(
+        replace(H, norm="none", scale="diff", output="joint", attention=EVEN),
+        replace(H, norm="none", scale="gate", fusion="concat", output="joint"),
+        replace(H, value="joint", attention=EVEN),
+    ),
     "windows": stack(WINDOW, replace(WINDOW, sinks=0)),
 }
 
