@@ -9,8 +9,20 @@ from typing import Any
 from hybrid_nas.architecture import Architecture
 
 Files = dict[str, str]
-WeightMap = dict[str, tuple[str, ...]]
-"""Name in the file -> names in `hybrid_nas.model.Model.state_dict()`, joined along the first axis."""
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Some columns of a matrix, each times the scale of its channel (or all times one scale), or times -1."""
+
+    source: str
+    columns: tuple[int, int]
+    scale: str | None = None
+    negated: bool = False
+
+
+WeightMap = dict[str, "tuple[str, ...] | Folded"]
+"""Name in the file -> names in `hybrid_nas.model.Model.state_dict()`, joined along the first axis, or a fold."""
 
 
 class CannotHold(ValueError):

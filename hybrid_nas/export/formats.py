@@ -6,12 +6,15 @@ from typing import Any
 
 from hybrid_nas.export.bamba import BAMBA
 from hybrid_nas.export.custom import HYBRID
+from hybrid_nas.export.falcon_h1 import FALCON_H1
 from hybrid_nas.export.format import CannotRead, Format, Imported
 from hybrid_nas.export.granite import GRANITE
 from hybrid_nas.export.megatron import MEGATRON
 from hybrid_nas.export.nemotron_h import NEMOTRON_H
 
-FORMATS: dict[str, Format] = {format.name: format for format in (HYBRID, GRANITE, BAMBA, NEMOTRON_H, MEGATRON)}
+FORMATS: dict[str, Format] = {
+    format.name: format for format in (HYBRID, GRANITE, BAMBA, FALCON_H1, NEMOTRON_H, MEGATRON)
+}
 
 
 def read_config(config: Any) -> tuple[Format, Imported]:

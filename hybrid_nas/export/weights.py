@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hybrid_nas.architecture import Architecture
-from hybrid_nas.export.format import Format
+from hybrid_nas.export.format import Folded, Format
 from hybrid_nas.model import Model
 
 
@@ -16,13 +16,25 @@ def renamed(format: Format, architecture: Architecture, state: dict[str, Tensor]
     """`state`, a state dict of ours, under the names of `format`. Every tensor of ours is used."""
     if format.weights is None:
         raise ValueError(f"{format.name}: weights have no place beside its configuration")
-    names = format.weights(architecture)
-    used = {source for sources in names.values() for source in sources}
+    used: set[str] = set()
+    tensors: dict[str, Tensor] = {}
+    for name, source in format.weights(architecture).items():
+        if isinstance(source, Folded):
+            used |= {source.source, *([source.scale] if source.scale else [])}
+            tensors[name] = _fold(source, state)
+        else:
+            used |= set(source)
+            tensors[name] = torch.cat([state[each] for each in source])
     assert used == state.keys(), used ^ state.keys()
-    return {
-        name: (state[sources[0]].clone() if len(sources) == 1 else torch.cat([state[source] for source in sources]))
-        for name, sources in names.items()
-    }
+    return tensors
+
+
+def _fold(fold: Folded, state: dict[str, Tensor]) -> Tensor:
+    first, end = fold.columns
+    matrix = state[fold.source][:, first:end].clone()
+    if fold.scale is not None:
+        matrix *= state[fold.scale]
+    return -matrix if fold.negated else matrix
 
 
 def save(format: Format, model: Model, folder: Path) -> Path:
