@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from hybrid_nas.export.bamba import BAMBA
@@ -24,3 +26,13 @@ def read_config(config: Any) -> tuple[Format, Imported]:
             return format, format.read(config)
     kind = config.get("model_type") if isinstance(config, dict) else None
     raise CannotRead(f"model_type: no format is known for {kind!r}; known: {', '.join(FORMATS)}")
+
+
+def read_file(path: Path) -> tuple[Format, Imported]:
+    """As `read_config`, from a file: JSON, or else text."""
+    text = path.read_text()
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError:
+        config = text
+    return read_config(config)
