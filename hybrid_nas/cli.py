@@ -9,6 +9,7 @@ import typer
 
 from hybrid_nas import __version__
 from hybrid_nas.commands import answer, handover, installation, model
+from hybrid_nas.commands.dashboard import dashboard
 from hybrid_nas.commands.search import search
 from hybrid_nas.commands.terminal import INTERRUPTED, err
 
@@ -17,6 +18,7 @@ COMMANDS = (
     answer.front,
     answer.recipe,
     answer.report,
+    dashboard,
     model.cost,
     handover.export,
     handover.import_,

@@ -114,8 +114,11 @@ class Proxy:
 
 
 def learning_rate(width: int) -> float:
-    """Peak learning rate of a model of `width`: 6e-3 at width 64, falling as 1 / width."""
-    return 6e-3 * 64 / width
+    """Peak learning rate of a model of `width`: 3e-3 at width 64, falling as 1 / width.
+
+    The best of a sweep at widths 32, 64 and 128 (studies/2026-11_default_proxy).
+    """
+    return 3e-3 * 64 / width
 
 
 def trapezoid(step: int, steps: int, warmup: float, cooldown: float) -> float:

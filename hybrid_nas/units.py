@@ -14,6 +14,7 @@ LABELS = {
     "state_bytes": "state",
     "params": "parameters",
     "params_nonembedding": "parameters without embedding",
+    "params_active": "active parameters",
     "train_flops_per_token": "training",
     "decode_flops_per_token": "decoding",
     "decode_bytes_per_token": "reads while decoding",
@@ -51,6 +52,15 @@ def bare(value: float, unit: str, signed: bool = False) -> str:
     else:
         tail = prefix + unit
     return f"{sign}{digits} {tail}".rstrip()
+
+
+def count(number: float) -> str:
+    """A plain count with a prefix.
+
+    >>> count(0), count(950), count(20_480), count(1_500_000)
+    ('0', '950', '20.5 k', '1.5 M')
+    """
+    return bare(number, "parameters")
 
 
 def label(name: str) -> str:
