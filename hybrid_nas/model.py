@@ -39,6 +39,7 @@ class SwiGLUModule(nn.Module):
     def implementations(self, device: torch.device) -> dict[str, str]:
         return {"swiglu": swiglu_op.choose(device)[0]}
 
+
 class SquaredReLUModule(nn.Module):
     """down(relu(up(n)) ** 2), n = rms_norm(x) * norm [arXiv:2109.08668]."""
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-from hybrid_nas.architecture import PARALLEL_AXES, Architecture, Attention, Mamba2, Mixer, ParallelHybrid, SwiGLU
+from hybrid_nas.architecture import PARALLEL_AXES, Architecture, Attention, Mamba2, ParallelHybrid, SwiGLU
 from hybrid_nas.design import Design
+from hybrid_nas.moe import MoE
 from hybrid_nas.parts import RECURRENT
 
 EXPAND = 2
@@ -26,13 +27,18 @@ def design_of(architecture: Architecture, context: int) -> tuple[Design, tuple[s
         raise ValueError("no block has a mixer, and a design is made of them")
     if len(mixers) < architecture.depth or any(b.ffn is None for b in architecture.blocks):
         notes.append("its mixers and FFNs do not stand in pairs; a design has one FFN after each mixer")
-    if any(b.ffn is not None and not isinstance(b.ffn, SwiGLU) for b in architecture.blocks):
-        notes.append("its FFN is not the SwiGLU that its design gets")
+    experts = _usual("expert", [b.ffn for b in architecture.blocks if isinstance(b.ffn, MoE)], notes)
+    if any(
+        b.ffn is not None and not isinstance(b.ffn, SwiGLU if experts is None else MoE) for b in architecture.blocks
+    ):
+        notes.append(f"not all of its FFNs are the {'SwiGLU' if experts is None else 'experts'} that its design gets")
     attention = _usual("attention", [m for m in mixers if isinstance(m, Attention)], notes, ("window", "sinks"))
     hybrid = _usual("parallel hybrid", [m for m in mixers if isinstance(m, ParallelHybrid)], notes)
     recurrent = _usual("recurrent", [m for m in mixers if not isinstance(m, Attention | ParallelHybrid)], notes)
     letters = "".join(m.letter if isinstance(m, Attention | ParallelHybrid) else "M" for m in mixers)
     values: dict[str, Any] = {"layout": letters}
+    if experts is not None:
+        values |= {"ffn": "moe", "experts": experts.experts, "experts_active": experts.active}
     if recurrent is not None:
         if recurrent.kind not in RECURRENT:
             raise ValueError(f"no design has {recurrent.kind} layers; known: {', '.join(RECURRENT)}")
@@ -63,7 +69,7 @@ def design_of(architecture: Architecture, context: int) -> tuple[Design, tuple[s
 
 def _usual(name: str, mixers: Iterable[Any], notes: list[str], ignored: tuple[str, ...] = ()) -> Any:
     """The commonest of `mixers`, None where there is none; a note where they differ in more than `ignored` fields."""
-    counts: Counter[Mixer] = Counter(mixers)
+    counts: Counter[Any] = Counter(mixers)
     if not counts:
         return None
     usual = counts.most_common(1)[0][0]

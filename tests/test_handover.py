@@ -35,8 +35,8 @@ def test_a_layout_at_the_target_scale_by_default(nas: Command, tmp_path: Path) -
 
 def test_there_and_back_and_on(nas: Command, tmp_path: Path) -> None:
     """Layout, Granite with weights, import, Megatron, import: one architecture all the way."""
-    nas("export", "--layout", "MAM", "--set", "d_state=24", "--set", "position=none", "--scale", "proxy", "--to", "granite",
-        "--out", "a", "--weights", "--context", "256")  # fmt: skip
+    layout = ("--layout", "MAM", "--set", "d_state=24", "--set", "position=none", "--scale", "proxy")
+    nas("export", *layout, "--to", "granite", "--out", "a", "--weights", "--context", "256")
     nas("import", "a/config.json", "--out", "a.json", "--name", "mine")
     first = DesignFile.read(tmp_path / "a.json")
     assert first == DesignFile("mine", first.architecture, 256, first.design, "a/config.json", ())

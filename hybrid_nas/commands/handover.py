@@ -43,8 +43,8 @@ def export(
     """Write what a trainer loads for a design, or say why a format cannot hold it."""
     from hybrid_nas.cost import cost
     from hybrid_nas.design_file import NAME
-    from hybrid_nas.export.format import CannotHold
     from hybrid_nas.export import megatron
+    from hybrid_nas.export.format import CannotHold
     from hybrid_nas.export.formats import FORMATS
     from hybrid_nas.export.serving import serving
     from hybrid_nas.model_source import find_model

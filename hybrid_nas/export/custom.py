@@ -26,6 +26,14 @@ TENSORS = {
     "mamba3": (
         "in_proj.weight", "dt_bias", "B_bias", "C_bias", "B_norm.weight", "C_norm.weight", "D", "out_proj.weight",
     ),
+    "gated_deltanet": (
+        *(f"{name}_proj.weight" for name in "qkvgab"), *(f"{name}_conv1d.weight" for name in "qkv"), "A_log",
+        "dt_bias", "o_norm.weight", "o_proj.weight",
+    ),
+    "moe": (
+        "router.weight", "gate", "up", "down", "shared_gate.weight", "shared_up.weight", "shared_down.weight",
+        "balance",
+    ),
     "swiglu": ("gate.weight", "up.weight", "down.weight"),
     "squared_relu": ("up.weight", "down.weight"),
 }  # fmt: skip

@@ -13,9 +13,10 @@ from hybrid_nas.export.format import CannotRead, Format, Imported
 from hybrid_nas.export.granite import GRANITE
 from hybrid_nas.export.megatron import MEGATRON
 from hybrid_nas.export.nemotron_h import NEMOTRON_H
+from hybrid_nas.export.read_only import READ_ONLY
 
 FORMATS: dict[str, Format] = {
-    format.name: format for format in (HYBRID, GRANITE, BAMBA, FALCON_H1, NEMOTRON_H, MEGATRON)
+    format.name: format for format in (HYBRID, GRANITE, BAMBA, FALCON_H1, NEMOTRON_H, MEGATRON, *READ_ONLY)
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, Mixer, SwiGLU
+from hybrid_nas.architecture import FFN, Architecture, Attention, Block, Mamba2, Mixer, SwiGLU
 from hybrid_nas.export.fields import Fields
 from hybrid_nas.export.format import CannotRead, Files, Format, Imported, WeightMap
 from hybrid_nas.export.rules import (
@@ -22,6 +22,7 @@ from hybrid_nas.export.rules import (
     one_of,
     only_mixers,
 )
+from hybrid_nas.moe import MoE
 
 NORM_EPS = 1e-5
 DEFAULTS = {
@@ -147,19 +148,18 @@ def read_layers(types: list[str], attention: Attention, mamba: Mamba2) -> list[M
 
 def read(config: Any) -> Imported:
     fields = Fields(config, DEFAULTS)
-    if fields["num_local_experts"]:
-        raise CannotRead(f"num_local_experts is {fields['num_local_experts']}: a mixture of experts")
     layers = fields.count("num_hidden_layers")
     types = fields["layer_types"] or fields["layers_block_type"] or ["mamba"] * layers
     attention = read_attention(fields, fields.rope_theta if fields["position_embedding_type"] == "rope" else None)
     mixers = read_layers(types, attention, read_mamba(fields))
-    ffn = SwiGLU(fields.count("shared_intermediate_size"))
+    ffn, mixed = _read_ffn(fields)
     width, vocab = fields.count("hidden_size"), fields.count("vocab_size")
     return Imported(
         Architecture(width, vocab, tuple(Block(mixer, ffn) for mixer in mixers)),
         fields.count("max_position_embeddings"),
         (
             *fields.untied(vocab, width),
+            *mixed,
             *fields.differs(
                 attention_multiplier=attention.head_dim**-0.5,
                 embedding_multiplier=1.0,
@@ -172,6 +172,20 @@ def read(config: Any) -> Imported:
             ),
         ),
     )
+
+
+def _read_ffn(fields: Fields) -> tuple[FFN, tuple[str, ...]]:
+    """The FFN of each layer, and how it differs: Granite's experts have a softmax router and a shared expert of its
+    own size."""
+    shared = fields.count("shared_intermediate_size")
+    if not fields["num_local_experts"]:
+        return SwiGLU(shared), ()
+    hidden = fields.count("intermediate_size")
+    ffn = MoE(hidden, fields.count("num_local_experts"), fields.count("num_experts_per_tok"))
+    notes = ["the router is a softmax over the chosen experts; here it is a sigmoid"]
+    if shared != hidden:
+        notes.append(f"the shared expert has {shared} channels; here it has {hidden}, as the others")
+    return ffn, tuple(notes)
 
 
 MAMBA_TENSORS = (

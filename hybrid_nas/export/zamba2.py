@@ -46,11 +46,11 @@ def read(config: Any) -> Imported:
         blocks.append(Block(mamba, None))
     if not blocks:
         raise CannotRead("layers_block_type is missing")
-    notes = (
+    sharing = (
         f"{shared} places share {fields['num_mem_blocks']} transformer blocks, of inputs twice as wide and with "
-        "adapters at each place; here each place has a block of its own with inputs of one width",
-        "the shared blocks' FFN has GELU; here it is SiLU",
+        "adapters at each place; here each place has a block of its own with inputs of one width"
     )
+    notes = (sharing, "the shared blocks' FFN has GELU; here it is SiLU")
     return Imported(
         Architecture(width, fields.count("vocab_size"), tuple(blocks)),
         fields.count("max_position_embeddings"),

@@ -28,7 +28,8 @@ from small_models import (
 from hybrid_nas.architecture import Architecture, Block, ParallelHybrid
 from hybrid_nas.cost import cost
 from hybrid_nas.export.formats import FORMATS, read_config
-from hybrid_nas.recurrent import Mamba1, Mamba3
+from hybrid_nas.moe import MoE
+from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 
 transformers = pytest.importorskip("transformers")
 HYBRID = FORMATS["hybrid"]
@@ -51,6 +52,7 @@ DESIGNS = {
     ),
     "mamba": stack(MAMBA, LONG),
     "others": stack(Mamba1(96, 8, 5), Mamba3(96, 16, 16, groups=2), ATTENTION),
+    "delta": stack(GatedDeltaNet(4, 12, 24), ATTENTION, ffn=MoE(24, 4, 2)),
     "parallel-group": stack(H, MAMBA, replace(H, scale="vector", fusion="add")),
     "parallel-none": stack(
         replace(H, norm="none", scale="diff", output="joint", attention=EVEN),

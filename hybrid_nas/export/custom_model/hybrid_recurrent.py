@@ -115,6 +115,63 @@ class Mamba3(nn.Module):
             parameter.fill_(1.0)
 
 
+class GatedDeltaNet(nn.Module):
+    """Gated DeltaNet [arXiv:2412.06464]: the norm of a head comes before its gate; convolutions without bias."""
+
+    def __init__(self, spec: dict[str, Any], config: HybridConfig) -> None:
+        super().__init__()
+        self.heads, self.key_dim, self.value_dim = spec["heads"], spec["key_dim"], spec["value_dim"]
+        keys, values, width = self.heads * self.key_dim, self.heads * self.value_dim, config.hidden_size
+        self.q_proj = nn.Linear(width, keys, bias=False)
+        self.k_proj = nn.Linear(width, keys, bias=False)
+        self.v_proj = nn.Linear(width, values, bias=False)
+        self.g_proj = nn.Linear(width, values, bias=False)
+        self.a_proj = nn.Linear(width, self.heads, bias=False)
+        self.b_proj = nn.Linear(width, self.heads, bias=False)
+        self.q_conv1d, self.k_conv1d, self.v_conv1d = (
+            nn.Conv1d(channels, channels, spec["conv_kernel"], groups=channels, bias=False)
+            for channels in (keys, keys, values)
+        )
+        self.A_log = nn.Parameter(torch.zeros(self.heads))
+        self.dt_bias = nn.Parameter(torch.zeros(self.heads))
+        self.o_norm = RMSNorm(self.value_dim, config.rms_norm_eps)
+        self.o_proj = nn.Linear(values, width, bias=False)
+
+    def forward(self, x: Tensor, positions: Tensor, layer: Layer | None) -> Tensor:
+        real = (positions >= 0)[..., None]
+        x = x * real
+        q, k, v = (
+            convolve(projection(x), conv, layer, name).unflatten(-1, (self.heads, -1)).float() * real[..., None]
+            for projection, conv, name in (
+                (self.q_proj, self.q_conv1d, "q_conv"),
+                (self.k_proj, self.k_conv1d, "k_conv"),
+                (self.v_proj, self.v_conv1d, "v_conv"),
+            )
+        )
+        q, k = (t * torch.rsqrt(t.square().sum(-1, keepdim=True) + 1e-6) for t in (q, k))
+        q = q * self.key_dim**-0.5
+        decay = torch.exp(-self.A_log.float().exp() * F.softplus(self.a_proj(x).float() + self.dt_bias.float()))
+        strength = torch.sigmoid(self.b_proj(x).float())
+        state = layer.get("state") if layer else None
+        if state is None:
+            state = v.new_zeros(x.shape[0], self.heads, self.key_dim, self.value_dim)
+        outputs = []
+        for t in range(x.shape[1]):
+            state = decay[:, t, :, None, None] * state
+            found = (state * k[:, t, :, :, None]).sum(-2)
+            written = strength[:, t, :, None] * (v[:, t] - found)
+            state = state + k[:, t, :, :, None] * written[..., None, :]
+            outputs.append((state * q[:, t, :, :, None]).sum(-2))
+        if layer is not None:
+            layer["state"] = state
+        y = self.o_norm(torch.stack(outputs, 1).to(x.dtype)).flatten(2)
+        return self.o_proj(y * F.silu(self.g_proj(x)))
+
+    def begin(self) -> None:
+        self.A_log.uniform_(1, 16).log_()
+        self.dt_bias.copy_(time_steps(self.dt_bias))
+
+
 def turned(x: Tensor, phase: Tensor) -> Tensor:
     """x (..., d_state) with its pairs (0, 1), (2, 3), ... turned by phase (..., pairs); the rest stays as it is."""
     pairs = phase.shape[-1]

@@ -17,9 +17,9 @@ from transformers.generation.utils import ALL_CACHE_NAMES
 from transformers.utils import ModelOutput
 
 from .configuration_hybrid import HybridConfig
-from .hybrid_ffn import SquaredReLU, SwiGLU
+from .hybrid_ffn import MoE, SquaredReLU, SwiGLU
 from .hybrid_mixers import Attention, Layer, Mamba2, ParallelHybrid, RMSNorm
-from .hybrid_recurrent import Mamba1, Mamba3
+from .hybrid_recurrent import GatedDeltaNet, Mamba1, Mamba3
 
 
 class HybridCache:
@@ -48,8 +48,9 @@ MIXERS = {
     "parallel_hybrid": ParallelHybrid,
     "mamba1": Mamba1,
     "mamba3": Mamba3,
+    "gated_deltanet": GatedDeltaNet,
 }
-FFNS = {"swiglu": SwiGLU, "squared_relu": SquaredReLU}
+FFNS = {"swiglu": SwiGLU, "squared_relu": SquaredReLU, "moe": MoE}
 
 
 class Block(nn.Module):
