@@ -14,6 +14,7 @@ import torch
 from hybrid_nas_kernels import attention as attention_op
 from hybrid_nas_kernels import causal_conv1d as conv_op
 from hybrid_nas_kernels import gated_norm_linear as gated_norm_op
+from hybrid_nas_kernels import mamba2 as mamba2_op
 from hybrid_nas_kernels import norm_linear as norm_linear_op
 from hybrid_nas_kernels import rope as rope_op
 from hybrid_nas_kernels import ssd as ssd_op
@@ -136,8 +137,23 @@ class Mamba2Module(MixerModule):
         self.out_proj = nn.Linear(m.d_ssm, width, bias=False)
 
     def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
-        batch, tokens, _ = x.shape
         m = self.mixer
+        if norm is not None:
+            return mamba2_op.mamba2(
+                x,
+                norm,
+                self.in_proj.weight,
+                self.conv1d.weight.squeeze(1),
+                self._conv_bias(),
+                self.dt_bias,
+                self.A_log,
+                self.D,
+                self.norm.weight,
+                self.out_proj.weight,
+                groups=m.groups,
+                eps=NORM_EPS,
+            )
+        batch, tokens, _ = x.shape
         z, xBC, dt = _project(x, norm, self.in_proj.weight, self.split)
         parts = (m.d_ssm, 2 * m.groups * m.d_state)
         u, BC = conv_op.causal_conv1d(xBC, self.conv1d.weight.squeeze(1), self._conv_bias(), parts)
@@ -198,7 +214,11 @@ class Mamba2Module(MixerModule):
         self.norm.weight.data.fill_(1.0)
 
     def implementations(self, device: torch.device) -> dict[str, str]:
+        whole = mamba2_op.choose(device)[0]
+        if whole != "separate":
+            return {"mamba2": whole}
         return {
+            "mamba2": whole,
             "norm_linear": norm_linear_op.choose(device)[0],
             "causal_conv1d": conv_op.choose(device)[0],
             "ssd": ssd_op.choose(device)[0],
