@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal
 
 from hybrid_nas.dimensions import multiple, positive
-from hybrid_nas.recurrent import Mamba1, Mamba3
+from hybrid_nas.moe import MoE
+from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 
 ADDED = {"omit": True}
 """Metadata of a field that came after its description was first published: at its default it is left out of the JSON,
@@ -180,11 +181,25 @@ class SwiGLU:
         positive(self, "hidden")
 
 
-Mixer = Attention | Mamba2 | ParallelHybrid | Mamba1 | Mamba3
-FFN = SwiGLU
+@dataclass(frozen=True)
+class SquaredReLU:
+    """Feed-forward network without a gate: down(relu(up(x)) ** 2) with `hidden` channels, as Nemotron-H has it."""
 
-MIXERS: dict[str, type[Mixer]] = {cls.kind: cls for cls in (Attention, Mamba2, ParallelHybrid, Mamba1, Mamba3)}
-FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU,)}
+    kind: ClassVar[str] = "squared_relu"
+
+    hidden: int
+
+    def __post_init__(self) -> None:
+        positive(self, "hidden")
+
+
+Mixer = Attention | Mamba2 | ParallelHybrid | Mamba1 | Mamba3 | GatedDeltaNet
+FFN = SwiGLU | SquaredReLU | MoE
+
+MIXERS: dict[str, type[Mixer]] = {
+    cls.kind: cls for cls in (Attention, Mamba2, ParallelHybrid, Mamba1, Mamba3, GatedDeltaNet)
+}
+FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU, SquaredReLU, MoE)}
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ def cost(
         more = {"scale": sized.name, "architecture": model.id, "paper_layers": printed}
         print(json.dumps({**result.to_dict(), **more}))
         return
+    active, body = result.params_active, result.params_nonembedding
     rows = (
         ("layout", result.layout),
         ("layers", str(result.layers) + ("" if printed is None else f" (the paper: {printed})")),
@@ -92,6 +93,7 @@ def cost(
             "  without embedding",
             f"{readable(result.params_nonembedding, 'parameters')} ({result.params_nonembedding:,})",
         ),
+        *([("  of which active", f"{readable(active, 'parameters')} ({active:,})")] if active < body else []),
         ("training", readable(result.train_flops_per_token, "FLOP/token")),
         ("decoding", readable(result.decode_flops_per_token, "FLOP/token")),
         ("  bytes read", readable(result.decode_bytes_per_token, "bytes/token")),
