@@ -153,7 +153,7 @@ _TOKENS_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string"
 _COUNT_SCHEMA = {"type": "integer", "minimum": 1, "maximum": 65_536}
 
 _WIDTH_SCHEMA = {
-    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+/[0-9]+$"}],
+    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+(/[0-9]+)?$"}],
 }
 PARALLEL_MEANINGS = {
     "norm": "parallel hybrid: an RMSNorm over each half before they fuse, or none",
