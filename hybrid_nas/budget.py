@@ -17,7 +17,7 @@ class Budget:
     `replicates` is the number of further seeds that members of the front are trained with at the end.
     """
 
-    tokens: int = 160_000
+    tokens: int = 200_000
     batch: int = 8
     learning_rate: float | None = None
     warmup: float = 0.25
@@ -28,7 +28,7 @@ class Budget:
     validation_tokens: int = 16_384
     recall_share: float = 0.5
     recall_task: Literal["copy", "associative"] = "copy"
-    recall_symbols: int = 32
+    recall_symbols: int = 16
     mamba_init: Literal["paper", "original"] = "paper"
     replicates: int = 2
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hybrid_nas.architecture import FFN, Architecture, Attention, Mamba2, Mixer, SwiGLU
+from hybrid_nas.architecture import FFN, Architecture, Attention, Mamba2, Mixer, ParallelHybrid, SwiGLU
+from hybrid_nas.recurrent import Mamba1, Mamba3
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,14 @@ class MixerCost:
 
 def attention_cost(mixer: Attention, width: int, context: int) -> MixerCost:
     """Softmax attention, full or windowed. Sinks count with the window, as in the paper's key map of 512 + 64."""
-    inner = mixer.heads * mixer.head_dim
-    kv_width = mixer.kv_heads * mixer.head_dim
+    queries, keys = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
     visible = context if mixer.window is None else min(context, mixer.window + mixer.sinks)
     mean_keys = visible * ((visible + 1) / 2 + (context - visible)) / context
     return MixerCost(
-        params=2 * width * inner + 2 * width * kv_width,
-        forward_flops=4 * inner * mean_keys,
-        decode_flops=4 * inner * visible,
-        kv_values=2 * kv_width * visible,
+        params=width * (queries + keys + mixer.kv_values + mixer.values),
+        forward_flops=2 * (queries + mixer.values) * mean_keys,
+        decode_flops=2 * (queries + mixer.values) * visible,
+        kv_values=(keys + mixer.kv_values) * visible,
         state_values=0,
     )
 
@@ -66,7 +66,74 @@ def mamba2_cost(mixer: Mamba2, width: int, context: int) -> MixerCost:
     )
 
 
-MIXER_COSTS: dict[type[Mixer], Callable[..., MixerCost]] = {Attention: attention_cost, Mamba2: mamba2_cost}
+def mamba1_cost(mixer: Mamba1, width: int, context: int) -> MixerCost:
+    """Mamba-1. The scan is counted as Mamba-2's, 9 d_ssm d_state + 2 d_ssm a token: the same sums over its state."""
+    del context
+    scan = 9 * mixer.d_ssm * mixer.d_state + 2 * mixer.d_ssm
+    selected = mixer.dt_rank + 2 * mixer.d_state
+    return MixerCost(
+        params=width * 2 * mixer.d_ssm
+        + mixer.d_ssm * (mixer.conv_kernel + 1)  # weight and bias
+        + mixer.d_ssm * selected
+        + (mixer.dt_rank + 1) * mixer.d_ssm  # weight and bias
+        + mixer.d_ssm * (mixer.d_state + 1)  # A_log, D
+        + mixer.d_ssm * width,
+        forward_flops=scan,
+        decode_flops=scan,
+        kv_values=0,
+        state_values=mixer.d_ssm * (mixer.d_state + mixer.conv_kernel),
+    )
+
+
+def mamba3_cost(mixer: Mamba3, width: int, context: int) -> MixerCost:
+    """Mamba-3. The scan is counted as Mamba-2's, and the input of the token before, 3 d_ssm d_state more; turning B and
+    C costs 6 a number that turns. The cache is the phases, the state, and the last token's key and value."""
+    del context
+    turning = 2 * 6 * mixer.heads * 2 * mixer.pairs
+    scan = 12 * mixer.d_ssm * mixer.d_state + 2 * mixer.d_ssm + turning
+    in_features = 2 * mixer.d_ssm + 2 * mixer.groups * mixer.d_state + 3 * mixer.heads + mixer.pairs
+    return MixerCost(
+        params=width * in_features
+        + 2 * mixer.heads  # D, dt_bias
+        + 2 * mixer.heads * mixer.d_state  # biases of B and C
+        + 2 * mixer.d_state  # their norms
+        + mixer.d_ssm * width,
+        forward_flops=scan,
+        decode_flops=scan,
+        kv_values=0,
+        state_values=mixer.d_ssm * (mixer.d_state + 1) + mixer.heads * (mixer.d_state + mixer.pairs),
+    )
+
+
+def parallel_hybrid_cost(mixer: ParallelHybrid, width: int, context: int) -> MixerCost:
+    """Both halves, and what their fusion adds or saves. The elementwise work of norms and scales is not counted, as
+    nowhere else."""
+    attention = attention_cost(mixer.attention, width, context)
+    mamba = mamba2_cost(mixer.mamba, width, context)
+    d_ssm, values = mixer.mamba.d_ssm, mixer.attention.values
+    params = attention.params + mamba.params
+    params += values if mixer.norm == "group" else -d_ssm  # the attention's gain, or Mamba-2's own taken away
+    params += {"none": 0, "vector": values + d_ssm, "diff": 1, "gate": 2 * width}[mixer.scale]
+    if mixer.value == "joint":
+        params -= width * d_ssm  # Mamba-2's own input
+    if mixer.output == "joint" and mixer.fusion != "concat":
+        params -= width * d_ssm  # one projection for both
+    return MixerCost(
+        params=params,
+        forward_flops=attention.forward_flops + mamba.forward_flops,
+        decode_flops=attention.decode_flops + mamba.decode_flops,
+        kv_values=attention.kv_values,
+        state_values=mamba.state_values,
+    )
+
+
+MIXER_COSTS: dict[type[Mixer], Callable[..., MixerCost]] = {
+    Attention: attention_cost,
+    Mamba2: mamba2_cost,
+    ParallelHybrid: parallel_hybrid_cost,
+    Mamba1: mamba1_cost,
+    Mamba3: mamba3_cost,
+}
 
 
 def mixer_cost(mixer: Mixer, width: int, context: int) -> MixerCost:

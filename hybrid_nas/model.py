@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_nas.architecture import FFN, Architecture, Block, SwiGLU
-from hybrid_nas.mixers import MODULES, NORM_EPS, Gain, LayerCache, MambaInit, draw_linear
+from hybrid_nas.mixer_module import NORM_EPS, Gain, LayerCache, MambaInit, draw_linear
+from hybrid_nas.mixers import MODULES
 
 
 class SwiGLUModule(nn.Module):

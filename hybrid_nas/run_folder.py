@@ -2,6 +2,7 @@
 
 study.yaml        the resolved study: every setting, defaults filled in
 study.db          Optuna's storage, the one record
+artifacts/        pictures of every trial that the dashboard shows
 trials.parquet    every trial, replicates and failures included (columns: `hybrid_nas.trial.schema`)
 front.json        the front (`hybrid_nas.front.Front.to_dict`)
 recipe.md, .json  the recipe

@@ -159,14 +159,15 @@ class Loop:
             self.pool.answer(report.job, go_on)
 
     def _dominated(self, task: Task, report: Report) -> bool:
-        """Whether enough others of equal or better efficiency had a lower loss at this rung."""
+        """Whether enough others of equal or better efficiency had a loss at this rung that is lower beyond the
+        margin."""
         mine = self._efficiency(task.proposal.cost)
         better = {
             key
             for key, theirs, tokens, loss in self.rungs
             if tokens == report.tokens
             and key != task.proposal.key
-            and loss < report.loss
+            and loss < report.loss - self.file.search.margin
             and all(a <= b for a, b in zip(theirs, mine, strict=True))
         }
         return self.may_stop and len(better) >= self.file.search.dominators

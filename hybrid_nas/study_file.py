@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,21 @@ COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
 @dataclass(frozen=True)
 class Search:
     """How the space is explored. `dominators`: a trial stops at a rung once that many trials of equal or better
-    efficiency had a lower loss there (0: never stop). `workers` None: as many as the cores carry."""
+    efficiency had a loss there that is lower by more than `margin`, in nats (0: never stop). `workers` None: as many
+    as the cores carry."""
 
     sampler: str = "tpe"
     trials: int = 24
     seed: int = 0
     workers: int | None = None
     dominators: int = 3
+    margin: float = 0.02
 
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study as read: the space and every setting, defaults filled in."""
+    """A study as read: the space and every setting, defaults filled in. `places` has the line of each key that the
+    file sets ("data", "constraints.cache_bytes"), for what only shows once the space is looked at."""
 
     space: SearchSpace
     proxy: Scale
@@ -50,6 +54,7 @@ class StudyFile:
     constraints: tuple[Constraint, ...] = ()
     search: Search = Search()
     data: dict[str, str] | None = None
+    places: Mapping[str, int | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -83,7 +88,7 @@ class StudyFile:
         """Eight hex digits that change with anything that changes what a trial's values mean or which designs are
         drawn; not with the number of trials or workers, so that a study can grow."""
         data = self.to_dict()
-        data["search"] = {name: data["search"][name] for name in ("sampler", "seed", "dominators")}
+        data["search"] = {name: data["search"][name] for name in ("sampler", "seed", "dominators", "margin")}
         del data["proxy"]["replicates"]
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:8]
 
@@ -115,7 +120,15 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
         constraints=_constraints(sections.get("constraints")),
         search=_search(sections.get("search")),
         data=_data(sections.get("data"), folder),
+        places=dict(_places(root)),
     )
+
+
+def _places(item: Item, prefix: str = "") -> Iterator[tuple[str, int | None]]:
+    for key, child in item.value.items():
+        yield f"{prefix}{key}", child.line
+        if isinstance(child.value, dict):
+            yield from _places(child, f"{prefix}{key}.")
 
 
 def _name(item: Item | None, source: str) -> str:
@@ -272,6 +285,8 @@ def _search(item: Item | None) -> Search:
         value = getattr(search, name)
         if value is not None and not 1 <= value <= 1_000_000:
             raise entries[name].error(f"search: {name} must be 1 or more, found {entries[name].shown()}")
+    if search.margin < 0:
+        raise entries["margin"].error(f"search: margin must be 0 or more nats, found {entries['margin'].shown()}")
     if search.seed > 2**32 - 1:
         raise entries["seed"].error(f"search: seed must be below 2**32, found {entries['seed'].shown()}")
     return search

@@ -53,6 +53,15 @@ def bare(value: float, unit: str, signed: bool = False) -> str:
     return f"{sign}{digits} {tail}".rstrip()
 
 
+def count(number: float) -> str:
+    """A plain count with a prefix.
+
+    >>> count(0), count(950), count(20_480), count(1_500_000)
+    ('0', '950', '20.5 k', '1.5 M')
+    """
+    return bare(number, "parameters")
+
+
 def label(name: str) -> str:
     """The name of a quantity as a reader says it.
 

@@ -42,7 +42,6 @@ def test_cost_by_set(nas: Command) -> None:
     ("arguments", "message"),
     [
         (("cost", "--layout", "MXM"), "letter 2 is 'X'"),
-        (("cost", "--layout", "MHM"), "reserved"),
         (("cost", "--layout", "M", "--scale", "paper-2b"), "unknown scale 'paper-2b'; did you mean 'paper-"),
         (("cost",), "give --layout"),
         (("cost", "--layout", "M", "--set", "d_stat=3"), "did you mean 'd_state'"),
@@ -69,9 +68,10 @@ def test_refusals_leave_nothing_behind(nas: Command, tmp_path: Path, arguments: 
 
 def test_a_bad_file_names_file_and_line(nas: Command, tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
-    path.write_text("name: bad\nratio: [1:3]\nplacment: front\n")
-    done = nas("search", path, check=2)
-    assert f"{path}:3: unknown key 'placment'" in done.stderr
+    for line, message in (("placment: front", "unknown key 'placment'"), ("data: nowhere/", "data: ")):
+        path.write_text(f"name: bad\nratio: [1:3]\n{line}\n")
+        done = nas("search", path, check=2)
+        assert f"{path}:3: {message}" in done.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["bad.yaml"]
 
 

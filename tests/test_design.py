@@ -53,7 +53,7 @@ def test_ratios_and_placements_stay_distinct_at_the_proxy(d_state: int) -> None:
             design = Design(ratio=Ratio.parse(ratio), placement=placement, d_state=d_state)
             ids["proxy"].add(design.at(PROXY).id)
             ids["target"].add(design.at(PAPER["paper-1b"]).id)
-    assert len(ids["proxy"]) == len(ids["target"]) == 2 + 3 * 4 + 3  # at 1:12, middle and spread are one
+    assert len(ids["proxy"]) == len(ids["target"]) == 2 + 3 * 5 + 3  # at 1:12, middle, spread and sandwich are one
 
 
 def test_placements_by_hand() -> None:
@@ -112,9 +112,7 @@ def test_id_is_the_same_everywhere() -> None:
     assert model.id == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-@pytest.mark.parametrize(
-    ("layout", "message"), [("MH", "H, the parallel hybrid, is reserved"), ("MXM", "letter 2 is 'X'")]
-)
+@pytest.mark.parametrize(("layout", "message"), [("", "a letter a layer"), ("MXM", "letter 2 is 'X'")])
 def test_unknown_letters(layout: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         architecture_of_layout(layout, Design(ratio=Ratio(1, 1)), PROXY)

@@ -137,10 +137,23 @@ def test_empty_file() -> None:
         read("# nothing\n")
 
 
-def test_a_space_that_allows_nothing() -> None:
-    study = read("ratio: [1:1, 1:3]\nconstraints: {cache_bytes: 1000}\n")
-    with pytest.raises(FileError, match="allows nothing: 2 designs are refused, 2 because cache_bytes is above"):
-        Census.of(study).checked("space.yaml")
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        (
+            "ratio: [1:1, 1:3]\nconstraints:\n  cache_bytes: 1000\n",
+            3,
+            "2 designs are refused, 2 because cache_bytes is above .*; the least of any design here is 61,",
+        ),
+        ("ratio: [1:1, 1:3]\nkv_heads: 1/3\n", 2, "kv_heads 1/3 of 32 heads is 11"),
+        ("name: x\nratio: 1:3\nproxy: {params: 2000}\n", 3, "an FFN of -96 channels to meet the parameter budget"),
+    ],
+)
+def test_a_space_that_allows_nothing(text: str, line: int, message: str) -> None:
+    study = read(text)
+    with pytest.raises(FileError, match=f"the space allows nothing: .*{message}") as caught:
+        Census.of(study).checked(study, "space.yaml")
+    assert str(caught.value).startswith(f"space.yaml:{line}: ")
 
 
 def test_constraint_refuses_and_counts() -> None:

@@ -35,8 +35,9 @@ def attention(
 ) -> Tensor:
     """Softmax attention of each token over itself and its past, scale head_dim ** -0.5.
 
-    q (batch, tokens, heads, head_dim); k and v (batch, tokens, kv_heads, head_dim), head h reads h // (heads //
-    kv_heads). With a `window`, token t sees t - window < s <= t, and the first `sinks` tokens beside. Returns like q.
+    q (batch, tokens, heads, head_dim); k (batch, tokens, kv_heads, head_dim) and v (..., value_dim), head h reads
+    h // (heads // kv_heads). With a `window`, token t sees t - window < s <= t, and the first `sinks` tokens beside.
+    Returns (batch, tokens, heads, value_dim).
     """
     if q.shape[2] % k.shape[2]:
         raise ValueError(f"attention: heads must be a multiple of kv_heads, found {q.shape[2]} and {k.shape[2]}")

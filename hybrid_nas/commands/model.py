@@ -1,0 +1,92 @@
+"""`cost`: what one model costs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from hybrid_nas.commands.terminal import AsJson, Set, out
+from hybrid_nas.yaml_file import Item, nearest, set_key
+
+LETTERS_OF = {
+    "d_state": "M", "head_dim": "M", "kv_heads": "AS", "position": "AS", "window": "S", "sinks": "S", "placement": "",
+}  # fmt: skip
+
+
+def cost(
+    layout: Annotated[
+        str | None, typer.Option(help="A letter a layer: A attention, S sliding window, M Mamba-2.")
+    ] = None,
+    ratio: Annotated[
+        str | None, typer.Option(help="attention:Mamba, like 1:5; the depth follows from the scale.")
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="A scale: paper-100m, paper-350m, paper-1b, paper-3b, proxy.")
+    ] = "paper-1b",
+    context: Annotated[str | None, typer.Option(help="Tokens, like 8192 or 32k; default: the scale's.")] = None,
+    settings: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a model costs, by arithmetic: parameters, FLOPs, cache."""
+    from hybrid_nas.cost import cost as cost_of
+    from hybrid_nas.design import architecture_of_layout
+    from hybrid_nas.options import KEYS, read_space
+    from hybrid_nas.scale import SCALES
+    from hybrid_nas.space import design_of
+    from hybrid_nas.study_file import count_of
+    from hybrid_nas.units import readable
+
+    if layout == "" or ratio == "":
+        raise ValueError("--layout or --ratio is empty; write the letters, like MMMAMMM, or a ratio, like 1:5")
+    if (layout is None) == (ratio is None):
+        raise ValueError("give --layout (MMMAMMM) or --ratio (1:5), one of the two")
+    if scale not in SCALES:
+        raise ValueError(f"--scale: unknown scale {scale!r}; {nearest(scale, SCALES)}")
+    sized = SCALES[scale]
+    root = Item({}, "--set", None)
+    for assignment in settings or ():
+        root = set_key(root, assignment)
+    entries = root.keys([key for key in KEYS if key != "ratio"], "--set of cost")
+    for key, item in entries.items():
+        if isinstance(item.value, list) and key != "placement":
+            raise item.error(f"{key}: one value must stand here, found a list")
+    if layout is None:
+        entries["ratio"] = Item(ratio, "--ratio", None, ratio or "")
+        design = read_space("cost", entries, root).build(lambda name, options: options[0])
+        model = design.at(sized)
+    else:
+        for key, item in entries.items():
+            letters = LETTERS_OF[key]
+            if not set(letters) & set(layout.upper()):
+                needs = f"needs one of the letters {letters}" if letters else "is what the layout itself says"
+                raise item.error(f"{key} means nothing for the layout {layout}: it {needs}")
+        design = design_of({"ratio": "1:1", **{key: KEYS[key].parse(item) for key, item in entries.items()}})
+        model = architecture_of_layout(layout, design, sized)
+    tokens = sized.context if context is None else count_of(Item(context, "--context", None, context), "context")
+    result = cost_of(model, tokens)
+    if as_json:
+        print(json.dumps({**result.to_dict(), "scale": sized.name, "architecture": model.id}))
+        return
+    rows = (
+        ("layout", result.layout),
+        ("layers", str(result.layers)),
+        ("parameters", f"{readable(result.params, 'parameters')} ({result.params:,})"),
+        (
+            "  without embedding",
+            f"{readable(result.params_nonembedding, 'parameters')} ({result.params_nonembedding:,})",
+        ),
+        ("training", readable(result.train_flops_per_token, "FLOP/token")),
+        ("decoding", readable(result.decode_flops_per_token, "FLOP/token")),
+        ("  bytes read", readable(result.decode_bytes_per_token, "bytes/token")),
+        ("cache of a sequence", readable(result.cache_bytes, "bytes")),
+        ("  keys and values", readable(result.kv_bytes, "bytes")),
+        ("  state", readable(result.state_bytes, "bytes")),
+    )
+    out.print(f"{sized.name}, context {result.context:,}, bfloat16", style="dim", highlight=False)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    out.print(table, highlight=False)
