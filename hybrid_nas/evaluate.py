@@ -73,8 +73,9 @@ def evaluate(
     `seed` draws the initial weights and the batches. `report` hears of the training a few times a second, and of the
     held-out loss at every rung; False at a rung stops the training there. `device` is "auto" (CUDA where there is
     one), "cpu", or any torch device. `built` is called once the training holds the memory that it will hold. Whatever
-    goes wrong with a candidate is a failed outcome that says why: one candidate must not end a study. Global state is left alone: threads are the caller's, and so are the results of
-    more than one, since sums in another order differ in the last bits. On one thread equal arguments give equal bits.
+    goes wrong with a candidate is a failed outcome that says why: one candidate must not end a study. Global state is
+    left alone: threads are the caller's, and so are the results of more than one, since sums in another order differ in
+    the last bits. On one thread equal arguments give equal bits.
     """
     started = time.perf_counter()
     steps: list[Step] = []

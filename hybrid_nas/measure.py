@@ -63,7 +63,7 @@ class Table:
         self.path = path
         self.rows: dict[tuple[Any, ...], Layer] = {}
         if path is not None and path.exists():
-            for values in pq.read_table(path).to_pylist():  # type: ignore[no-untyped-call]
+            for values in pq.read_table(path).to_pylist():
                 self._keep(Layer(**values))
 
     def _keep(self, layer: Layer) -> None:
@@ -75,7 +75,7 @@ class Table:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             columns = {f.name: [getattr(row, f.name) for row in self.rows.values()] for f in fields(Layer)}
             part = self.path.with_suffix(".part")
-            pq.write_table(pa.table(columns), part)  # type: ignore[no-untyped-call]
+            pq.write_table(pa.table(columns), part)
             part.replace(self.path)
         return layer
 
@@ -142,17 +142,17 @@ class Meter:
     def _layer(self, architecture: Architecture, part: Block | str, what: What, load: Load) -> Layer:
         train = what == "train"
         batch, context = (load.train_batch, load.train_context) if train else (load.batch, load.context)
-        is_block = isinstance(part, Block)
-        one = Architecture(
-            architecture.width, 8 if is_block else architecture.vocab, (part,) if is_block else architecture.blocks[:1]
-        )
-        name = canonical_json(one.to_dict()["blocks"][0]) if is_block else str(part)
+        if isinstance(part, Block):
+            one = Architecture(architecture.width, 8, (part,))
+            name = canonical_json(one.to_dict()["blocks"][0])
+        else:
+            one, name = Architecture(architecture.width, architecture.vocab, architecture.blocks[:1]), part
         vocab = architecture.vocab if name == HEAD else 0
         key = (self.name, torch.__version__, what, name, architecture.width, vocab, batch, context)
         if key not in self.table.rows:
             if name == OPTIMIZER:
                 found = (self._optimizer() / OPTIMIZER_PARAMS, 0, 0)
-            elif is_block:
+            elif name != HEAD:
                 found = self._block(one, what, batch, context)
             else:
                 found = self._head(one, what, batch, context)
@@ -269,13 +269,13 @@ class Meter:
             graph.replay()
             taken = []
             for _ in range(7):
-                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-                begin.record(stream)
+                first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+                first.record(stream)
                 for _ in range(3):
                     graph.replay()
-                end.record(stream)
-                end.synchronize()
-                taken.append(begin.elapsed_time(end) / 3e3)
+                last.record(stream)
+                last.synchronize()
+                taken.append(first.elapsed_time(last) / 3e3)
         return statistics.median(taken)
 
     def _random(self, *shape: int) -> Tensor:
