@@ -11,6 +11,10 @@ import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal
 
+from hybrid_nas.dimensions import multiple, positive
+from hybrid_nas.moe import MoE
+from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
+
 ADDED = {"omit": True}
 """Metadata of a field that came after its description was first published: at its default it is left out of the JSON,
 so that the ids of models that do not use it stay what they were."""
@@ -40,11 +44,10 @@ class Attention:
     value_dim: int | None = field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
-        _positive(self, "heads", "kv_heads", "head_dim")
+        positive(self, "heads", "kv_heads", "head_dim")
         if self.value_dim is not None:
-            _positive(self, "value_dim")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"attention: heads must be a multiple of kv_heads, found {self.heads} and {self.kv_heads}")
+            positive(self, "value_dim")
+        multiple(self, "heads", "kv_heads")
         if self.rope_theta is not None and self.head_dim % 2:
             raise ValueError(f"attention: RoPE turns pairs, so head_dim must be even, found {self.head_dim}")
         if self.window is not None and self.window < 1:
@@ -84,11 +87,9 @@ class Mamba2:
     conv_kernel: int = 4
 
     def __post_init__(self) -> None:
-        _positive(self, "d_ssm", "head_dim", "d_state", "groups", "conv_kernel")
-        if self.d_ssm % self.head_dim:
-            raise ValueError(f"mamba2: d_ssm must be a multiple of head_dim, found {self.d_ssm} and {self.head_dim}")
-        if self.heads % self.groups:
-            raise ValueError(f"mamba2: heads must be a multiple of groups, found {self.heads} and {self.groups}")
+        positive(self, "d_ssm", "head_dim", "d_state", "groups", "conv_kernel")
+        multiple(self, "d_ssm", "head_dim")
+        multiple(self, "heads", "groups")
 
     @property
     def heads(self) -> int:
@@ -177,14 +178,16 @@ class SwiGLU:
     hidden: int
 
     def __post_init__(self) -> None:
-        _positive(self, "hidden")
+        positive(self, "hidden")
 
 
-Mixer = Attention | Mamba2 | ParallelHybrid
-FFN = SwiGLU
+Mixer = Attention | Mamba2 | ParallelHybrid | Mamba1 | Mamba3 | GatedDeltaNet
+FFN = SwiGLU | MoE
 
-MIXERS: dict[str, type[Mixer]] = {cls.kind: cls for cls in (Attention, Mamba2, ParallelHybrid)}
-FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU,)}
+MIXERS: dict[str, type[Mixer]] = {
+    cls.kind: cls for cls in (Attention, Mamba2, ParallelHybrid, Mamba1, Mamba3, GatedDeltaNet)
+}
+FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU, MoE)}
 
 
 @dataclass(frozen=True)
@@ -215,13 +218,13 @@ class Architecture:
     blocks: tuple[Block, ...]
 
     def __post_init__(self) -> None:
-        _positive(self, "width", "vocab")
+        positive(self, "width", "vocab")
         if not self.blocks:
             raise ValueError("architecture: a model needs at least one block, found none")
 
     @property
     def layout(self) -> str:
-        """One letter a block: A attention, S sliding-window attention, M Mamba-2, H both in parallel, - FFN alone."""
+        """The `letter` of each block's mixer; - is an FFN alone."""
         return "".join(block.letter for block in self.blocks)
 
     @property
@@ -279,11 +282,3 @@ def _from_part(data: dict[str, Any] | None, kinds: dict[str, Any]) -> Any:
     if unknown:
         raise ValueError(f"{data['kind']} has no field {sorted(unknown)[0]!r}")
     return kind(**{name: _from_part(v, MIXERS) if isinstance(v, dict) else v for name, v in values.items()})
-
-
-def _positive(part: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(part, name)
-        if not isinstance(value, int) or value < 1:
-            kind = getattr(part, "kind", type(part).__name__.lower())
-            raise ValueError(f"{kind}: {name} must be a positive whole number, found {value!r}")

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from hybrid_nas.architecture import (
+    FFN,
     PARALLEL_AXES,
     Architecture,
     Mixer,
@@ -16,7 +17,7 @@ from hybrid_nas.architecture import (
     halves_meet,
 )
 from hybrid_nas.fit import fit, stack
-from hybrid_nas.parts import FEED_FORWARD, RECURRENT, Amount, attention_of, parallel_of
+from hybrid_nas.parts import FEED_FORWARD, RECURRENT, RECURRENT_LETTERS, Amount, attention_of, parallel_of
 from hybrid_nas.placement import PLACEMENTS, Placement, Ratio, layout_at, place, place_at, read_layout
 from hybrid_nas.scale import Refused, Scale
 
@@ -32,12 +33,15 @@ PARALLEL_DEFAULTS = {
     "value": "separate",
     "output": "separate",
 }
+PAPER_WIDTH = Fraction(9, 16)
+"""Of queries, and of Mamba-2 before expansion: 1152 of 2048 and 896 of 1536 [arXiv:2510.04800, Table 20, 1:1]."""
 WIDTHS = ("attention_share", "attention_width", "mamba_width", "value_width")
 AMOUNTS = ("window", "sinks", *WIDTHS)
 SHARED = ("ratio", "kv_heads")
-PLAIN = ("placement", "layout", "d_state", "head_dim", "position", "mixer", "ffn", *PARALLEL_AXES)
 MAMBA2 = "mamba2"
 SWIGLU = "swiglu"
+OF_EXPERTS = ("experts", "experts_active")
+PLAIN = ("placement", "layout", "d_state", "head_dim", "position", "mixer", "ffn", *OF_EXPERTS, *PARALLEL_AXES)
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,16 @@ class Design:
     fix how many there are, or a `layout` (one letter a layer; see `placement.layout_at` for other depths), which
     decides the family by itself.
 
-    `mixer` is what M stands for, `d_state` and `head_dim` are Mamba-2's. `kv_heads` is the share of attention heads
+    `mixer` is what M stands for, `d_state` and `head_dim` are the recurrent mixers'. `ffn` moe has `experts`, of which
+    `experts_active` run for a token beside a shared one. `kv_heads` is the share of attention heads
     that keep keys and values of their own. `window` and `sinks` are tokens (whole numbers) or a share of the context
     (fractions below 1). None for `d_state`, `head_dim`, `kv_heads` takes the scale's own value.
 
     The rest is the parallel hybrid's. `attention_share` s gives s of the width to queries and keys and 1 - s to
     Mamba-2 before expansion; `attention_width` and `mamba_width` say the two apart, in channels (whole numbers) or as
-    shares of the width. `value_width` is that of the values; None: the model's own, or Mamba-2's expanded where the
-    halves meet channel by channel. `norm`, `scale`, `fusion`, `value`, `output`: see `architecture.ParallelHybrid`.
+    shares of the width; with neither both are 9/16. `value_width` is that of the values; None: the model's own, or
+    Mamba-2's expanded where the halves meet channel by channel. `norm`, `scale`, `fusion`, `value`, `output`: see
+    `architecture.ParallelHybrid`.
     """
 
     family: Family = "inter"
@@ -66,6 +72,8 @@ class Design:
     layout: str | None = None
     mixer: str | None = MAMBA2
     ffn: str = SWIGLU
+    experts: int | None = None
+    experts_active: int | None = None
     d_state: int | None = None
     head_dim: int | None = None
     kv_heads: Fraction | None = None
@@ -104,9 +112,9 @@ class Design:
             self._set(placement=None)
         elif self.placement is None:
             self._set(placement="spread")
-        self._set(mixer=(self.mixer or MAMBA2) if "M" in self.letters else None)
-        if self.mixer != MAMBA2 and not self.has_parallel:
-            self._set(d_state=None, head_dim=None)
+        self._settle_recurrent()
+        if self.ffn != "moe":
+            self._set(**dict.fromkeys(OF_EXPERTS))
         if not self.has_attention:
             self._set(kv_heads=None, position=None, window=None)
         elif self.position is None:
@@ -136,6 +144,16 @@ class Design:
         if letters in ({"A"}, {"M"}, {"H"}):
             self._set(layout=None, ratio=Ratio(0, 1) if letters == {"M"} else Ratio(1, 0))
 
+    def _settle_recurrent(self) -> None:
+        """One spelling of a layout's only recurrent mixer, and what no mixer of the stack reads."""
+        named = self.letters & RECURRENT_LETTERS.keys() - {"M"}
+        if self.layout is not None and "M" not in self.letters and len(named) == 1:
+            (letter,) = named
+            self._set(layout=self.layout.replace(letter, "M"), mixer=RECURRENT_LETTERS[letter])
+            self._name_family()
+        self._set(mixer=(self.mixer or MAMBA2) if "M" in self.letters else None)
+        self._set(**{name: None for name in ("d_state", "head_dim") if name not in self.reads})
+
     def _settle_parallel(self) -> None:
         """Defaults of the parallel hybrid, one spelling of its split, and what cannot stand together."""
         for name, default in PARALLEL_DEFAULTS.items():
@@ -157,7 +175,7 @@ class Design:
                 raise ValueError(f"design: attention_share lies between 0 and 1, found {share}")
             widths: tuple[Amount, Amount] = share, 1 - share
         elif self.attention_width is None and self.mamba_width is None:
-            widths = Fraction(1, 2), Fraction(1, 2)
+            widths = PAPER_WIDTH, PAPER_WIDTH
         elif self.attention_width is None or self.mamba_width is None:
             raise ValueError("design: attention_width and mamba_width stand together: one alone leaves the other open")
         else:
@@ -220,7 +238,13 @@ class Design:
 
     @property
     def has_mamba(self) -> bool:
-        return bool(self.letters & set("MH"))
+        return bool(self.letters & {"H", *RECURRENT_LETTERS})
+
+    @property
+    def reads(self) -> set[str]:
+        """Which of d_state and head_dim a mixer of this design reads."""
+        stands = {**RECURRENT_LETTERS, "M": self.mixer or MAMBA2, "H": MAMBA2}
+        return {name for letter in self.letters & stands.keys() for name in RECURRENT[stands[letter]].reads}
 
     @property
     def has_parallel(self) -> bool:
@@ -244,13 +268,15 @@ class Design:
         for letter in sorted(self.letters):
             match letter:
                 case "M":
-                    found[letter] = RECURRENT[self.mixer or MAMBA2](scale, self.d_state, self.head_dim)
+                    found[letter] = RECURRENT[self.mixer or MAMBA2].of(scale, self.d_state, self.head_dim)
                 case "A" | "S":
                     hides = letter == "S" or self.layout is None
                     window, sinks = (self.window, self.sinks) if hides else (None, None)
                     found[letter] = attention_of(scale, self.kv_heads, self.position, window, sinks)
-                case _:
+                case "H":
                     found[letter] = self._parallel(scale)
+                case _:
+                    found[letter] = RECURRENT[RECURRENT_LETTERS[letter]].of(scale, self.d_state, self.head_dim)
         return found
 
     def _parallel(self, scale: Scale) -> ParallelHybrid:
@@ -266,7 +292,11 @@ class Design:
 
     def at(self, scale: Scale) -> Architecture:
         """The model of this design at `scale`, with as many layers as its parameter budget buys: see `fit`."""
-        return fit(scale, self.mixers(scale), FEED_FORWARD[self.ffn](scale), self.layout_at)
+        return fit(scale, self.mixers(scale), self.feed_forward(scale), self.layout_at)
+
+    def feed_forward(self, scale: Scale) -> FFN:
+        """The feed-forward network of every block at `scale`, before its width meets the budget."""
+        return FEED_FORWARD[self.ffn](scale, self.experts, self.experts_active)
 
     def to_dict(self) -> dict[str, Any]:
         data: dict[str, Any] = {"family": self.family}
@@ -302,9 +332,9 @@ class Design:
 
 def architecture_of_layout(layout: str, design: Design, scale: Scale) -> Architecture:
     """The model that `layout` spells, a letter a block (A or T attention, S sliding window, M recurrent, H parallel
-    hybrid), at `scale`'s own FFN width; `design` gives everything but the layers.
+    hybrid, or the letter of a recurrent mixer), at `scale`'s own FFN width; `design` gives everything but the layers.
     """
     letters = read_layout(layout)
     design = replace(design, ratio=None, placement=None, positions=None, layout=letters)
     mixers = design.mixers(scale)
-    return stack(scale, (mixers[letter] for letter in design.layout_at(len(letters))), FEED_FORWARD[design.ffn](scale))
+    return stack(scale, (mixers[letter] for letter in design.layout_at(len(letters))), design.feed_forward(scale))

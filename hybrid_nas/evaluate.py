@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from hybrid_nas_kernels.cross_entropy import choose as choose_cross_entropy
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.budget import Budget
+from hybrid_nas.captured import CapturedTraining, unusable
+from hybrid_nas.captured import train as train_captured
 from hybrid_nas.data import Corpus, open_corpus
-from hybrid_nas.model import Model, build
+from hybrid_nas.model import build
 from hybrid_nas.proxy import Diverged, Proxy, Step, thin, train
 from hybrid_nas.trial import Point, State
 
@@ -93,9 +96,19 @@ def evaluate(
         proxy = Proxy(open_corpus(Corpus.from_dict(dict(data or {}))), context, budget, seed)
         model = build(architecture, generator=seed, mamba_init=budget.mamba_init, device=on)
         implementations.update({**model.implementations(), "cross_entropy": choose_cross_entropy(on)[0]})
-        if not _train(model, proxy, on, steps, report):
+        training: Iterator[Step] = train(model, architecture, proxy, on)
+        stream: AbstractContextManager[object] = nullcontext()
+        if on.type == "cuda":
+            why = unusable(on)
+            if why is None:
+                captured = CapturedTraining(model, architecture, proxy, on)
+                training, stream = train_captured(captured), torch.cuda.stream(captured.stream)
+                implementations["linear_cross_entropy"] = "triton"
+            implementations["training_step"] = captured.how if why is None else f"eager, float32: {why}"
+        if not _train(training, steps, report):
             return outcome("stopped")
-        values = {"loss": proxy.loss(model, on), "recall": proxy.recall(model, on)}
+        with stream:
+            values = {"loss": proxy.loss(model, on), "recall": proxy.recall(model, on)}
         scores = {name: value for name, value in values.items() if value is not None}
         if not all(map(math.isfinite, scores.values())):
             raise Diverged(f"diverged in the last step: scores {scores}")
@@ -113,12 +126,10 @@ def evaluate(
         return outcome("failed", failure=_described(error))
 
 
-def _train(
-    model: Model, proxy: Proxy, device: torch.device, steps: list[Step], report: Callable[[Progress], bool]
-) -> bool:
+def _train(training: Iterator[Step], steps: list[Step], report: Callable[[Progress], bool]) -> bool:
     """Train to the end, reporting; False where `report` stopped it at a rung."""
     heard = -math.inf
-    for step in train(model, model.architecture, proxy, device):
+    for step in training:
         steps.append(step)
         if step.held_out is not None:
             if not math.isfinite(step.held_out):

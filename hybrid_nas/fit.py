@@ -25,7 +25,7 @@ def fit(scale: Scale, mixers: Mapping[str, Mixer], ffn: FFN, layout_at: Callable
     budget, then, where that is not near enough, with the FFN width that closes the rest. Refused beyond 5% of it.
     """
     norm = scale.width
-    params = {letter: params_nonembedding(stack(scale, [m], ffn)) - norm for letter, m in mixers.items()}
+    params = {letter: _params(stack(scale, [m], ffn)) - norm for letter, m in mixers.items()}
     refusal = Refused(f"no depth of {scale.name} holds this design")
     best: tuple[int, str] | None = None
     for depth in range(len(mixers), MAX_DEPTH + 1):
@@ -44,7 +44,7 @@ def fit(scale: Scale, mixers: Mapping[str, Mixer], ffn: FFN, layout_at: Callable
     architecture = stack(scale, (mixers[letter] for letter in best[1]), ffn)
     if abs(best[0]) > scale.ffn_exact_within * scale.params:
         architecture = _close_with_ffn(architecture, scale, ffn)
-    share = params_nonembedding(architecture) / scale.params - 1
+    share = _params(architecture) / scale.params - 1
     if abs(share) > TOLERANCE:
         raise Refused(
             f"{architecture.depth} layers miss the parameter budget of {scale.name} by {share:+.1%}; "
@@ -56,19 +56,24 @@ def fit(scale: Scale, mixers: Mapping[str, Mixer], ffn: FFN, layout_at: Callable
 def _close_with_ffn(architecture: Architecture, scale: Scale, ffn: FFN) -> Architecture:
     """The same blocks with the FFN width, a multiple of 8, that comes nearest to the budget."""
     fixed, per_unit = (
-        architecture.depth * (ffn_params(replace(ffn, hidden=hidden), architecture.width) - less)
-        for hidden, less in ((1, 0), (2, ffn_params(replace(ffn, hidden=1), architecture.width)))
+        architecture.depth * (ffn_params(replace(ffn, hidden=hidden), architecture.width, active=True) - less)
+        for hidden, less in ((1, 0), (2, ffn_params(replace(ffn, hidden=1), architecture.width, active=True)))
     )
-    rest = scale.params - params_nonembedding(
+    rest = scale.params - _params(
         replace(architecture, blocks=tuple(replace(b, ffn=None) for b in architecture.blocks))
     )
     rest -= architecture.depth * architecture.width  # the norms before the FFNs
     rest -= fixed - per_unit  # what an FFN has whatever its width, like a router
     hidden = FFN_STEP * round(rest / per_unit / FFN_STEP)
-    low, high = (bound * scale.ffn_hidden for bound in FFN_RANGE)
+    low, high = (bound * ffn.hidden for bound in FFN_RANGE)
     if not low <= hidden <= high:
         raise Refused(
             f"{architecture.depth} layers would need an FFN of {hidden} channels to meet the parameter budget of "
             f"{scale.name}; it may be {low:.0f} to {high:.0f}"
         )
     return replace(architecture, blocks=tuple(replace(b, ffn=replace(ffn, hidden=hidden)) for b in architecture.blocks))
+
+
+def _params(architecture: Architecture) -> int:
+    """What is compared with a budget: with experts, the parameters that one token uses [arXiv:2510.04800, Table 4]."""
+    return params_nonembedding(architecture, active=True)

@@ -5,8 +5,6 @@ Weights are named and laid out as the published Mamba-2 and Llama-style models n
 
 from __future__ import annotations
 
-import math
-
 import torch
 from hybrid_nas_kernels import attention as attention_op
 from hybrid_nas_kernels import causal_conv1d as conv_op
@@ -17,7 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_nas.architecture import Attention, Mamba2
-from hybrid_nas.mixer_module import LayerCache, MambaInit, draw_linear, project
+from hybrid_nas.mixer_module import (
+    LayerCache,
+    MambaInit,
+    decay_log,
+    draw_linear,
+    draw_short_convolution,
+    project,
+    time_step_bias,
+)
 
 
 class AttentionHeads(nn.Module):
@@ -152,19 +158,14 @@ class Mamba2Heads(nn.Module):
     def draw(self, generator: torch.Generator, mamba_init: MambaInit, *outputs: Tensor) -> None:
         """Initial weights, and those of the `outputs`, which are drawn after `in_proj`.
 
-        A uniform in [0.01, 2] ("paper" [arXiv:2510.04800]) or [1, 16] ("original" [arXiv:2405.21060]). `dt_bias` is
-        the inverse softplus of a log-uniform time step in [0.001, 0.1], at least 1e-4."""
+        A and time steps drawn as `decay_log` and `time_step_bias` say."""
         m = self.mixer
         for weight in (self.in_proj.weight, *outputs):
             draw_linear(weight, generator)
-        bound = m.conv_kernel**-0.5
-        self.conv1d.weight.data.uniform_(-bound, bound, generator=generator)
-        self._conv_bias().data.uniform_(-bound, bound, generator=generator)
-        low, high = {"paper": (0.01, 2.0), "original": (1.0, 16.0)}[mamba_init]
+        draw_short_convolution(self.conv1d, generator)
         uniform = torch.empty(2, m.heads, dtype=torch.float64).uniform_(generator=generator)
-        self.A_log.data.copy_((low + (high - low) * uniform[0]).log())
-        dt = torch.exp(math.log(1e-3) + (math.log(1e-1) - math.log(1e-3)) * uniform[1]).clamp(min=1e-4)
-        self.dt_bias.data.copy_(dt + torch.log(-torch.expm1(-dt)))
+        self.A_log.data.copy_(decay_log(uniform[0], mamba_init))
+        self.dt_bias.data.copy_(time_step_bias(uniform[1]))
         self.D.data.fill_(1.0)
 
     def implementations(self, device: torch.device) -> dict[str, str]:

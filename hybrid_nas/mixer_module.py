@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Literal
 
@@ -56,3 +57,24 @@ def project(x: Tensor, norm: Tensor | None, weight: Tensor, parts: list[int]) ->
     if norm is None:
         return torch.split(F.linear(x, weight), parts, dim=-1)
     return norm_linear_op.norm_linear(x, norm, weight, parts, eps=NORM_EPS)
+
+
+def draw_short_convolution(convolution: nn.Conv1d, generator: torch.Generator) -> None:
+    """Weight, then bias, uniform within kernel ** -0.5 of zero, as torch draws a depthwise convolution."""
+    bound = convolution.kernel_size[0] ** -0.5
+    convolution.weight.data.uniform_(-bound, bound, generator=generator)
+    if convolution.bias is not None:
+        convolution.bias.data.uniform_(-bound, bound, generator=generator)
+
+
+def decay_log(uniform: Tensor, mamba_init: MambaInit) -> Tensor:
+    """log of -A at a share `uniform` (from 0 to 1) of [0.01, 2] ("paper" [arXiv:2510.04800]) or of [1, 16] ("original"
+    [arXiv:2405.21060])."""
+    low, high = {"paper": (0.01, 2.0), "original": (1.0, 16.0)}[mamba_init]
+    return (low + (high - low) * uniform).log()
+
+
+def time_step_bias(uniform: Tensor) -> Tensor:
+    """Inverse softplus of a time step at a share `uniform` of [0.001, 0.1] by logarithm [arXiv:2312.00752]."""
+    dt = torch.exp(math.log(1e-3) + (math.log(1e-1) - math.log(1e-3)) * uniform).clamp(min=1e-4)
+    return dt + torch.log(-torch.expm1(-dt))

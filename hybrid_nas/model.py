@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 from hybrid_nas.architecture import FFN, Architecture, Block, SwiGLU
 from hybrid_nas.mixer_module import NORM_EPS, Gain, LayerCache, MambaInit, draw_linear
 from hybrid_nas.mixers import MODULES
+from hybrid_nas.moe import MoE
+from hybrid_nas.moe_module import MoEModule
 
 
 class SwiGLUModule(nn.Module):
@@ -33,8 +36,11 @@ class SwiGLUModule(nn.Module):
             draw_linear(projection.weight, generator)
         self.down.weight.data.mul_(residual_scale)
 
+    def implementations(self, device: torch.device) -> dict[str, str]:
+        return {"swiglu": swiglu_op.choose(device)[0]}
 
-FFN_MODULES: dict[type[FFN], type[SwiGLUModule]] = {SwiGLU: SwiGLUModule}
+
+FFN_MODULES: dict[type[FFN], Callable[..., SwiGLUModule | MoEModule]] = {SwiGLU: SwiGLUModule, MoE: MoEModule}
 
 
 class BlockModule(nn.Module):
@@ -101,6 +107,17 @@ class Model(nn.Module):
         """Mean cross-entropy of `forward(tokens)` with `targets` (batch, tokens) int64, nats per token."""
         return cross_entropy_op.cross_entropy(self(tokens), targets)
 
+    def losses(self, tokens: Tensor, targets: Tensor, row_weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of each token's cross-entropy times its weight (batch, tokens), and the cross-entropies
+        (batch * tokens,), nats, which carry no gradient. The logits of all tokens need not exist at once."""
+        x = F.embedding(tokens, self.embedding)
+        for block in self.blocks:
+            x = block(x)
+        n = F.rms_norm(x, (x.shape[-1],), self.norm.weight.to(x.dtype), NORM_EPS)
+        return cross_entropy_op.linear_cross_entropy(
+            n.flatten(0, 1), self.embedding, targets.reshape(-1), row_weights.reshape(-1)
+        )
+
     def cache(self, batch: int, context: int, dtype: torch.dtype | None = None) -> Cache:
         """An empty cache for `batch` sequences of up to `context` tokens, by default in the model's dtype."""
         if batch < 1 or context < 1:
@@ -131,7 +148,7 @@ class Model(nn.Module):
             if block.mixer is not None:
                 chosen.update(block.mixer.implementations(device))
             if block.ffn is not None:
-                chosen["swiglu"] = swiglu_op.choose(device)[0]
+                chosen.update(block.ffn.implementations(device))
         return chosen
 
     def _classify(self, x: Tensor) -> Tensor:

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from math import floor
-from typing import Any
+from typing import Any, NamedTuple
 
-from hybrid_nas.architecture import FFN, Attention, Mamba2, Mixer, ParallelHybrid, SwiGLU, halves_meet
+from hybrid_nas.architecture import FFN, MIXERS, Attention, Mamba2, Mixer, ParallelHybrid, SwiGLU, halves_meet
+from hybrid_nas.moe import MoE
+from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 from hybrid_nas.scale import Refused, Scale
 
+EXPERTS, ACTIVE = 8, 1
 STEP = 8
 """Channels of a head of the parallel hybrid are a multiple of this: what tensor cores and flash attention can run."""
 Amount = int | Fraction
@@ -50,16 +53,61 @@ def mamba2_of(scale: Scale, d_state: int | None, head_dim: int | None, d_ssm: in
     )
 
 
-RECURRENT: dict[str, Callable[[Scale, int | None, int | None], Mixer]] = {"mamba2": mamba2_of}
-"""Choice `mixer` -> what the letter M stands for, of a scale, d_state and head_dim."""
+def mamba1_of(scale: Scale, d_state: int | None, head_dim: int | None) -> Mamba1:
+    """As published: a state of 16, time steps through a sixteenth of the width."""
+    del head_dim
+    return Mamba1(scale.d_ssm, d_state or 16, -(-scale.width // 16), scale.conv_kernel)
 
 
-def swiglu_of(scale: Scale) -> FFN:
+def mamba3_of(scale: Scale, d_state: int | None, head_dim: int | None) -> Mamba3:
+    like = mamba2_of(scale, d_state, head_dim)
+    return Mamba3(like.d_ssm, like.head_dim, like.d_state, like.groups)
+
+
+def gated_deltanet_of(scale: Scale, d_state: int | None, head_dim: int | None) -> GatedDeltaNet:
+    """d_state is the dimension of a head's keys. As published, the keys of all heads together are three quarters of the
+    width, here to the nearest whole head, and values are twice as wide as keys."""
+    del head_dim
+    key_dim = d_state or scale.d_state
+    heads = max(1, floor(Fraction(3 * scale.width, 4 * key_dim) + Fraction(1, 2)))
+    return GatedDeltaNet(heads, key_dim, 2 * key_dim, scale.conv_kernel)
+
+
+class Recurrent(NamedTuple):
+    """One choice of `mixer`: its dimensions at a scale, of d_state and head_dim, and which of the two it reads."""
+
+    of: Callable[[Scale, int | None, int | None], Mixer]
+    reads: tuple[str, ...] = ("d_state", "head_dim")
+
+
+RECURRENT: dict[str, Recurrent] = {
+    "mamba2": Recurrent(mamba2_of),
+    "mamba1": Recurrent(mamba1_of, reads=("d_state",)),
+    "mamba3": Recurrent(mamba3_of),
+    "gated_deltanet": Recurrent(gated_deltanet_of, reads=("d_state",)),
+}
+"""Choice `mixer`, named as its description's `kind` -> what the letter M stands for."""
+RECURRENT_LETTERS = {kind.letter: name for name, kind in MIXERS.items() if name in RECURRENT}
+"""Letters of a layout that name their recurrent mixer themselves; M may stand for another."""
+
+
+def swiglu_of(scale: Scale, experts: int | None, active: int | None) -> FFN:
+    del experts, active
     return SwiGLU(scale.ffn_hidden)
 
 
-FEED_FORWARD: dict[str, Callable[[Scale], FFN]] = {"swiglu": swiglu_of}
-"""Choice `ffn` -> the feed-forward network of every block. Its field `hidden` may change to meet a budget."""
+def moe_of(scale: Scale, experts: int | None, active: int | None) -> FFN:
+    """8 experts, 1 of them active, unless told otherwise. The shared one and the active ones are together as wide as
+    the feed-forward network that they replace [arXiv:2510.04800, Table 4]."""
+    experts, active = experts or EXPERTS, active or ACTIVE
+    if active > experts:
+        raise Refused(f"experts_active {active} is more than the {experts} experts")
+    return MoE(max(STEP, STEP * round(scale.ffn_hidden / (1 + active) / STEP)), experts, active)
+
+
+FEED_FORWARD: dict[str, Callable[[Scale, int | None, int | None], FFN]] = {"swiglu": swiglu_of, "moe": moe_of}
+"""Choice `ffn` -> the feed-forward network of every block, of a scale and how many experts there are and are active.
+Its field `hidden` may change to meet a budget."""
 
 
 def parallel_of(

@@ -12,7 +12,10 @@ from hybrid_nas.scale import Refused
 Placement = Literal["front", "middle", "end", "spread", "sandwich"]
 PLACEMENTS: tuple[Placement, ...] = ("front", "middle", "end", "spread", "sandwich")
 SYNONYMS: dict[str, Placement] = {"clustered": "middle", "scattered": "spread"}
-LETTERS = {"A": "attention", "S": "sliding window", "M": "Mamba-2", "H": "both in parallel"}
+LETTERS = {
+    "A": "attention", "S": "sliding window", "M": "Mamba-2 or the mixer in its place", "H": "both in parallel",
+    "1": "Mamba-1", "3": "Mamba-3", "G": "Gated DeltaNet",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, order=True)
@@ -83,7 +86,7 @@ def place_at(positions: tuple[float, ...], depth: int) -> tuple[int, ...]:
 
 
 def read_layout(text: str) -> str:
-    """`text` in the letters A, S, M, H (T is A), one space between layouts. ValueError for any other letter."""
+    """`text` in the letters of LETTERS (T is A), one space between layouts. ValueError for any other letter."""
     layouts = text.upper().replace("T", "A").split()
     if not layouts:
         raise ValueError("a layout is a letter a layer, like MMHMMA, found none")

@@ -23,7 +23,7 @@ from hybrid_nas.recall import draw
 from hybrid_nas.trial import Point
 
 BETAS = (0.9, 0.98)
-UNDECAYED = ("norm", "bias", "A_log", "D", "dt_bias")
+UNDECAYED = ("norm", "bias", "A_log", "D", "dt_bias", "B_bias", "C_bias")
 EXPLODED = 4 * math.log(VOCAB)
 RECALL_STREAM = 0x7265_6361  # keeps recall batches apart from text batches of the same seed
 RECALL_HELD_OUT = 0x686F_6C64

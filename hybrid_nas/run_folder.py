@@ -97,7 +97,7 @@ class Run:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(
-                    f"another search is at work in {self.path}; wait for it, or give another --out"
+                    f"another command is at work in {self.path}; wait for it, or give another --out"
                 ) from None
             yield
 

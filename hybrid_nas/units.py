@@ -15,6 +15,7 @@ LABELS = {
     "state_bytes": "state",
     "params": "parameters",
     "params_nonembedding": "parameters without embedding",
+    "params_active": "active parameters",
     "train_flops_per_token": "training",
     "decode_flops_per_token": "decoding",
     "decode_bytes_per_token": "reads while decoding",

@@ -63,7 +63,20 @@ def test_holm_by_hand():
 
 def test_choices_apply_where_the_design_has_what_they_are_about():
     pure = Design(ratio=Ratio(0, 1), d_state=64)
-    assert settings_of(pure) == {"family": "inter", "ratio": "0:1", "d_state": "64", "head_dim": "scale's own"}
+    own = {"mixer": "mamba2", "ffn": "swiglu"}
+    assert settings_of(pure) == {"family": "inter", "ratio": "0:1", "d_state": "64", "head_dim": "scale's own", **own}
+    assert settings_of(pure) == {
+        "family": "inter",
+        "ratio": "0:1",
+        "mixer": "mamba2",
+        "ffn": "swiglu",
+        "d_state": "64",
+        "head_dim": "scale's own",
+    }
+    assert "head_dim" not in settings_of(Design(ratio=Ratio(0, 1), mixer="mamba1"))  # which has no heads
+    assert "mixer" not in settings_of(Design(ratio=Ratio(1, 0)))
+    experts = settings_of(Design(ratio=Ratio(1, 0), ffn="moe"))
+    assert (experts["ffn"], experts["experts"], experts["experts_active"]) == ("moe", "8", "1")
     mixed = settings_of(Design(ratio=Ratio(1, 3), window=Fraction(1, 16)))
     assert (mixed["window"], mixed["sinks"], mixed["placement"]) == ("1/16", "0", "spread")
     assert settings_of(Design(ratio=Ratio(1, 0)))["window"] == "full"

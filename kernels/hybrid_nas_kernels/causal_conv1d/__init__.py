@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hybrid_nas_kernels.causal_conv1d.channels_last import causal_conv1d_channels_last
 from hybrid_nas_kernels.causal_conv1d.reference import causal_conv1d_reference, causal_conv1d_step
-from hybrid_nas_kernels.dispatch import pick
+from hybrid_nas_kernels.dispatch import deferred, pick, triton_or
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -20,13 +20,17 @@ __all__ = [
     "choose",
 ]
 
-IMPLEMENTATIONS = {"reference": causal_conv1d_reference, "channels_last": causal_conv1d_channels_last}
+IMPLEMENTATIONS = {
+    "reference": causal_conv1d_reference,
+    "channels_last": causal_conv1d_channels_last,
+    "triton": deferred("hybrid_nas_kernels.causal_conv1d.triton_kernels", "causal_conv1d_triton", needs="triton"),
+}
 
 
-def choose(device: torch.device) -> tuple[str, str]:
+def choose(device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
     """The implementation that "auto" takes on `device`, and why."""
     if device.type != "cpu":
-        return "reference", f"no other way on {device.type} yet"
+        return triton_or(device, lambda: ("reference", f"no other way on {device.type}"), dtype)
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return "reference", "this torch was built without oneDNN"
     return "channels_last", "oneDNN's depthwise kernel reads this layout in place"
@@ -40,5 +44,5 @@ def causal_conv1d(
     x (batch, tokens, channels); weight (channels, K), the last tap meets the token itself; bias (channels,). Returns
     one tensor (batch, tokens, part) for each of `parts`, which sum to the channels.
     """
-    run = pick("causal_conv1d", implementation, IMPLEMENTATIONS, lambda: choose(x.device))
+    run = pick("causal_conv1d", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.dtype))
     return run(x, weight, bias, tuple(parts))

@@ -7,24 +7,30 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hybrid_nas_kernels.dispatch import pick
+from hybrid_nas_kernels.dispatch import deferred, pick, triton_or
 from hybrid_nas_kernels.norm_linear.folded import norm_linear_folded
 from hybrid_nas_kernels.norm_linear.reference import norm_linear_reference
 
 __all__ = ["IMPLEMENTATIONS", "choose", "norm_linear", "norm_linear_folded", "norm_linear_reference"]
 
-IMPLEMENTATIONS = {"reference": norm_linear_reference, "folded": norm_linear_folded}
+IMPLEMENTATIONS = {
+    "reference": norm_linear_reference,
+    "folded": norm_linear_folded,
+    "triton": deferred("hybrid_nas_kernels.norm_linear.triton_kernels", "norm_linear_triton", needs="triton"),
+}
 
 
 FEW = 32
 
 
-def choose(device: torch.device, rows: int = FEW) -> tuple[str, str]:
+def choose(device: torch.device, rows: int = FEW, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
     """The implementation that "auto" takes on `device` for so many rows (tokens of all sequences), and why."""
+    if device.type != "cpu":
+        return triton_or(
+            device, lambda: ("reference", f"folding was measured on the CPU alone, not on {device.type}"), dtype
+        )
     if rows < FEW:
         return "reference", f"under {FEW} rows, as in decoding, folding the weights costs more than it saves"
-    if device.type != "cpu":
-        return "reference", f"folding was measured on the CPU alone, not on {device.type}"
     return "folded", "fewer passes over the tokens"
 
 
@@ -35,5 +41,7 @@ def norm_linear(
 
     x (..., width); norm (width,); weight (sum of parts, width). Returns one tensor (..., part) a part.
     """
-    run = pick("norm_linear", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.numel() // len(norm)))
+    run = pick(
+        "norm_linear", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.numel() // len(norm), x.dtype)
+    )
     return run(x, norm, weight, tuple(parts), eps)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hybrid_nas_kernels.dispatch import pick
+from hybrid_nas_kernels.dispatch import deferred, pick
 from hybrid_nas_kernels.norm_linear import choose
 from hybrid_nas_kernels.swiglu.folded import swiglu_folded
 from hybrid_nas_kernels.swiglu.reference import swiglu_reference
 
 __all__ = ["IMPLEMENTATIONS", "choose", "swiglu", "swiglu_folded", "swiglu_reference"]
 
-IMPLEMENTATIONS = {"reference": swiglu_reference, "folded": swiglu_folded}
+IMPLEMENTATIONS = {
+    "reference": swiglu_reference,
+    "folded": swiglu_folded,
+    "triton": deferred("hybrid_nas_kernels.swiglu.triton_kernels", "swiglu_triton", needs="triton"),
+}
 
 
 def swiglu(
@@ -21,5 +25,5 @@ def swiglu(
 
     x (..., width); norm (width,); gate and up (hidden, width); down (width, hidden). Returns like x.
     """
-    run = pick("swiglu", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.numel() // len(norm)))
+    run = pick("swiglu", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.numel() // len(norm), x.dtype))
     return run(x, norm, gate, up, down, eps)
