@@ -1,7 +1,8 @@
-"""Which model is meant: RUN#TRIAL, a design file, the name of a published model, or a layout at a scale."""
+"""Which model is meant: RUN#TRIAL, a design file, a training's folder, a published model's name, or a layout."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,14 @@ class Source:
     design: Design | None
     source: str
     notes: tuple[str, ...] = ()
+    training: Path | None = None
+    """The folder of a training that holds weights of this model."""
 
     def at(self, scale: Scale) -> Source:
         """The same design at another scale. ValueError where it has none."""
         if self.design is None:
             raise ValueError(f"{self.name} is one model, with no design that could be built at {scale.name}")
-        return replace(self, architecture=self.design.at(scale), context=scale.context)
+        return replace(self, architecture=self.design.at(scale), context=scale.context, training=None)
 
     def file(self) -> DesignFile:
         return DesignFile(self.name, self.architecture, self.context, self.design, self.source, self.notes)
@@ -97,11 +100,20 @@ def _named(name: str) -> Source:
     if path.is_file():
         found = DesignFile.read(path)
         return Source(found.name, found.architecture, found.context, found.design, found.source, found.notes)
+    if (path / "train.json").is_file():
+        return _training(path)
     published = gallery()
     if name in published:
         model = published[name]
         return Source(name, model.architecture, model.context, model.design, model.source, model.notes)
     raise ValueError(f"{name}: no such file, and no published model of that name; {nearest(name, published)}")
+
+
+def _training(folder: Path) -> Source:
+    recipe = json.loads((folder / "train.json").read_text())["recipe"]
+    architecture = Architecture.from_dict(recipe["architecture"])
+    design, notes = scale_free(architecture, recipe["context"])
+    return Source(folder.name, architecture, recipe["context"], design, f"trained in {folder}", notes, folder)
 
 
 def scale_free(architecture: Architecture, context: int) -> tuple[Design | None, tuple[str, ...]]:
