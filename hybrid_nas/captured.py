@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -49,25 +49,31 @@ class Flat:
     compute: Tensor = field(init=False)
     gradient: Tensor = field(init=False)
     clipped: Tensor = field(init=False)
-    slots: list[Tensor] = field(init=False)
+    places: list[slice] = field(init=False)
 
     def __post_init__(self) -> None:
-        starts, end = [], 0
+        self.places, end = [], 0
         for parameter in self.parameters:
-            starts.append(end)
+            self.places.append(slice(end, end + parameter.numel()))
             end += -(-parameter.numel() // ALIGNED) * ALIGNED  # matrix products want aligned rows
+        self.gaps = [-parameter.numel() % ALIGNED for parameter in self.parameters]
         device = self.parameters[0].device
         self.master = torch.zeros(end, dtype=torch.float32, device=device)
         self.compute = self.master if self.dtype == torch.float32 else torch.zeros_like(self.master, dtype=self.dtype)
         self.gradient = torch.zeros_like(self.compute)
         self.clipped = torch.zeros_like(self.master)
-        self.slots = []
-        for parameter, start in zip(self.parameters, starts, strict=True):
-            place = slice(start, start + parameter.numel())
+        self.zeros = torch.zeros(ALIGNED, dtype=self.dtype, device=device)
+        for parameter, place in zip(self.parameters, self.places, strict=True):
             self.master[place] = parameter.data.reshape(-1)
-            self.slots.append(self.gradient[place].view(parameter.shape))
             parameter.data = self.compute[place].view(parameter.shape)
         self.publish()
+
+    def gather(self, gradients: Sequence[Tensor]) -> None:
+        """The parameters' gradients into the flat one, in one pass."""
+        pieces = []
+        for gradient, gap in zip(gradients, self.gaps, strict=True):
+            pieces += [gradient.reshape(-1)] + ([self.zeros[:gap]] if gap else [])
+        torch.cat(pieces, out=self.gradient)
 
     def publish(self) -> None:
         """The weights that the model reads, from the float32 ones."""
@@ -76,9 +82,8 @@ class Flat:
 
     def restore(self) -> None:
         """Give the model its float32 weights back."""
-        for parameter, slot in zip(self.parameters, self.slots, strict=True):
-            start = slot.storage_offset()
-            parameter.data = self.master[start : start + parameter.numel()].view(parameter.shape)
+        for parameter, place in zip(self.parameters, self.places, strict=True):
+            parameter.data = self.master[place].view(parameter.shape)
 
 
 class CapturedTraining:
@@ -162,7 +167,9 @@ class CapturedTraining:
         total, losses = self.model.losses(tokens[:, :-1], tokens[:, 1:], weights)
         parameters = [parameter for flat in self.flats for parameter in flat.parameters]
         gradients = torch.autograd.grad(total, parameters)
-        torch._foreach_copy_([slot for flat in self.flats for slot in flat.slots], gradients)
+        for flat in self.flats:
+            flat.gather(gradients[: len(flat.parameters)])
+            gradients = gradients[len(flat.parameters) :]
         norms = torch.stack([torch.linalg.vector_norm(flat.gradient, dtype=torch.float32) for flat in self.flats])
         scale = (self.proxy.budget.clip / (torch.linalg.vector_norm(norms) + 1e-6)).clamp(max=1.0).view(1)
         self.rate.copy_(self.rates.index_select(0, self.step)[0])

@@ -10,6 +10,7 @@ import typer
 from hybrid_nas import __version__
 from hybrid_nas.commands import answer, handover, installation, model, training
 from hybrid_nas.commands.dashboard import dashboard
+from hybrid_nas.commands.probe import probe
 from hybrid_nas.commands.search import search
 from hybrid_nas.commands.terminal import INTERRUPTED, err
 
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)
+app.add_typer(probe, name="probe")
 
 
 def main() -> None:

@@ -33,6 +33,8 @@ PARALLEL_DEFAULTS = {
     "value": "separate",
     "output": "separate",
 }
+PAPER_WIDTH = Fraction(9, 16)
+"""Of queries, and of Mamba-2 before expansion: 1152 of 2048 and 896 of 1536 [arXiv:2510.04800, Table 20, 1:1]."""
 WIDTHS = ("attention_share", "attention_width", "mamba_width", "value_width")
 AMOUNTS = ("window", "sinks", *WIDTHS)
 SHARED = ("ratio", "kv_heads")
@@ -58,8 +60,9 @@ class Design:
 
     The rest is the parallel hybrid's. `attention_share` s gives s of the width to queries and keys and 1 - s to
     Mamba-2 before expansion; `attention_width` and `mamba_width` say the two apart, in channels (whole numbers) or as
-    shares of the width. `value_width` is that of the values; None: the model's own, or Mamba-2's expanded where the
-    halves meet channel by channel. `norm`, `scale`, `fusion`, `value`, `output`: see `architecture.ParallelHybrid`.
+    shares of the width; with neither both are 9/16. `value_width` is that of the values; None: the model's own, or
+    Mamba-2's expanded where the halves meet channel by channel. `norm`, `scale`, `fusion`, `value`, `output`: see
+    `architecture.ParallelHybrid`.
     """
 
     family: Family = "inter"
@@ -172,7 +175,7 @@ class Design:
                 raise ValueError(f"design: attention_share lies between 0 and 1, found {share}")
             widths: tuple[Amount, Amount] = share, 1 - share
         elif self.attention_width is None and self.mamba_width is None:
-            widths = Fraction(1, 2), Fraction(1, 2)
+            widths = PAPER_WIDTH, PAPER_WIDTH
         elif self.attention_width is None or self.mamba_width is None:
             raise ValueError("design: attention_width and mamba_width stand together: one alone leaves the other open")
         else:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.design import Design, architecture_of_layout
 from hybrid_nas.design_file import DesignFile
+from hybrid_nas.options import KEYS
 from hybrid_nas.scale import SCALES, Scale
 from hybrid_nas.scale_free import design_of
+from hybrid_nas.space import LAYOUT, PRESETS
+from hybrid_nas.space import design_of as design_of_answers
 from hybrid_nas.yaml_file import Item, nearest, set_key
 
 DEFAULT_SCALE = "paper-1b"
@@ -66,12 +68,13 @@ def _of_layout(layout: str, scale: Scale, settings: tuple[str, ...]) -> Source:
     root = Item({}, "--set", None)
     for assignment in settings:
         root = set_key(root, assignment)
-    known = [field.name for field in fields(Design) if field.name not in ("family", "ratio", "placement", "positions")]
-    entries = root.keys([key for key in known if key != "layout"], "--set of a layout")
-    values: dict[str, Any] = {key: item.value for key, item in entries.items()}
-    if isinstance(values.get("kv_heads"), int | float):
-        values["kv_heads"] = str(values["kv_heads"])
-    design = Design.from_dict({"layout": layout, **values})
+    entries = root.keys([key for key in KEYS if key not in ("ratio", "placement", LAYOUT)], "--set of a layout")
+    for key, item in entries.items():
+        if isinstance(item.value, list):
+            raise item.error(f"{key}: one value must stand here, found a list")
+    answers = {key: KEYS[key].parse(item) for key, item in entries.items()}
+    answers |= PRESETS.get(str(answers.get("preset")), {})
+    design = design_of_answers({"family": LAYOUT, LAYOUT: layout, **answers})
     architecture = architecture_of_layout(layout, design, scale)
     return Source(architecture.layout, architecture, scale.context, design, f"--layout {layout} at {scale.name}")
 

@@ -77,6 +77,19 @@ class ParallelHybridModule(MixerModule):
         halves = {**self.attention.implementations(device), **self.mamba.implementations(device)}
         return {**halves, "fuse_heads": fuse_op.choose(device)[0]}
 
+    def scales(self, x: Tensor, norm: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The weight of Mamba-2's half and of the attention's, each a number, one a channel, or one a token."""
+        match self.mixer.scale:
+            case "vector":
+                return self.mamba_scale, self.attention_scale
+            case "diff":
+                return None, self.attention_scale
+            case "gate":
+                mamba, attention = project(x, norm, self.gate_proj.weight, [1, 1])
+                return 2 * torch.sigmoid(mamba), 2 * torch.sigmoid(attention)
+            case "none":
+                return None, None
+
     def _given(self, values: Tensor) -> Tensor | None:
         """The values as Mamba-2's input, one a query head: (..., heads * value_dim)."""
         if self.mixer.value == "separate":
@@ -86,20 +99,12 @@ class ParallelHybridModule(MixerModule):
 
     def _fuse(self, x: Tensor, norm: Tensor | None, y: Tensor, z: Tensor, attended: Tensor) -> Tensor:
         m = self.mixer
-        scales: tuple[Tensor | None, Tensor | None] = (None, None)
-        if m.scale == "vector":
-            scales = self.mamba_scale, self.attention_scale
-        elif m.scale == "diff":
-            scales = None, self.attention_scale
-        elif m.scale == "gate":
-            mamba, attention = project(x, norm, self.gate_proj.weight, [1, 1])
-            scales = 2 * torch.sigmoid(mamba), 2 * torch.sigmoid(attention)
         return fuse_op.fuse_heads(
             y,
             z,
             attended,
             norms=(self.mamba_norm.weight, self.attention_norm.weight) if m.norm == "group" else None,
-            scales=scales,
+            scales=self.scales(x, norm),
             fusion=m.fusion,
             weights=(self.out_proj.weight, self.o_proj.weight) if m.output == "separate" else (self.out_proj.weight,),
             groups=m.mamba.groups,

@@ -12,15 +12,14 @@ from typing import Any
 from hybrid_nas.architecture import canonical_json
 from hybrid_nas.budget import Budget
 from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, Constraint, Objective
-from hybrid_nas.options import KEYS, read_space
+from hybrid_nas.options import KEYS
 from hybrid_nas.scale import SCALES, Scale
-from hybrid_nas.space import POSITIONS, SearchSpace
+from hybrid_nas.space import LAYOUT, POSITIONS, Answers, SearchSpace
+from hybrid_nas.space_file import read_space
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "grid")
-SECTIONS = ("name", "family", "proxy", "target", "objectives", "constraints", "search", "data")
-FAMILIES = ("inter",)
-RESERVED_FAMILIES = ("intra", "hybrid")
+SECTIONS = ("name", "proxy", "target", "objectives", "constraints", "search", "data")
 DEFAULT_TARGET = "paper-1b"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -73,6 +72,8 @@ class StudyFile:
                 options[key] = [*values, *options.get(key, [])]
         if not options.get("ratio", True):
             del options["ratio"]
+        if self.space.arms:
+            options["arms"] = [_arm(arm) for arm in self.space.arms]
         data: dict[str, Any] = {"name": self.name, "family": self.space.family, **options}
         data["proxy"] = {**self.proxy.to_dict(), **self.budget.to_dict()}
         data["target"] = self.target.to_dict()
@@ -101,9 +102,8 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     root = read_yaml(text, source)
     for assignment in settings:
         root = set_key(root, assignment)
-    entries = root.keys((*SECTIONS, *KEYS), "a study file")
+    entries = root.keys((*SECTIONS, "family", "arms", *KEYS), "a study file")
     name = _name(entries.pop("name", None), source)
-    _family(entries.pop("family", None))
     sections = {key: entries.pop(key) for key in SECTIONS if key in entries}
     proxy, budget = _proxy(sections.get("proxy"))
     objectives = _objectives(sections.get("objectives"))
@@ -131,20 +131,23 @@ def _places(item: Item, prefix: str = "") -> Iterator[tuple[str, int | None]]:
             yield from _places(child, f"{prefix}{key}.")
 
 
+def _arm(answers: Answers) -> dict[str, Any]:
+    """One arm as the file spells it."""
+    arm: dict[str, Any] = {key: value for key, value in answers.items() if key != POSITIONS}
+    if arm["family"] == LAYOUT:
+        del arm["family"]
+    if POSITIONS in answers:
+        del arm["ratio"]
+        arm["placement"] = [float(p) for p in str(answers[POSITIONS]).split(",")]
+    return arm
+
+
 def _name(item: Item | None, source: str) -> str:
     if item is None:
         return re.sub(r"[^a-z0-9_-]+", "-", Path(source).stem.lower()).strip("-_") or "study"
     if not isinstance(item.value, str) or not NAME.fullmatch(item.value):
         raise item.error(f"name: small letters, digits, - and _ (at most 64) must stand here, found {item.shown()}")
     return item.value
-
-
-def _family(item: Item | None) -> None:
-    if item is None or item.value in FAMILIES:
-        return
-    if item.value in RESERVED_FAMILIES:
-        raise item.error(f"family: {item.value} is reserved and cannot be built yet; inter can")
-    raise item.error(f"family: unknown family {item.shown()}; {nearest(str(item.value), (*FAMILIES,))}")
 
 
 def count_of(item: Item, key: str) -> int:
@@ -223,6 +226,8 @@ def _scale(item: Item | None, section: str, default: str) -> Scale:
         if "kv_heads" not in values:
             share = max(1, round(values["heads"] * base.kv_heads / base.heads))
             values["kv_heads"] = max(k for k in range(1, share + 1) if values["heads"] % k == 0)
+    if values.get("heads", base.heads) != base.heads:
+        values.setdefault("parallel_heads", None)
     if width != base.width and "ffn_hidden" not in values:
         values["ffn_hidden"] = max(8, 8 * round(base.ffn_hidden * width / base.width / 8))
     changed = {key: value for key, value in values.items() if value != getattr(base, key)}

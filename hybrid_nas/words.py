@@ -11,6 +11,10 @@ NAMES = {
     "attention": "attention",
     "window": "sliding-window attention",
     "mamba2": "Mamba-2",
+    "mamba1": "Mamba-1",
+    "mamba3": "Mamba-3",
+    "gated_deltanet": "gated DeltaNet",
+    "parallel_hybrid": "parallel hybrid",
     "swiglu": "SwiGLU",
 }
 

@@ -49,8 +49,9 @@ def test_flat_parameters_are_the_same_numbers_before_and_after():
     flat.master += 1.0
     flat.publish()
     assert torch.equal(parameters[0].data, (drawn[0] + 1).bfloat16())
-    flat.slots[1].fill_(2.0)
-    assert float(flat.gradient.float().sum()) == 2.0 * 128
+    flat.gather([torch.full(p.shape, 2.0, dtype=p.dtype) for p in parameters])
+    assert float(flat.gradient.float().sum()) == 2.0 * (15 + 128 + 7)
+    assert torch.equal(flat.gradient[flat.places[1]], torch.full((128,), 2.0, dtype=torch.bfloat16))
     flat.restore()
     for parameter, value in zip(parameters, drawn, strict=True):
         assert torch.equal(parameter.data, value + 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import COMMAND, TINY, environment
+from installed import COMMAND, TINY, environment
 
 from hybrid_nas.run_folder import Run
 from hybrid_nas.study import Record

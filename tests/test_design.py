@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.cost import params_nonembedding
 from hybrid_nas.design import PLACEMENTS, Design, Ratio, Refused, architecture_of_layout, place, place_at
+from hybrid_nas.placement import layout_at
 from hybrid_nas.scale import PAPER, PROXY, Scale
 
 RATIOS = ("1:0", "1:1", "1:3", "1:5", "1:12", "0:1")
@@ -63,6 +64,8 @@ def test_placements_by_hand() -> None:
     assert [i + 1 for i in place("spread", 7, 14)] == [2, 4, 6, 8, 10, 12, 14]
     assert [i + 1 for i in place("spread", 3, 13)] == [3, 7, 11]
     assert [i + 1 for i in place("spread", 1, 13)] == [7]
+    assert [i + 1 for i in place("sandwich", 7, 13)] == [1, 2, 6, 7, 8, 12, 13]
+    assert [i + 1 for i in place("sandwich", 2, 13)] == [1, 13]
     assert place_at((0.0, 0.5, 1.0), 13) == (0, 6, 12)
     with pytest.raises(Refused, match="fall on one layer of 4"):
         place_at((0.5, 0.55), 4)
@@ -124,6 +127,91 @@ def test_a_window_that_hides_nothing_is_full_attention() -> None:
     assert wide.at(PAPER["paper-1b"]) != full.at(PAPER["paper-1b"])
     with pytest.raises(Refused, match="sinks of 1024 tokens pass the window of 512"):
         Design(ratio=Ratio(1, 1), window=512, sinks=1024).at(PROXY)
+
+
+def parallel(**choices: object) -> Design:
+    return Design(**{"family": "intra", "ratio": Ratio(1, 3), **choices})  # type: ignore[arg-type]
+
+
+def test_equal_parallel_hybrids_are_one_design() -> None:
+    assert parallel() == parallel(norm="group", scale="none", fusion="difference", value="separate", output="separate")
+    assert parallel(attention_share=Fraction(1, 4)) == parallel(
+        attention_width=Fraction(1, 4), mamba_width=Fraction(3, 4)
+    )
+    assert parallel(value_width=Fraction(1)) == parallel()
+    assert parallel(fusion="concat") == parallel(fusion="concat", output="joint")
+    assert parallel(ratio=Ratio(0, 1), norm="none") == Design(ratio=Ratio(0, 1))
+    assert parallel(attention_share=Fraction(1), norm="none") == Design(ratio=Ratio(1, 3))
+    assert parallel(attention_share=Fraction(0)) == Design(ratio=Ratio(0, 1))
+    assert Design(layout="tmhm") == Design(layout="AMHM")
+    assert Design(layout="HHH") == parallel(ratio=Ratio(1, 0))
+    assert Design(layout="AHM", attention_share=Fraction(1)) == Design(layout="AAM")
+    assert Design(layout="AHM").family == "mixed"
+    assert Design(ratio=Ratio(1, 3), norm="none") == Design(ratio=Ratio(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"value": "joint", "attention_share": Fraction(0)}, "value joint needs both halves"),
+        ({"output": "joint", "value_width": Fraction(1)}, "difference with output joint needs halves of equal width"),
+        ({"value": "joint", "value_width": Fraction(1, 2)}, "value joint needs halves of equal width"),
+        ({"fusion": "concat", "output": "separate"}, "output separate has no meaning with fusion concat"),
+        ({"attention_width": Fraction(1, 2)}, "attention_width and mamba_width stand together"),
+        ({"attention_width": Fraction(1, 2), "mamba_width": Fraction(0)}, "attention_width must be 1"),
+        ({"attention_share": Fraction(1, 2), "mamba_width": Fraction(1, 2)}, "not both"),
+        ({"fusion": "subtract"}, "fusion is one of add, difference, concat, found 'subtract'"),
+        ({"layout": "HM"}, "one of the three"),
+    ],
+)
+def test_what_cannot_stand_together(choices: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parallel(**choices)
+
+
+@given(
+    layout=st.text("ASMH", min_size=1, max_size=20),
+    depth=st.integers(1, 60),
+)
+def test_a_layout_keeps_its_letters_at_any_depth(layout: str, depth: int) -> None:
+    try:
+        found = layout_at(layout, depth)
+    except Refused:
+        assert depth < len(layout)
+        return
+    assert len(found) == depth
+    assert set(found) == set(layout)
+    for letter in set(layout):
+        assert abs(found.count(letter) - layout.count(letter) * depth / len(layout)) < len(set(layout))
+    if depth == len(layout):
+        assert found == layout
+
+
+def test_layouts_by_hand() -> None:
+    assert layout_at("MMHMMA", 12) == "MMMMHHMMMMAA"
+    assert layout_at("MMMAMMMAMMMMM MMMAMMMAMMM", 11) == "MMMAMMMAMMM"
+    assert layout_at("MMMAMMMAMMMMM MMMAMMMAMMM", 13) == "MMMAMMMAMMMMM"
+    assert layout_at("AMMMMMMMMMMMM", 15) == "A" + "M" * 14
+    assert layout_at("MMMMMMMMMMMMA", 9) == "M" * 8 + "A"
+    with pytest.raises(Refused, match="has no layer of A left at a depth of 3"):
+        layout_at("MMMMMMMMMMMMA", 3)
+    mixed = Design(layout="MMASHM").at(PROXY)
+    assert {"A", "S", "H", "M"} == set(mixed.layout)
+    assert abs(params_nonembedding(mixed) / PROXY.params - 1) < 0.02
+
+
+def test_parallel_hybrids_at_the_proxy() -> None:
+    """Equal parameters for every split, and a width that a scale cannot give is refused."""
+    for share in (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4)):
+        model = parallel(attention_share=share).at(PROXY)
+        assert abs(params_nonembedding(model) / PROXY.params - 1) < 0.02
+        again = Architecture.from_dict(model.to_dict())
+        assert (again, again.id) == (model, model.id)
+    with pytest.raises(Refused, match="attention_width of 1100 channels"):
+        parallel(attention_width=1100, mamba_width=1152).at(PAPER["paper-1b"])
+    design = parallel(attention_width=1152, mamba_width=1152)
+    assert design.at(PAPER["paper-1b"]) == parallel().at(PAPER["paper-1b"])
+    assert Design.from_dict(design.to_dict()) == design
 
 
 @pytest.mark.parametrize(

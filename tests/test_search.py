@@ -149,7 +149,7 @@ def test_two_searches_do_not_share_a_folder(nas: Command, start: Start, tiny: Pa
     process = start("search", tiny, "--out", "run", "--set", "proxy.tokens=200k")
     wait_for(lambda: (tmp_path / "run" / ".lock").is_file())
     second = nas("search", tiny, "--out", "run", "--set", "proxy.tokens=200k", check=2)
-    assert "another search is at work" in second.stderr
+    assert "another command is at work" in second.stderr
     other = nas("search", tiny, "--out", "run", "--set", "proxy.tokens=200k", "--seed", "3", check=2)
     assert "holds another study (search.seed was 0, is 3" in other.stderr
     process.send_signal(signal.SIGTERM)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from hybrid_nas.census import Census
-from hybrid_nas.design import PLACEMENTS
+from hybrid_nas.design import PLACEMENTS, Design
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.schema import study_schema
 from hybrid_nas.shipped import find, shipped
@@ -27,8 +27,8 @@ d_state: [16, 64, 128]
 """
 
 
-def read(text: str, *settings: str) -> StudyFile:
-    return read_study(text, "space.yaml", settings)
+def read(text: str, *assignments: str) -> StudyFile:
+    return read_study(text, "space.yaml", assignments)
 
 
 def dumped(study: StudyFile) -> str:
@@ -45,7 +45,9 @@ def test_smallest_useful_file() -> None:
     assert [objective.name for objective in study.objectives] == ["loss", "cache_bytes"]
 
 
-@pytest.mark.parametrize(("name", "size", "different"), [("inter_layer", 830, 782)])
+@pytest.mark.parametrize(
+    ("name", "size", "different"), [("inter_layer", 830, 782), ("intra_layer", 4680, 3960), ("hybrid", 120, 120)]
+)
 def test_shipped_spaces(name: str, size: int, different: int) -> None:
     """It loads, has the stated size, and 20 draws are valid at both scales."""
     import random
@@ -64,7 +66,8 @@ def test_shipped_spaces(name: str, size: int, different: int) -> None:
 
 
 def test_every_shipped_space_is_tested() -> None:
-    assert set(shipped()) == {"inter_layer"}
+    paper = {"paper_placement", "paper_ratio", "paper_fusion", "paper_split", "paper_positions"}  # test_paper_spaces.py
+    assert set(shipped()) == {"inter_layer", "intra_layer", "hybrid", *paper}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,28 @@ def test_numbers_mean_what_they_say() -> None:
         ("ratio: 1:3\nkv_heads: 4\n", 2, "a share of the attention heads"),
         ("ratio: 0:1\nkv_heads: 1/4\n", 2, "kv_heads means nothing in this space"),
         ("ratio: 1:0\nd_state: 64\n", 2, "d_state means nothing in this space"),
-        ("family: intra\nratio: 1:3\n", 1, "intra is reserved"),
+        ("family: intre\nratio: 1:3\n", 1, "unknown family intre; did you mean 'int"),
+        ("ratio: 1:3\nfusion: add\n", 2, "fusion means nothing in this space: it needs a parallel hybrid"),
+        ("family: intra\nratio: 1:3\nkv_hed: 1\n", 3, "did you mean 'kv_heads'"),
+        ("family: intra\nratio: 1:3\nattention_share: [0, 1/2]\nvalue: joint\n", 4, "value joint needs both halves"),
+        (
+            "family: intra\nratio: 1:3\noutput: joint\nvalue_width: 1\n",
+            3,
+            "fusion difference with output joint needs halves of equal width, found value_width 1 beside Mamba-2's 9/8",
+        ),
+        ("family: intra\nratio: 1:3\nfusion: concat\noutput: separate\n", 4, "no meaning with fusion concat"),
+        ("family: hybrid\nratio: 1:3\nattention_width: 1/2\n", 3, "attention_width and mamba_width stand together"),
+        ("family: intra\nratio: 1:3\npreset: hymba\nnorm: none\n", 4, "norm is what preset says"),
+        ("family: intra\nratio: 1:3\npreset: jamba\n", 3, "unknown preset jamba; did you mean 'hymba'"),
+        ("layout: MMHM\n", 1, "has H, which family inter does not hold; write family: intra or hybrid"),
+        ("layout: [MMHM, MXM]\n", 1, "letter 2 is 'X'"),
+        ("family: hybrid\nlayout: HHH\n", 2, "a stack of one kind; write ratio: 1:0"),
+        ("layout: MMAM\nwindow: 1/16\n", 2, "window means nothing in this space"),
+        ("arms:\n  - ratio: 1:3\n  - ratio: [1:3, 1:5]\n", 3, "one value must stand here"),
+        ("arms:\n  - ratio: 1:3\n  - {ratio: 2:6}\n", 3, "arm 2 is the same design as arm 1"),
+        ("arms:\n  - {ratio: 0:1, window: 4}\n", 2, "window means nothing in arm 1"),
+        ("arms:\n  - {ratio: 1:3, fusoin: add}\n", 2, "did you mean 'fusion'"),
+        ("arms: []\n", 1, "a list of mappings must stand here"),
         ("name: ../x\nratio: 1:3\n", 1, "small letters"),
         ("name: x\n", 1, "no ratio"),
         ("ratio: 1:3\nproxy:\n  tokns: 5\n", 3, "did you mean 'tokens'"),
@@ -213,6 +237,63 @@ def test_round_trip(ratios, placements, states, shares, windows) -> None:  # typ
         assert study.space.build(lambda name, options, a=answers: a[name]) == design
 
 
+@settings(deadline=None)
+@given(
+    family=st.sampled_from(["intra", "hybrid"]),
+    ratios=st.lists(st.sampled_from(["1:0", "1:1", "1:5", "0:1"]), max_size=3),
+    layouts=st.lists(st.sampled_from(["MMHM", "MH HM", "MHMMH MMHHMM"]), max_size=2),
+    shares=st.lists(st.sampled_from(["0", "1/4", "1/2", "1"]), max_size=3),
+    fusions=st.lists(st.sampled_from(["add", "difference", "concat"]), max_size=3),
+    outputs=st.lists(st.sampled_from(["joint", "separate"]), max_size=2),
+    presets=st.lists(st.sampled_from(["hymba", "falcon-h1", "paper"]), max_size=2),
+    values=st.lists(st.sampled_from(["joint", "separate"]), max_size=2),
+)
+def test_round_trip_of_parallel_hybrids(family, ratios, layouts, shares, fusions, outputs, presets, values) -> None:  # type: ignore[no-untyped-def]
+    data = {"ratio": ratios, "layout": layouts, "attention_share": shares, "fusion": fusions, "output": outputs}
+    data |= {"preset": presets, "value": values}
+    text = json.dumps({"family": family, **{key: value for key, value in data.items() if value}})
+    try:
+        study = read(text)
+    except FileError:
+        return
+    assert read(dumped(study)) == study
+    jsonschema.validate(read_yaml(text, "x").plain(), study_schema())
+    designs = list(study.space.enumerate())
+    assert len(designs) == study.space.size()
+    if not {"0", "1"} & set(shares):  # a split of nothing or all is a whole layer, which other answers spell too
+        assert len(set(designs)) == len(designs)
+    for design in designs[:30]:
+        answers = study.space.answers(design)
+        assert study.space.build(lambda name, options, a=answers: a[name]) == design
+        assert Design.from_dict(design.to_dict()) == design
+
+
+def test_families_of_one_space() -> None:
+    """A hybrid space asks each question where it applies, and holds each model once."""
+    study = read(
+        "family: hybrid\nratio: [1:1, 0:1]\nplacement: [front, end]\nfusion: [add, concat]\nd_state: [16, 64]\n"
+    )
+    # inter 1:1 in 2 places and 0:1, intra 1:1 in 2 places and 2 fusions, all at 2 states
+    assert study.space.size() == (2 + 1 + 2 * 2) * 2 == len(set(study.space.enumerate()))
+    presets = read("family: intra\nratio: 1:0\npreset: [hymba, falcon-h1]\n")
+    hymba, falcon = presets.space.enumerate()
+    assert (hymba.norm, hymba.scale, hymba.fusion, hymba.value, hymba.output) == (
+        "group", "vector", "add", "separate", "joint"
+    )  # fmt: skip
+    assert (falcon.norm, falcon.scale, falcon.fusion, falcon.value, falcon.output) == (
+        "none", "none", "concat", "separate", "joint"
+    )  # fmt: skip
+
+
+def test_arms() -> None:
+    study = read("d_state: 64\narms:\n  - ratio: 1:0\n  - {placement: [0.5], family: intra}\n  - layout: MHA\n")
+    one, two, three = study.space.enumerate()
+    assert (one.family, one.d_state) == ("inter", None)
+    assert (two.family, two.positions, two.d_state) == ("intra", (0.5,), 64)
+    assert (three.family, three.layout) == ("mixed", "MHA")
+    assert read(dumped(study)) == study
+
+
 def test_identity_follows_what_changes_results() -> None:
     study = read(SMALLEST)
     same = read(SMALLEST, "search.trials=99", "search.workers=1", "proxy.replicates=5")
@@ -241,8 +322,8 @@ def test_schema_refuses_what_is_refused(text: str) -> None:
 
 
 def test_resolved_file_is_valid_by_the_schema() -> None:
-    for settings in ((), ("proxy.width=128",), ("constraints.cache_bytes=64MiB",)):
-        study = read(SMALLEST, *settings)
+    for assignments in ((), ("proxy.width=128",), ("constraints.cache_bytes=64MiB",)):
+        study = read(SMALLEST, *assignments)
         jsonschema.validate(read_yaml(dumped(study), "x").plain(), study_schema())
         assert read(dumped(study)) == study
 

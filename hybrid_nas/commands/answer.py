@@ -70,23 +70,32 @@ def print_published(run: Run, trials: list[Trial]) -> None:
     out.print("A loss stands where a trial is the same model; search.seeds: [NAME] trains one.", style="dim")
 
 
-def recipe(run: RunName = None, as_json: AsJson = False) -> None:
+def recipe(
+    run: RunName = None,
+    as_json: AsJson = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="Print tables for a paper's appendix.")] = False,
+) -> None:
     """Print the design recipe of a run, with its evidence."""
     from hybrid_nas.front import Front
     from hybrid_nas.recipe import Recipe
+    from hybrid_nas.recipe_text import latex, markdown
     from hybrid_nas.run_folder import Run
 
+    if as_json and as_latex:
+        raise ValueError("give --json or --latex, one of the two")
     folder = Run.of(run)
     trials, objectives = folder.trials(), folder.study_file().objectives
     result = Recipe.of(trials, objectives, Front.of(trials, objectives))
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
+    elif as_latex:
+        print(latex(result), end="")
     elif out.is_terminal:
         from rich.markdown import Markdown
 
-        out.print(Markdown(result.to_markdown()))
+        out.print(Markdown(markdown(result)))
     else:
-        print(result.to_markdown(), end="")
+        print(markdown(result), end="")
 
 
 def report(run: RunName = None) -> None:

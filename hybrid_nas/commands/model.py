@@ -12,16 +12,21 @@ from hybrid_nas.commands.terminal import AsJson, Set, out
 from hybrid_nas.yaml_file import Item, nearest, set_key
 
 LETTERS_OF = {
-    "d_state": "M", "head_dim": "M", "kv_heads": "AS", "position": "AS", "window": "S", "sinks": "S", "placement": "",
+    "placement": "", "mixer": "M", "ffn": "ASMH", "d_state": "MH", "head_dim": "MH", "kv_heads": "ASH",
+    "position": "ASH", "window": "S", "sinks": "S",
 }  # fmt: skip
+"""Key -> the letters of a layout that it means something to; the parallel hybrid's own keys mean H."""
 
 
 def cost(
     layout: Annotated[
-        str | None, typer.Option(help="A letter a layer: A attention, S sliding window, M Mamba-2.")
+        str | None, typer.Option(help="A letter a layer: A attention, S sliding window, M Mamba-2, H both in parallel.")
     ] = None,
     ratio: Annotated[
-        str | None, typer.Option(help="attention:Mamba, like 1:5; the depth follows from the scale.")
+        str | None,
+        typer.Option(
+            help="attention:Mamba, like 1:5 (parallel:Mamba with --set family=intra); the depth follows from the scale."
+        ),
     ] = None,
     scale: Annotated[
         str, typer.Option(help="A scale: paper-100m, paper-350m, paper-1b, paper-3b, proxy.")
@@ -33,9 +38,12 @@ def cost(
     """What a model costs, by arithmetic: parameters, FLOPs, cache."""
     from hybrid_nas.cost import cost as cost_of
     from hybrid_nas.design import architecture_of_layout
-    from hybrid_nas.options import KEYS, read_space
+    from hybrid_nas.options import KEYS
+    from hybrid_nas.paper import printed_layers
+    from hybrid_nas.placement import read_layout
     from hybrid_nas.scale import SCALES
-    from hybrid_nas.space import design_of
+    from hybrid_nas.space import LAYOUT, PRESETS, design_of
+    from hybrid_nas.space_file import read_space
     from hybrid_nas.study_file import count_of
     from hybrid_nas.units import readable
 
@@ -49,7 +57,8 @@ def cost(
     root = Item({}, "--set", None)
     for assignment in settings or ():
         root = set_key(root, assignment)
-    entries = root.keys([key for key in KEYS if key != "ratio"], "--set of cost")
+    known = [key for key in KEYS if key not in ("ratio", LAYOUT)]
+    entries = root.keys(known if layout else ["family", *known], "--set of cost")
     for key, item in entries.items():
         if isinstance(item.value, list) and key != "placement":
             raise item.error(f"{key}: one value must stand here, found a list")
@@ -57,23 +66,28 @@ def cost(
         entries["ratio"] = Item(ratio, "--ratio", None, ratio or "")
         design = read_space("cost", entries, root).build(lambda name, options: options[0])
         model = design.at(sized)
+        printed = printed_layers(design, sized.name)
     else:
+        letters_of_layout = set(read_layout(layout))
         for key, item in entries.items():
-            letters = LETTERS_OF[key]
-            if not set(letters) & set(layout.upper()):
+            letters = LETTERS_OF.get(key, "H")
+            if not set(letters) & letters_of_layout:
                 needs = f"needs one of the letters {letters}" if letters else "is what the layout itself says"
                 raise item.error(f"{key} means nothing for the layout {layout}: it {needs}")
-        design = design_of({"ratio": "1:1", **{key: KEYS[key].parse(item) for key, item in entries.items()}})
-        model = architecture_of_layout(layout, design, sized)
+        answers = {key: KEYS[key].parse(item) for key, item in entries.items()}
+        answers |= PRESETS.get(str(answers.get("preset")), {})
+        model = architecture_of_layout(layout, design_of({"family": LAYOUT, LAYOUT: layout, **answers}), sized)
+        printed = None
     tokens = sized.context if context is None else count_of(Item(context, "--context", None, context), "context")
     result = cost_of(model, tokens)
     if as_json:
-        print(json.dumps({**result.to_dict(), "scale": sized.name, "architecture": model.id}))
+        more = {"scale": sized.name, "architecture": model.id, "paper_layers": printed}
+        print(json.dumps({**result.to_dict(), **more}))
         return
     active, body = result.params_active, result.params_nonembedding
     rows = (
         ("layout", result.layout),
-        ("layers", str(result.layers)),
+        ("layers", str(result.layers) + ("" if printed is None else f" (the paper: {printed})")),
         ("parameters", f"{readable(result.params, 'parameters')} ({result.params:,})"),
         (
             "  without embedding",

@@ -135,7 +135,7 @@ def peer(case: Case) -> dict[str, Any]:
     }
 
 
-def profile(case: Case, top: int = 24) -> list[dict[str, Any]]:
+def profile(case: Case, top: int = 100) -> list[dict[str, Any]]:
     """Device time of each kernel in one step, the most first."""
     training, _ = start(case, capture=False)
     training.enqueue(2).read()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from hybrid_nas_kernels.triton_sums import alignment, sum_rows
 
 TOKENS, CHANNELS = 64, 64
 
@@ -19,64 +22,58 @@ def causal_conv1d_triton(x: Tensor, weight: Tensor, bias: Tensor, parts: tuple[i
 
 
 @triton.jit
-def _forward(
-    x_ptr, weight_ptr, bias_ptr, y_ptr, tokens, channels, stride_b, stride_t,
-    K: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
+def _convolve(
+    x_ptr, weight_ptr, bias_ptr, dy_ptr, y_ptr, partial_ptr, tokens, channels, all_channels,
+    stride_b, stride_t, stride_yb, stride_yt,
+    K: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr, ALIGN: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
+    """Forward: y = silu(convolution). Backward: y = the gradient before SiLU, and its products with each tap's input
+    and with 1, summed over the block's tokens."""
     b = tl.program_id(2).to(tl.int64)
     t = tl.program_id(0) * BT + tl.arange(0, BT)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     in_c = c < channels
+    x_ptr += b * stride_b * ALIGN
     total = tl.zeros((BT, BC), tl.float32) + tl.load(bias_ptr + c, mask=in_c, other=0.0).to(tl.float32)[None, :]
     for k in tl.static_range(K):
         s = t - (K - 1) + k
         tap = tl.load(weight_ptr + c * K + k, mask=in_c, other=0.0).to(tl.float32)
         mask = ((s >= 0) & (s < tokens))[:, None] & in_c[None, :]
-        x = tl.load(x_ptr + b * stride_b + s[:, None] * stride_t + c[None, :], mask=mask, other=0.0)
+        x = tl.load(x_ptr + s[:, None] * (stride_t * ALIGN) + c[None, :], mask=mask, other=0.0)
         total += tap[None, :] * x.to(tl.float32)
-    y = total * tl.sigmoid(total)
+    sigmoid = tl.sigmoid(total)
+    inside = (t < tokens)[:, None] & in_c[None, :]
     out = (b * tokens + t[:, None]) * channels + c[None, :]
-    tl.store(y_ptr + out, y.to(y_ptr.dtype.element_ty), mask=(t < tokens)[:, None] & in_c[None, :])
+    if BACKWARD:
+        dy = tl.load(dy_ptr + b * stride_yb + t[:, None] * stride_yt + c[None, :], mask=inside, other=0.0)
+        dtotal = dy.to(tl.float32) * sigmoid * (1 + total * (1 - sigmoid))
+        tl.store(y_ptr + out, dtotal.to(y_ptr.dtype.element_ty), mask=inside)
+        row = partial_ptr + (b * tl.num_programs(0) + tl.program_id(0)) * (K + 1) * all_channels + c
+        tl.store(row + K * all_channels, tl.sum(dtotal, 0), mask=in_c)
+        for k in tl.static_range(K):
+            s = t - (K - 1) + k
+            mask = ((s >= 0) & (s < tokens))[:, None] & in_c[None, :]
+            x = tl.load(x_ptr + s[:, None] * (stride_t * ALIGN) + c[None, :], mask=mask, other=0.0)
+            tl.store(row + k * all_channels, tl.sum(dtotal * x.to(tl.float32), 0), mask=in_c)
+    else:
+        tl.store(y_ptr + out, (total * sigmoid).to(y_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _backward_kernel(
-    dy_ptr, x_ptr, weight_ptr, bias_ptr, dx_ptr, partial_ptr, tokens, channels, all_channels,
-    stride_b, stride_t, stride_yb, stride_yt,
-    K: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
-):  # fmt: skip
-    """Token t's input is read by the outputs t to t + K - 1: their gradients before SiLU are computed again here."""
+def _spread(
+    dtotal_ptr, weight_ptr, dx_ptr, tokens, channels, all_channels, K: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr
+):
+    """dx: the mirrored convolution of the gradient before SiLU."""
     b = tl.program_id(2).to(tl.int64)
     t = tl.program_id(0) * BT + tl.arange(0, BT)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     in_c = c < channels
-    bias = tl.load(bias_ptr + c, mask=in_c, other=0.0).to(tl.float32)
     dx = tl.zeros((BT, BC), tl.float32)
-    x = tl.load(
-        x_ptr + b * stride_b + t[:, None] * stride_t + c[None, :],
-        mask=(t < tokens)[:, None] & in_c[None, :], other=0.0,
-    ).to(tl.float32)  # fmt: skip
-    row = (b * tl.num_programs(0) + tl.program_id(0)) * (K + 1)
     for j in tl.static_range(K):
-        i = t + j
-        total = tl.zeros((BT, BC), tl.float32) + bias[None, :]
-        for k in tl.static_range(K):
-            s = i - (K - 1) + k
-            tap = tl.load(weight_ptr + c * K + k, mask=in_c, other=0.0).to(tl.float32)
-            mask = ((s >= 0) & (s < tokens))[:, None] & in_c[None, :]
-            read = tl.load(x_ptr + b * stride_b + s[:, None] * stride_t + c[None, :], mask=mask, other=0.0)
-            total += tap[None, :] * read.to(tl.float32)
-        sigmoid = tl.sigmoid(total)
-        dy = tl.load(
-            dy_ptr + b * stride_yb + i[:, None] * stride_yt + c[None, :],
-            mask=(i < tokens)[:, None] & in_c[None, :], other=0.0,
-        ).to(tl.float32)  # fmt: skip
-        dtotal = dy * sigmoid * (1 + total * (1 - sigmoid))
         tap = tl.load(weight_ptr + c * K + (K - 1 - j), mask=in_c, other=0.0).to(tl.float32)
-        dx += tap[None, :] * dtotal
-        tl.store(partial_ptr + (row + (K - 1 - j)) * all_channels + c, tl.sum(dtotal * x, 0), mask=in_c)
-        if j == 0:
-            tl.store(partial_ptr + (row + K) * all_channels + c, tl.sum(dtotal, 0), mask=in_c)
+        read = dtotal_ptr + (b * tokens + t[:, None] + j) * channels + c[None, :]
+        dtotal = tl.load(read, mask=(t + j < tokens)[:, None] & in_c[None, :], other=0.0)
+        dx += tap[None, :] * dtotal.to(tl.float32)
     out = (b * tokens + t[:, None]) * all_channels + c[None, :]
     tl.store(dx_ptr + out, dx.to(dx_ptr.dtype.element_ty), mask=(t < tokens)[:, None] & in_c[None, :])
 
@@ -90,11 +87,13 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor, parts: list[int]) -> list[Ten
     batch, tokens, _ = x.shape
     x = x if x.stride(-1) == 1 else x.contiguous()
     weight, outputs, first = weight.contiguous(), [], 0
+    align = alignment(math.gcd(*x.stride()[:2]))
     for part in parts:
         y = torch.empty((batch, tokens, part), dtype=x.dtype, device=x.device)
-        _forward[(triton.cdiv(tokens, TOKENS), triton.cdiv(part, CHANNELS), batch)](
-            x[..., first:], weight[first:], bias[first:], y, tokens, part, *x.stride()[:2],
-            K=weight.shape[1], BT=TOKENS, BC=CHANNELS,
+        _convolve[(triton.cdiv(tokens, TOKENS), triton.cdiv(part, CHANNELS), batch)](
+            x[..., first:], weight[first:], bias[first:], y, y, y, tokens, part, part,
+            *(stride // align for stride in x.stride()[:2]), 0, 0,
+            K=weight.shape[1], BT=TOKENS, BC=CHANNELS, ALIGN=align, BACKWARD=False,
         )  # fmt: skip
         outputs.append(y)
         first += part
@@ -119,17 +118,20 @@ def _conv_backward(dys: list[Tensor], x: Tensor, weight: Tensor, bias: Tensor) -
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     blocks = triton.cdiv(tokens, TOKENS)
     partial = torch.empty((batch * blocks, kernel + 1, channels), dtype=torch.float32, device=x.device)
-    first = 0
+    first, align = 0, alignment(math.gcd(*x.stride()[:2]))
     for dy in dys:
         dy = dy if dy.stride(-1) == 1 else dy.contiguous()
         part = dy.shape[-1]
-        _backward_kernel[(blocks, triton.cdiv(part, CHANNELS), batch)](
-            dy, x[..., first:], weight[first:], bias[first:], dx[..., first:], partial[..., first:],
-            tokens, part, channels, *x.stride()[:2], *dy.stride()[:2],
-            K=kernel, BT=TOKENS, BC=CHANNELS,
+        dtotal = torch.empty((batch, tokens, part), dtype=x.dtype, device=x.device)
+        grid, sizes = (blocks, triton.cdiv(part, CHANNELS), batch), {"K": kernel, "BT": TOKENS, "BC": CHANNELS}
+        _convolve[grid](
+            x[..., first:], weight[first:], bias[first:], dy, dtotal, partial[..., first:], tokens, part, channels,
+            *(stride // align for stride in x.stride()[:2]), *dy.stride()[:2],
+            **sizes, ALIGN=align, BACKWARD=True,
         )  # fmt: skip
+        _spread[grid](dtotal, weight[first:], dx[..., first:], tokens, part, channels, **sizes)
         first += part
-    sums = partial.sum(0)
+    sums = sum_rows(partial)
     return dx, sums[:kernel].t().to(weight.dtype, copy=True), sums[kernel].to(bias.dtype, copy=True)
 
 

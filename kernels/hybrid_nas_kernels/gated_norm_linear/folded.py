@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from hybrid_nas_kernels.matmul import input_gradient, linear, weight_gradient
 from hybrid_nas_kernels.norm_linear.folded import normalise, normalise_backward
 
 
@@ -25,7 +26,7 @@ class _Folded(torch.autograd.Function):
         n, inverse = normalise(F.silu(z).mul_(y).view(*y.shape[:-1], groups, -1), eps)
         folded = weight * norm
         ctx.save_for_backward(y, z, inverse, norm, weight, folded)
-        return F.linear(n.view(y.shape), folded)
+        return linear(n.view(y.shape), folded)
 
     @staticmethod
     @once_differentiable
@@ -34,8 +35,8 @@ class _Folded(torch.autograd.Function):
         dout = dout.reshape(-1, dout.shape[-1])
         gate = F.silu(z)  # cheaper to compute again than to keep: kept, it leaves the cache
         n = (y * gate).view(*y.shape[:-1], inverse.shape[-2], -1).mul_(inverse)
-        dfolded = torch.mm(dout.t(), n.view(-1, y.shape[-1]))
-        dgated = normalise_backward(torch.mm(dout, folded).view(n.shape), n, inverse).view(y.shape)
+        dfolded = weight_gradient(dout, n.view(-1, y.shape[-1]))
+        dgated = normalise_backward(input_gradient(dout, folded).view(n.shape), n, inverse).view(y.shape)
         dz = torch.ops.aten.silu_backward(dgated * y, z)
         dnorm = (dfolded * weight).sum(0)
         return dgated.mul_(gate), dz, dnorm, dfolded.mul_(norm), None, None

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
+
+from hybrid_nas_kernels.matmul import input_gradient, linear, weight_gradient
 
 
 def norm_linear_folded(
@@ -46,19 +47,21 @@ class _Folded(torch.autograd.Function):
         folded = weight * norm
         ctx.save_for_backward(n, inverse, norm, weight, folded)
         ctx.parts = parts
-        return tuple(F.linear(n, part) for part in torch.split(folded, list(parts)))
+        return tuple(linear(n, part) for part in torch.split(folded, list(parts)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *douts: Tensor) -> tuple[Tensor | None, ...]:
         n, inverse, norm, weight, folded = ctx.saved_tensors
         flat = n.view(-1, n.shape[-1])
-        dn, dfolded = torch.empty_like(flat), torch.empty_like(weight)
-        start = 0
+        dfolded = torch.empty_like(weight)
+        dn, start = None, 0
         for dout, part in zip(douts, torch.split(folded, list(ctx.parts)), strict=True):
             dout = dout.reshape(-1, dout.shape[-1])
-            torch.addmm(dn, dout, part, beta=0 if start == 0 else 1, out=dn)
-            torch.mm(dout.t(), flat, out=dfolded[start : start + dout.shape[-1]])
+            through = input_gradient(dout, part)
+            dn = through if dn is None else dn.add_(through)
+            dfolded[start : start + dout.shape[-1]] = weight_gradient(dout, flat)
             start += dout.shape[-1]
+        assert dn is not None
         dnorm = (dfolded * weight).sum(0)
         return normalise_backward(dn.view(n.shape), n, inverse), dnorm, dfolded.mul_(norm), None, None

@@ -10,6 +10,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
+from hybrid_nas_kernels.triton_sums import alignment, sum_rows
+
 PROGRAMS = 528
 """Programs of a backward pass, each with its own sum of the weight's gradient: a few for every multiprocessor."""
 
@@ -36,6 +38,7 @@ def gated_rms_norm(y: Tensor, z: Tensor, norm: Tensor, groups: int, eps: float) 
 @triton.jit
 def _normalise(
     x_ptr, z_ptr, weight_ptr, y_ptr, inverse_ptr, rows, stride_x, stride_z, eps,
+    ALIGN_X: tl.constexpr, ALIGN_Z: tl.constexpr,
     W: tl.constexpr, BW: tl.constexpr, BR: tl.constexpr, GROUPS: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * BR + tl.arange(0, BR)
@@ -43,9 +46,9 @@ def _normalise(
     w = tl.arange(0, BW)
     mask = (r < rows)[:, None] & (w < W)[None, :]
     column = part * W + w[None, :]
-    value = tl.load(x_ptr + r[:, None] * stride_x + column, mask=mask, other=0.0).to(tl.float32)
+    value = tl.load(x_ptr + r[:, None] * (stride_x * ALIGN_X) + column, mask=mask, other=0.0).to(tl.float32)
     if GATED:
-        z = tl.load(z_ptr + r[:, None] * stride_z + column, mask=mask, other=0.0).to(tl.float32)
+        z = tl.load(z_ptr + r[:, None] * (stride_z * ALIGN_Z) + column, mask=mask, other=0.0).to(tl.float32)
         value *= z * tl.sigmoid(z)
     inverse = 1 / tl.sqrt(tl.sum(value * value, 1) / W + eps)
     weight = tl.load(weight_ptr + part * W + w, mask=w < W, other=0.0).to(tl.float32)
@@ -57,6 +60,7 @@ def _normalise(
 @triton.jit
 def _normalise_backward(
     dy_ptr, x_ptr, z_ptr, weight_ptr, inverse_ptr, dx_ptr, dz_ptr, dweight_ptr, rows, stride_x, stride_z,
+    ALIGN_X: tl.constexpr, ALIGN_Z: tl.constexpr,
     W: tl.constexpr, BW: tl.constexpr, BR: tl.constexpr, GROUPS: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
@@ -70,14 +74,14 @@ def _normalise_backward(
         mask = (r < rows)[:, None] & (w < W)[None, :]
         out = r[:, None] * (W * GROUPS) + column
         dy = tl.load(dy_ptr + out, mask=mask, other=0.0).to(tl.float32)
-        x = tl.load(x_ptr + r[:, None] * stride_x + column, mask=mask, other=0.0).to(tl.float32)
+        x = tl.load(x_ptr + r[:, None] * (stride_x * ALIGN_X) + column, mask=mask, other=0.0).to(tl.float32)
         inverse = tl.load(inverse_ptr + r * GROUPS + part, mask=r < rows, other=0.0)[:, None]
         value = x
         z = x
         gate = x
         sigmoid = x
         if GATED:
-            z = tl.load(z_ptr + r[:, None] * stride_z + column, mask=mask, other=0.0).to(tl.float32)
+            z = tl.load(z_ptr + r[:, None] * (stride_z * ALIGN_Z) + column, mask=mask, other=0.0).to(tl.float32)
             sigmoid = tl.sigmoid(z)
             gate = z * sigmoid
             value = x * gate
@@ -101,7 +105,11 @@ def rows_of(value: Tensor) -> Tensor:
 
 def _blocks(width: int) -> dict[str, int]:
     BW = triton.next_power_of_2(width)
-    return {"W": width, "BW": BW, "BR": max(1, 2048 // BW), "num_warps": 4 if BW <= 2048 else 8}
+    return {"W": width, "BW": BW, "BR": max(1, 4096 // BW), "num_warps": 4 if BW <= 4096 else 8}
+
+
+def _strides(*values: Tensor) -> tuple[int, ...]:
+    return tuple(v.stride(0) // alignment(v.stride(0)) for v in values)
 
 
 @torch.library.custom_op(
@@ -117,7 +125,8 @@ def _rms_norm(x: Tensor, z: Tensor | None, weight: Tensor, groups: int, eps: flo
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     inverse = torch.empty((rows, groups), dtype=torch.float32, device=x.device)
     _normalise[(triton.cdiv(rows, blocks["BR"]), groups)](
-        flat, gate, weight, y, inverse, rows, flat.stride(0), gate.stride(0), eps,
+        flat, gate, weight, y, inverse, rows, *_strides(flat, gate), eps,
+        ALIGN_X=alignment(flat.stride(0)), ALIGN_Z=alignment(gate.stride(0)),
         GROUPS=groups, GATED=z is not None, **blocks,
     )  # fmt: skip
     return y, inverse
@@ -145,10 +154,11 @@ def _rms_norm_backward(
     dz = dx.new_empty(0) if z is None else torch.empty_like(dx)
     partial = torch.empty((programs, channels), dtype=torch.float32, device=x.device)
     _normalise_backward[(programs, groups)](
-        dy.contiguous(), flat, gate, weight, inverse, dx, dz, partial, rows, flat.stride(0), gate.stride(0),
+        dy.contiguous(), flat, gate, weight, inverse, dx, dz, partial, rows, *_strides(flat, gate),
+        ALIGN_X=alignment(flat.stride(0)), ALIGN_Z=alignment(gate.stride(0)),
         GROUPS=groups, GATED=z is not None, **blocks,
     )  # fmt: skip
-    return dx, dz, partial.sum(0).to(weight.dtype)
+    return dx, dz, sum_rows(partial, weight.dtype)
 
 
 @_rms_norm_backward.register_fake

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from hybrid_nas_kernels.matmul import input_gradient, linear, weight_gradient
 from hybrid_nas_kernels.norm_linear.folded import normalise, normalise_backward
 
 
@@ -24,9 +25,9 @@ class _Folded(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor, eps: float) -> Tensor:
         n, inverse = normalise(x, eps)
         gate_n, up_n = gate * norm, up * norm
-        g, u = F.linear(n, gate_n), F.linear(n, up_n)
+        g, u = linear(n, gate_n), linear(n, up_n)
         ctx.save_for_backward(n, inverse, norm, gate, up, down, gate_n, up_n, g, u)
-        return F.linear(F.silu(g).mul_(u), down)
+        return linear(F.silu(g).mul_(u), down)
 
     @staticmethod
     @once_differentiable
@@ -35,11 +36,11 @@ class _Folded(torch.autograd.Function):
         flat, g, u = (value.view(-1, value.shape[-1]) for value in (n, g, u))
         dout = dout.reshape(flat.shape)
         s = F.silu(g)  # cheaper to compute again than to keep: kept, it leaves the cache
-        dhidden = torch.mm(dout, down)
+        dhidden = input_gradient(dout, down)
         du = dhidden * s
-        ddown = torch.mm(dout.t(), s.mul_(u))
+        ddown = weight_gradient(dout, s.mul_(u))
         dg = torch.ops.aten.silu_backward(dhidden.mul_(u), g)
-        dn = torch.mm(dg, gate_n).addmm_(du, up_n).view(n.shape)
-        dgate, dup = torch.mm(dg.t(), flat), torch.mm(du.t(), flat)
+        dn = input_gradient(dg, gate_n).add_(input_gradient(du, up_n)).view(n.shape)
+        dgate, dup = weight_gradient(dg, flat), weight_gradient(du, flat)
         dnorm = (dgate * gate).sum(0).add_((dup * up).sum(0))
         return normalise_backward(dn, n, inverse), dnorm, dgate.mul_(norm), dup.mul_(norm), ddown, None
