@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hybrid_nas import __version__
-from hybrid_nas.commands import answer, installation, model
+from hybrid_nas.commands import answer, handover, installation, model
 from hybrid_nas.commands.dashboard import dashboard
 from hybrid_nas.commands.probe import probe
 from hybrid_nas.commands.search import search
@@ -21,6 +21,8 @@ COMMANDS = (
     answer.report,
     dashboard,
     model.cost,
+    handover.export,
+    handover.import_,
     installation.spaces,
     installation.schema,
     installation.doctor,
@@ -33,7 +35,7 @@ app = typer.Typer(
     help="Architecture search for hybrid language models: attention and Mamba-2, quality against efficiency.",
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(command.__name__.rstrip("_"))(command)
 app.add_typer(probe, name="probe")
 
 

@@ -129,51 +129,6 @@ def test_a_window_that_hides_nothing_is_full_attention() -> None:
         Design(ratio=Ratio(1, 1), window=512, sinks=1024).at(PROXY)
 
 
-@pytest.mark.parametrize(
-    ("mixer", "letter"), [("mamba2", "M"), ("mamba1", "1"), ("mamba3", "3"), ("gated_deltanet", "G")]
-)
-@pytest.mark.parametrize("scale", [PROXY, *PAPER.values()], ids=lambda scale: scale.name)
-def test_recurrent_mixers_at_equal_parameters(mixer: str, letter: str, scale: Scale) -> None:
-    """Depth, then the FFN, meets the budget whatever stands for M; and the letters of a layout say the same model."""
-    design = Design(ratio=Ratio(1, 3), mixer=mixer)
-    model = design.at(scale)
-    assert abs(params_nonembedding(model) / scale.params - 1) < 0.05
-    assert set(model.layout) == {"A", letter}
-    assert Design.from_dict(design.to_dict()) == design
-    spelled = Design(layout=f"{letter}A{letter}")
-    assert spelled == Design(layout="MAM", mixer=mixer)
-    assert architecture_of_layout(model.layout, Design(ratio=Ratio(1, 1)), scale).layout == model.layout
-    assert Architecture.from_dict(model.to_dict()) == model
-
-
-def test_two_recurrent_mixers_in_one_stack() -> None:
-    design = Design(layout="M13A", d_state=8)
-    assert design.at(PROXY).layout.count("1") > 0
-    model = architecture_of_layout("M13A", Design(ratio=Ratio(1, 1)), PROXY)
-    kinds = [block.mixer.kind for block in model.blocks if block.mixer]
-    assert kinds == ["mamba2", "mamba1", "mamba3", "attention"]
-
-
-def test_a_mixer_keeps_only_what_it_reads() -> None:
-    assert Design(ratio=Ratio(0, 1), mixer="mamba1", head_dim=8) == Design(ratio=Ratio(0, 1), mixer="mamba1")
-    assert Design(ratio=Ratio(0, 1), mixer="mamba1", d_state=8) != Design(ratio=Ratio(0, 1), mixer="mamba1")
-    assert Design(ratio=Ratio(1, 0), mixer="mamba1", d_state=8) == Design(ratio=Ratio(1, 0))
-
-
-def test_experts_meet_the_budget_by_what_is_active() -> None:
-    """At every scale the active parameters, not all, are those of the dense model."""
-    for scale in (PROXY, *PAPER.values()):
-        model = Design(ratio=Ratio(1, 3), ffn="moe").at(scale)
-        assert abs(params_nonembedding(model, active=True) / scale.params - 1) < 0.05
-        assert params_nonembedding(model) > 2 * scale.params
-        assert Architecture.from_dict(model.to_dict()) == model
-    design = Design(ratio=Ratio(1, 3), ffn="moe", experts=4, experts_active=2)
-    assert Design.from_dict(design.to_dict()) == design
-    assert Design(ratio=Ratio(1, 3), experts=4) == Design(ratio=Ratio(1, 3))
-    with pytest.raises(Refused, match="experts_active 3 is more than the 2 experts"):
-        Design(ratio=Ratio(1, 3), ffn="moe", experts=2, experts_active=3).at(PROXY)
-
-
 def parallel(**choices: object) -> Design:
     return Design(**{"family": "intra", "ratio": Ratio(1, 3), **choices})  # type: ignore[arg-type]
 
@@ -257,3 +212,48 @@ def test_parallel_hybrids_at_the_proxy() -> None:
     design = parallel(attention_width=1152, mamba_width=1152)
     assert design.at(PAPER["paper-1b"]) == parallel().at(PAPER["paper-1b"])
     assert Design.from_dict(design.to_dict()) == design
+
+
+@pytest.mark.parametrize(
+    ("mixer", "letter"), [("mamba2", "M"), ("mamba1", "1"), ("mamba3", "3"), ("gated_deltanet", "G")]
+)
+@pytest.mark.parametrize("scale", [PROXY, *PAPER.values()], ids=lambda scale: scale.name)
+def test_recurrent_mixers_at_equal_parameters(mixer: str, letter: str, scale: Scale) -> None:
+    """Depth, then the FFN, meets the budget whatever stands for M; and the letters of a layout say the same model."""
+    design = Design(ratio=Ratio(1, 3), mixer=mixer)
+    model = design.at(scale)
+    assert abs(params_nonembedding(model) / scale.params - 1) < 0.05
+    assert set(model.layout) == {"A", letter}
+    assert Design.from_dict(design.to_dict()) == design
+    spelled = Design(layout=f"{letter}A{letter}")
+    assert spelled == Design(layout="MAM", mixer=mixer)
+    assert architecture_of_layout(model.layout, Design(ratio=Ratio(1, 1)), scale).layout == model.layout
+    assert Architecture.from_dict(model.to_dict()) == model
+
+
+def test_two_recurrent_mixers_in_one_stack() -> None:
+    design = Design(layout="M13A", d_state=8)
+    assert design.at(PROXY).layout.count("1") > 0
+    model = architecture_of_layout("M13A", Design(ratio=Ratio(1, 1)), PROXY)
+    kinds = [block.mixer.kind for block in model.blocks if block.mixer]
+    assert kinds == ["mamba2", "mamba1", "mamba3", "attention"]
+
+
+def test_a_mixer_keeps_only_what_it_reads() -> None:
+    assert Design(ratio=Ratio(0, 1), mixer="mamba1", head_dim=8) == Design(ratio=Ratio(0, 1), mixer="mamba1")
+    assert Design(ratio=Ratio(0, 1), mixer="mamba1", d_state=8) != Design(ratio=Ratio(0, 1), mixer="mamba1")
+    assert Design(ratio=Ratio(1, 0), mixer="mamba1", d_state=8) == Design(ratio=Ratio(1, 0))
+
+
+def test_experts_meet_the_budget_by_what_is_active() -> None:
+    """At every scale the active parameters, not all, are those of the dense model."""
+    for scale in (PROXY, *PAPER.values()):
+        model = Design(ratio=Ratio(1, 3), ffn="moe").at(scale)
+        assert abs(params_nonembedding(model, active=True) / scale.params - 1) < 0.05
+        assert params_nonembedding(model) > 2 * scale.params
+        assert Architecture.from_dict(model.to_dict()) == model
+    design = Design(ratio=Ratio(1, 3), ffn="moe", experts=4, experts_active=2)
+    assert Design.from_dict(design.to_dict()) == design
+    assert Design(ratio=Ratio(1, 3), experts=4) == Design(ratio=Ratio(1, 3))
+    with pytest.raises(Refused, match="experts_active 3 is more than the 2 experts"):
+        Design(ratio=Ratio(1, 3), ffn="moe", experts=2, experts_active=3).at(PROXY)
