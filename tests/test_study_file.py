@@ -128,6 +128,8 @@ def test_numbers_mean_what_they_say() -> None:
         ("arms:\n  - ratio: 1:3\n  - {ratio: 2:6}\n", 3, "arm 2 is the same design as arm 1"),
         ("arms:\n  - {ratio: 0:1, window: 4}\n", 2, "window means nothing in arm 1"),
         ("arms:\n  - {ratio: 1:3, fusoin: add}\n", 2, "did you mean 'fusion'"),
+        ("ratio: 1:3\nproxy: {flops: 1e9, tokens: 5k}\n", 2, "leave one of the two out"),
+        ("ratio: 1:3\nproxy: {flops: 0}\n", 2, "flops must be a number above 0"),
         ("arms: []\n", 1, "a list of mappings must stand here"),
         ("name: ../x\nratio: 1:3\n", 1, "small letters"),
         ("name: x\n", 1, "no ratio"),
@@ -283,6 +285,24 @@ def test_families_of_one_space() -> None:
     assert (falcon.norm, falcon.scale, falcon.fusion, falcon.value, falcon.output) == (
         "none", "none", "concat", "separate", "joint"
     )  # fmt: skip
+
+
+def test_equal_compute() -> None:
+    """Each candidate gets the tokens that the same FLOPs buy: 2% apart at most, by whole tokens far less."""
+    from hybrid_nas.cost import cost
+
+    study = read("ratio: [1:0, 0:1, 1:3]\nproxy: {flops: 5e11, context: 512}\n")
+    assert read(dumped(study)) == study
+    assert study.identity != read("ratio: [1:0, 0:1, 1:3]\nproxy: {context: 512}\n").identity
+    tokens = []
+    for design in study.space.enumerate():
+        proxy = design.at(study.proxy)
+        budget = study.budget.of(proxy, 512)
+        tokens.append(budget.tokens)
+        assert budget.tokens * cost(proxy, 512).train_flops_per_token == pytest.approx(5e11, rel=1e-5)
+        assert [budget.rung(round(s * budget.steps(512)) * budget.batch * 512, 512) for s in budget.rungs] == [0, 1]
+    assert len(set(tokens)) == 3
+    assert "Equal compute" in study.budget.mode
 
 
 def test_arms() -> None:
