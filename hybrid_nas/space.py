@@ -128,9 +128,10 @@ class SearchSpace:
         name = question.name
         options = self.options.get(name) or DEFAULTS.get(name, ())
         if name == "family":
-            families: tuple[Option, ...] = ("inter", "intra") if self.family == "hybrid" else (self.family,)
-            if self.family == "hybrid" and set(self.options.get("ratio", ())) == {"0:1"}:
-                families = ("inter",)  # Mamba alone is one model, whichever family asks
+            families: tuple[Option, ...] = (self.family,)
+            if self.family == "hybrid":
+                parallel = any(option != "0:1" for option in self.options.get("ratio", ()))
+                families = ("inter", "intra") if parallel else ("inter",)
             options = (families if "ratio" in self.options else ()) + ((LAYOUT,) if LAYOUT in self.options else ())
         if name == "ratio" and self.family == "hybrid" and answers["family"] == "intra":
             return PARALLEL_RATIO, tuple(option for option in options if option != "0:1")
