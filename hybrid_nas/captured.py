@@ -151,12 +151,15 @@ class CapturedTraining:
 
     def _warm_up(self) -> None:
         """One step that changes nothing: compiles kernels, and makes the optimizer's moments."""
+        kept = [buffer.clone() for buffer in self.model.buffers()]  # a mixture of experts counts its steps
         self.step.fill_(self.proxy.steps)  # where the learning rate is 0
         self._load(0, 1)
         self._step()
         for state in self.adamw.state.values():
             for value in state.values():
                 value.zero_()
+        for buffer, was in zip(self.model.buffers(), kept, strict=True):
+            buffer.copy_(was)
         self.step.zero_()
 
     def _capture(self) -> None:

@@ -267,7 +267,8 @@ def test_flops_against_torchs_counter(mixer):
     `cost` counts the mathematics. Attention's is the exact triangle or band, which blocks of queries round up by at
     most one block of keys a query. For Mamba-2 it is the paper's convention of 9 d_ssm d_state a token for the scan;
     in products the scan is 4 d_ssm d_state across chunks and 2 chunk (groups d_state + d_ssm) inside, and the rest
-    of it is elementwise, of which torch counts nothing. So there the totals, weights included, agree to 35%.
+    of it is elementwise, of which torch counts nothing. So there the totals, weights included, agree to 35%, and so do
+    those of the other recurrent mixers; of gated DeltaNet's triangular systems torch counts nothing either.
     In float64, because the counter does not know oneDNN's float32 products.
     """
     width = 64
