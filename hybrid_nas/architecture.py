@@ -8,8 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar, Literal
+
+from hybrid_nas.dimensions import multiple, positive
+from hybrid_nas.moe import MoE
+from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
+
+ADDED = {"omit": True}
+"""Metadata of a field that came after its description was first published: at its default it is left out of the JSON,
+so that the ids of models that do not use it stay what they were."""
+
+Norm = Literal["group", "none"]
+OutputScale = Literal["none", "vector", "diff", "gate"]
+Fusion = Literal["add", "difference", "concat"]
+Share = Literal["separate", "joint"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +41,13 @@ class Attention:
     rope_theta: float | None = 10_000.0
     window: int | None = None
     sinks: int = 0
+    value_dim: int | None = field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
-        _positive(self, "heads", "kv_heads", "head_dim")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"attention: heads must be a multiple of kv_heads, found {self.heads} and {self.kv_heads}")
+        positive(self, "heads", "kv_heads", "head_dim")
+        if self.value_dim is not None:
+            positive(self, "value_dim")
+        multiple(self, "heads", "kv_heads")
         if self.rope_theta is not None and self.head_dim % 2:
             raise ValueError(f"attention: RoPE turns pairs, so head_dim must be even, found {self.head_dim}")
         if self.window is not None and self.window < 1:
@@ -43,6 +58,16 @@ class Attention:
     @property
     def letter(self) -> str:
         return "A" if self.window is None else "S"
+
+    @property
+    def values(self) -> int:
+        """Channels of the heads' outputs, side by side."""
+        return self.heads * (self.value_dim or self.head_dim)
+
+    @property
+    def kv_values(self) -> int:
+        """Channels of the values that are kept, side by side."""
+        return self.kv_heads * (self.value_dim or self.head_dim)
 
 
 @dataclass(frozen=True)
@@ -62,11 +87,9 @@ class Mamba2:
     conv_kernel: int = 4
 
     def __post_init__(self) -> None:
-        _positive(self, "d_ssm", "head_dim", "d_state", "groups", "conv_kernel")
-        if self.d_ssm % self.head_dim:
-            raise ValueError(f"mamba2: d_ssm must be a multiple of head_dim, found {self.d_ssm} and {self.head_dim}")
-        if self.heads % self.groups:
-            raise ValueError(f"mamba2: heads must be a multiple of groups, found {self.heads} and {self.groups}")
+        positive(self, "d_ssm", "head_dim", "d_state", "groups", "conv_kernel")
+        multiple(self, "d_ssm", "head_dim")
+        multiple(self, "heads", "groups")
 
     @property
     def heads(self) -> int:
@@ -79,6 +102,74 @@ class Mamba2:
 
 
 @dataclass(frozen=True)
+class ParallelHybrid:
+    """Attention and Mamba-2 heads side by side on one input, fused [arXiv:2510.04800, App. D]:
+
+        f(x) = W_out( a_ssm * Norm(M_ssm(x)) (+) a_attention * Norm(M_attention(x)) )
+
+    M is a module's heads before its output projection, Mamba-2's with its gate.
+
+    - `norm` group: an RMSNorm with a gain over each module for itself, in place of Mamba-2's own; none: neither.
+    - `scale` a: none; vector, a learned weight a channel; diff, one learned weight on the attention; gate, a weight a
+      token and module, twice the sigmoid of a linear map of x.
+    - `fusion` (+): add, difference (Mamba less attention), or concat (Mamba first).
+    - `value` joint: Mamba-2 reads the attention's values in place of an input of its own.
+    - `output` joint: one projection after the fusion; separate: one a module, before it.
+    """
+
+    kind: ClassVar[str] = "parallel_hybrid"
+    letter: ClassVar[str] = "H"
+
+    attention: Attention
+    mamba: Mamba2
+    norm: Norm = "group"
+    scale: OutputScale = "none"
+    fusion: Fusion = "difference"
+    value: Share = "separate"
+    output: Share = "separate"
+
+    def __post_init__(self) -> None:
+        for name, known in PARALLEL_AXES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"parallel hybrid: {name} is one of {', '.join(known)}, found {getattr(self, name)!r}")
+        check_axes(self.fusion, self.output)
+        if self.meets and self.attention.values != self.mamba.d_ssm:
+            why = "joint values are the Mamba channels" if self.value == "joint" else f"{self.fusion} is by channel"
+            raise ValueError(
+                f"parallel hybrid: {why}, so both halves must be equally wide, found {self.attention.values} channels "
+                f"of values and {self.mamba.d_ssm} of Mamba"
+            )
+
+    @property
+    def meets(self) -> bool:
+        """Whether channel i of one half meets channel i of the other, so that both must be equally wide."""
+        return halves_meet(self.fusion, self.value, self.output)
+
+
+PARALLEL_AXES: dict[str, tuple[str, ...]] = {
+    "norm": ("group", "none"),
+    "scale": ("none", "vector", "diff", "gate"),
+    "fusion": ("add", "difference", "concat"),
+    "value": ("separate", "joint"),
+    "output": ("joint", "separate"),
+}
+
+
+def halves_meet(fusion: str, value: str, output: str) -> bool:
+    """Whether the halves of a parallel hybrid with these choices must be equally wide."""
+    return value == "joint" or (output == "joint" and fusion != "concat")
+
+
+def check_axes(fusion: str, output: str) -> None:
+    """ValueError where these two cannot stand together."""
+    if fusion == "concat" and output == "separate":
+        raise ValueError(
+            "parallel hybrid: output separate has no meaning with fusion concat: one projection reads both halves side "
+            "by side; write output: joint, or fusion: add, which is the sum of one projection a half"
+        )
+
+
+@dataclass(frozen=True)
 class SwiGLU:
     """Gated feed-forward network: down(silu(gate(x)) * up(x)) with `hidden` channels."""
 
@@ -87,14 +178,28 @@ class SwiGLU:
     hidden: int
 
     def __post_init__(self) -> None:
-        _positive(self, "hidden")
+        positive(self, "hidden")
 
 
-Mixer = Attention | Mamba2
-FFN = SwiGLU
+@dataclass(frozen=True)
+class SquaredReLU:
+    """Feed-forward network without a gate: down(relu(up(x)) ** 2) with `hidden` channels, as Nemotron-H has it."""
 
-MIXERS: dict[str, type[Mixer]] = {cls.kind: cls for cls in (Attention, Mamba2)}
-FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU,)}
+    kind: ClassVar[str] = "squared_relu"
+
+    hidden: int
+
+    def __post_init__(self) -> None:
+        positive(self, "hidden")
+
+
+Mixer = Attention | Mamba2 | ParallelHybrid | Mamba1 | Mamba3 | GatedDeltaNet
+FFN = SwiGLU | SquaredReLU | MoE
+
+MIXERS: dict[str, type[Mixer]] = {
+    cls.kind: cls for cls in (Attention, Mamba2, ParallelHybrid, Mamba1, Mamba3, GatedDeltaNet)
+}
+FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU, SquaredReLU, MoE)}
 
 
 @dataclass(frozen=True)
@@ -125,13 +230,13 @@ class Architecture:
     blocks: tuple[Block, ...]
 
     def __post_init__(self) -> None:
-        _positive(self, "width", "vocab")
+        positive(self, "width", "vocab")
         if not self.blocks:
             raise ValueError("architecture: a model needs at least one block, found none")
 
     @property
     def layout(self) -> str:
-        """One letter a block: A attention, S sliding-window attention, M Mamba-2, - FFN alone."""
+        """The `letter` of each block's mixer; - is an FFN alone."""
         return "".join(block.letter for block in self.blocks)
 
     @property
@@ -167,8 +272,15 @@ def canonical_json(data: Any) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _part(part: Mixer | FFN | None) -> dict[str, Any] | None:
-    return None if part is None else {"kind": part.kind, **asdict(part)}
+def _part(part: Any) -> dict[str, Any] | None:
+    if part is None:
+        return None
+    data: dict[str, Any] = {"kind": part.kind}
+    for each in fields(part):
+        value = getattr(part, each.name)
+        if not (each.metadata == ADDED and value == each.default):
+            data[each.name] = _part(value) if is_dataclass(value) else value
+    return data
 
 
 def _from_part(data: dict[str, Any] | None, kinds: dict[str, Any]) -> Any:
@@ -181,12 +293,4 @@ def _from_part(data: dict[str, Any] | None, kinds: dict[str, Any]) -> Any:
     unknown = values.keys() - {field.name for field in fields(kind)}
     if unknown:
         raise ValueError(f"{data['kind']} has no field {sorted(unknown)[0]!r}")
-    return kind(**values)
-
-
-def _positive(part: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(part, name)
-        if not isinstance(value, int) or value < 1:
-            kind = getattr(part, "kind", type(part).__name__.lower())
-            raise ValueError(f"{kind}: {name} must be a positive whole number, found {value!r}")
+    return kind(**{name: _from_part(v, MIXERS) if isinstance(v, dict) else v for name, v in values.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from hybrid_nas.design import Design, Refused
@@ -54,14 +54,16 @@ class Census:
                 proposals.setdefault(proposal.key, proposal)
         return cls(proposals, refused, looked_at, complete)
 
-    def checked(self, source: str) -> Census:
-        """Itself, or FileError if the space allows nothing."""
+    def checked(self, study: StudyFile, source: str) -> Census:
+        """Itself, or FileError, at the key that is most often the reason, if the space allows nothing."""
         if not self.proposals:
             reason, often = self.refused.most_common(1)[0]
+            key = next((key for key in reversed(list(study.places)) if key.rpartition(".")[2] in reason), None)
             raise FileError(
                 source,
-                None,
-                f"the space allows nothing: {self.looked_at} designs are refused, {often} because {reason}",
+                study.places.get(key or "ratio", study.places.get("placement")),
+                f"the space allows nothing: {self.looked_at:,} designs are refused, {often:,} because {reason}"
+                + (_least(study, key) if key else ""),
             )
         return self
 
@@ -76,3 +78,14 @@ class Census:
             for proposal in (order[0], order[-1]):
                 ends.setdefault(proposal.key, proposal)
         return list(ends.values())
+
+
+def _least(study: StudyFile, key: str) -> str:
+    """What the constraint named by `key` would have to allow."""
+    name = key.removeprefix("constraints.")
+    if name == key:
+        return ""
+    others = tuple(constraint for constraint in study.constraints if constraint.name != name)
+    proposals = Census.of(replace(study, constraints=others)).proposals.values()
+    least = min((getattr(proposal.cost, name) for proposal in proposals), default=None)
+    return "" if least is None else f"; the least of any design here is {least:,.0f}"

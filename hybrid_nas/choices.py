@@ -5,7 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from hybrid_nas.design import PLACEMENTS, Design
+from hybrid_nas.design import MAMBA2, PLACEMENTS, SWIGLU, Design
+from hybrid_nas.parts import ACTIVE, EXPERTS
 
 Settings = dict[str, str]
 """Choice -> option, as text."""
@@ -20,7 +21,9 @@ def settings_of(design: Design) -> Settings:
     settings = {name: _text(value) for name, value in design.to_dict().items()}
     defaults = {"window": (design.has_attention, "full"), "kv_heads": (design.has_attention, "scale's own")}
     defaults["sinks"] = (design.window is not None, "0")
-    defaults |= dict.fromkeys(("d_state", "head_dim"), (design.has_mamba, "scale's own"))
+    defaults |= {"mixer": (design.mixer is not None, MAMBA2), "ffn": (True, SWIGLU)}
+    defaults |= {"experts": (design.ffn == "moe", str(EXPERTS)), "experts_active": (design.ffn == "moe", str(ACTIVE))}
+    defaults |= {name: (name in design.reads, "scale's own") for name in ("d_state", "head_dim")}
     for name, (applies, default) in defaults.items():
         if applies:
             settings.setdefault(name, default)

@@ -4,226 +4,309 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import floor, gcd
 from typing import Any, Literal
 
-from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, Mixer, SwiGLU, canonical_json
-from hybrid_nas.cost import ffn_params, params_nonembedding
-from hybrid_nas.scale import Scale
+from hybrid_nas.architecture import (
+    FFN,
+    PARALLEL_AXES,
+    Architecture,
+    Mixer,
+    ParallelHybrid,
+    canonical_json,
+    check_axes,
+    halves_meet,
+)
+from hybrid_nas.fit import fit, stack
+from hybrid_nas.parts import FEED_FORWARD, RECURRENT, RECURRENT_LETTERS, Amount, attention_of, parallel_of, read_by
+from hybrid_nas.placement import PLACEMENTS, Placement, Ratio, layout_at, place, place_at, read_layout
+from hybrid_nas.scale import Refused, Scale
 
-TOLERANCE = 0.05
-FFN_STEP = 8
-FFN_RANGE = (0.5, 2.0)
-MAX_DEPTH = 1024
+__all__ = [
+    "PLACEMENTS", "Design", "Placement", "Ratio", "Refused", "architecture_of_layout", "place", "place_at",
+]  # fmt: skip
 
-Placement = Literal["front", "middle", "end", "spread"]
-PLACEMENTS: tuple[Placement, ...] = ("front", "middle", "end", "spread")
-
-
-class Refused(ValueError):
-    """A design that cannot be built at a scale as asked, and is counted, not silently bent."""
-
-
-@dataclass(frozen=True, order=True)
-class Ratio:
-    """attention : Mamba, in lowest terms."""
-
-    attention: int
-    mamba: int
-
-    def __post_init__(self) -> None:
-        if self.attention < 0 or self.mamba < 0 or self.attention + self.mamba == 0:
-            raise ValueError(f"a ratio is two counts, not both zero, found {self}")
-        divisor = gcd(self.attention, self.mamba)
-        object.__setattr__(self, "attention", self.attention // divisor)
-        object.__setattr__(self, "mamba", self.mamba // divisor)
-
-    @classmethod
-    def parse(cls, text: str) -> Ratio:
-        left, colon, right = text.partition(":")
-        if not (colon and left.strip().isdecimal() and right.strip().isdecimal()):
-            raise ValueError(f"a ratio is written attention:mamba, like 1:3, found {text!r}")
-        return cls(int(left), int(right))
-
-    @property
-    def mixed(self) -> bool:
-        return bool(self.attention and self.mamba)
-
-    def attention_layers(self, depth: int) -> int:
-        """How many of `depth` layers are attention: the nearest count, halves up, at least one of each kind."""
-        count = floor(Fraction(depth * self.attention, self.attention + self.mamba) + Fraction(1, 2))
-        return min(max(count, 1), depth - 1) if self.mixed else count
-
-    def __str__(self) -> str:
-        return f"{self.attention}:{self.mamba}"
-
-
-def place(placement: Placement, count: int, depth: int) -> tuple[int, ...]:
-    """0-based layers of `count` attention layers among `depth`.
-
-    `front`, `middle` and `end` are contiguous runs. `spread` cuts the depth into `count` equal parts and takes the
-    middle of each, which gives the paper's own layers for 1:1, 1:3 and 1:12 at 1B ({2,4,..}, {3,7,11}, {7}, 1-based).
-
-    >>> place("spread", 3, 13), place("middle", 3, 13)
-    ((2, 6, 10), (5, 6, 7))
-    """
-    match placement:
-        case "front":
-            return tuple(range(count))
-        case "middle":
-            start = (depth - count + 1) // 2
-            return tuple(range(start, start + count))
-        case "end":
-            return tuple(range(depth - count, depth))
-        case "spread":
-            return tuple((2 * k + 1) * depth // (2 * count) for k in range(count))
-
-
-def place_at(positions: tuple[float, ...], depth: int) -> tuple[int, ...]:
-    """0-based layers of relative positions, 0 the first layer and 1 the last. Refused where two fall on one layer."""
-    layers = tuple(sorted(floor(p * (depth - 1) + 0.5) for p in positions))
-    if len(set(layers)) < len(layers):
-        raise Refused(f"two of the positions {list(positions)} fall on one layer of {depth}")
-    return layers
+Family = Literal["inter", "intra", "mixed"]
+PARALLEL_DEFAULTS = {
+    "norm": "group",
+    "scale": "none",
+    "fusion": "difference",
+    "value": "separate",
+    "output": "separate",
+}
+PAPER_WIDTH = Fraction(9, 16)
+"""Of queries, and of Mamba-2 before expansion: 1152 of 2048 and 896 of 1536 [arXiv:2510.04800, Table 20, 1:1]."""
+WIDTHS = ("attention_share", "attention_width", "mamba_width", "value_width")
+AMOUNTS = ("window", "sinks", *WIDTHS)
+SHARED = ("ratio", "kv_heads")
+MAMBA2 = "mamba2"
+SWIGLU = "swiglu"
+OF_EXPERTS = ("experts", "experts_active")
+PLAIN = ("placement", "layout", "d_state", "head_dim", "position", "mixer", "ffn", *OF_EXPERTS, *PARALLEL_AXES)
 
 
 @dataclass(frozen=True)
 class Design:
-    """The choices of one inter-layer hybrid. What a choice does not touch is None, so equal models compare equal.
+    """The choices of one hybrid. What a choice does not touch is None, so equal models compare equal.
 
-    `ratio` with `placement`, or `positions` alone, which also fix the number of attention layers. `d_state` and
-    `head_dim` are Mamba-2's. `kv_heads` is the share of attention heads that keep keys and values of their own.
-    `window` and `sinks` are tokens (whole numbers) or a share of the context (fractions below 1). None for `d_state`,
-    `head_dim`, `kv_heads` takes the scale's own value.
+    `family` inter: whole layers of attention among recurrent ones; intra: layers of both in parallel among recurrent
+    ones; mixed: both kinds in one stack. Where the layers stand: `ratio` with `placement`, or `positions`, which also
+    fix how many there are, or a `layout` (one letter a layer; see `placement.layout_at` for other depths), which
+    decides the family by itself.
+
+    `mixer` is what M stands for, `d_state` and `head_dim` are the recurrent mixers'. `ffn` moe has `experts`, of which
+    `experts_active` run for a token beside a shared one. `kv_heads` is the share of attention heads
+    that keep keys and values of their own. `window` and `sinks` are tokens (whole numbers) or a share of the context
+    (fractions below 1). None for `d_state`, `head_dim`, `kv_heads` takes the scale's own value.
+
+    The rest is the parallel hybrid's. `attention_share` s gives s of the width to queries and keys and 1 - s to
+    Mamba-2 before expansion; `attention_width` and `mamba_width` say the two apart, in channels (whole numbers) or as
+    shares of the width; with neither both are 9/16. `value_width` is that of the values; None: the model's own, or
+    Mamba-2's expanded where the halves meet channel by channel. `norm`, `scale`, `fusion`, `value`, `output`: see
+    `architecture.ParallelHybrid`.
     """
 
-    family: Literal["inter"] = "inter"
+    family: Family = "inter"
     ratio: Ratio | None = None
     placement: Placement | None = None
     positions: tuple[float, ...] | None = None
+    layout: str | None = None
+    mixer: str | None = MAMBA2
+    ffn: str = SWIGLU
+    experts: int | None = None
+    experts_active: int | None = None
     d_state: int | None = None
     head_dim: int | None = None
     kv_heads: Fraction | None = None
     position: Literal["rope", "none"] | None = "rope"
-    window: int | Fraction | None = None
-    sinks: int | Fraction | None = None
+    window: Amount | None = None
+    sinks: Amount | None = None
+    attention_share: Fraction | None = None
+    attention_width: Amount | None = None
+    mamba_width: Amount | None = None
+    value_width: Amount | None = None
+    norm: str | None = None
+    scale: str | None = None
+    fusion: str | None = None
+    value: str | None = None
+    output: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.ratio is None) == (self.positions is None):
-            raise ValueError("design: give a ratio or explicit positions, one of the two")
+        if (self.ratio is not None) + (self.positions is not None) + (self.layout is not None) != 1:
+            raise ValueError("design: give a ratio, explicit positions or a layout, one of the three")
         if self.positions is not None:
             if not self.positions or not all(0 <= p <= 1 for p in self.positions):
                 raise ValueError(f"design: positions lie between 0 and 1, found {list(self.positions)}")
-            object.__setattr__(self, "positions", tuple(sorted(self.positions)))
-        elif self.has_attention and self.has_mamba and self.placement is None:
-            object.__setattr__(self, "placement", "spread")
-        if not (self.has_attention and self.has_mamba) or self.positions is not None:
-            object.__setattr__(self, "placement", None)
-        if not self.has_mamba:
-            object.__setattr__(self, "d_state", None)
-            object.__setattr__(self, "head_dim", None)
+            self._set(positions=tuple(sorted(self.positions)))
+        if self.layout is not None:
+            self._set(layout=read_layout(self.layout))
+        if self.mixer is not None and self.mixer not in RECURRENT:
+            raise ValueError(f"design: mixer is one of {', '.join(RECURRENT)}, found {self.mixer!r}")
+        if self.ffn not in FEED_FORWARD:
+            raise ValueError(f"design: ffn is one of {', '.join(FEED_FORWARD)}, found {self.ffn!r}")
+        self._name_family()
+        if self.has_parallel:
+            self._settle_parallel()
+        if not self.has_parallel:  # also a split of nothing or all, which has just become whole layers
+            self._set(**dict.fromkeys((*WIDTHS, *PARALLEL_AXES)))
+        if not (self.ratio is not None and self.ratio.mixed):
+            self._set(placement=None)
+        elif self.placement is None:
+            self._set(placement="spread")
+        self._settle_recurrent()
+        if self.ffn != "moe":
+            self._set(**dict.fromkeys(OF_EXPERTS))
         if not self.has_attention:
-            for name in ("kv_heads", "position", "window"):
-                object.__setattr__(self, name, None)
+            self._set(kv_heads=None, position=None, window=None)
+        elif self.position is None:
+            self._set(position="rope")
+        if self.layout is not None:
+            if "S" not in self.letters:
+                self._set(window=None)
+            elif self.window is None:
+                self._set(window=Fraction(1, 16), sinks=Fraction(1, 128) if self.sinks is None else self.sinks)
         if self.window is None or not self.sinks:
-            object.__setattr__(self, "sinks", None)
+            self._set(sinks=None)
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _name_family(self) -> None:
+        """A layout's family, and one spelling for a stack of one kind."""
+        if self.layout is None:
+            if self.family not in ("inter", "intra"):
+                raise ValueError(f"design: family is inter or intra beside a ratio or positions, found {self.family!r}")
+            if self.ratio == Ratio(0, 1):
+                self._set(family="inter")
+            return
+        letters = self.letters
+        self._set(family="inter" if "H" not in letters else "mixed" if letters & {"A", "S"} else "intra")
+        if letters in ({"A"}, {"M"}, {"H"}):
+            self._set(layout=None, ratio=Ratio(0, 1) if letters == {"M"} else Ratio(1, 0))
+
+    def _settle_recurrent(self) -> None:
+        """One spelling of a layout's only recurrent mixer, and what no mixer of the stack reads."""
+        named = self.letters & RECURRENT_LETTERS.keys() - {"M"}
+        if self.layout is not None and "M" not in self.letters and len(named) == 1:
+            (letter,) = named
+            self._set(layout=self.layout.replace(letter, "M"), mixer=RECURRENT_LETTERS[letter])
+            self._name_family()
+        self._set(mixer=(self.mixer or MAMBA2) if "M" in self.letters else None)
+        self._set(**{name: None for name in ("d_state", "head_dim") if name not in self.reads})
+
+    def _settle_parallel(self) -> None:
+        """Defaults of the parallel hybrid, one spelling of its split, and what cannot stand together."""
+        for name, default in PARALLEL_DEFAULTS.items():
+            found = getattr(self, name)
+            if found is not None and found not in PARALLEL_AXES[name]:
+                raise ValueError(f"design: {name} is one of {', '.join(PARALLEL_AXES[name])}, found {found!r}")
+            if found is None:
+                joint = name == "output" and self.fusion == "concat"
+                self._set(**{name: "joint" if joint else default})
+        assert self.fusion is not None
+        assert self.value is not None
+        assert self.output is not None
+        check_axes(self.fusion, self.output)
+        share = self.attention_share
+        if share is not None:
+            if self.attention_width is not None or self.mamba_width is not None:
+                raise ValueError("design: give attention_share, or attention_width and mamba_width, not both")
+            if not 0 <= share <= 1:
+                raise ValueError(f"design: attention_share lies between 0 and 1, found {share}")
+            widths: tuple[Amount, Amount] = share, 1 - share
+        elif self.attention_width is None and self.mamba_width is None:
+            widths = PAPER_WIDTH, PAPER_WIDTH
+        elif self.attention_width is None or self.mamba_width is None:
+            raise ValueError("design: attention_width and mamba_width stand together: one alone leaves the other open")
+        else:
+            widths = self.attention_width, self.mamba_width
+        if self.value == "joint" and 0 in widths:
+            raise ValueError(
+                "design: value joint needs both halves, since Mamba-2 reads the attention's values; found a split of 0"
+            )
+        if 0 in widths:
+            self._become_whole(widths)
+            return
+        if widths[0] + widths[1] == 1 and all(isinstance(width, Fraction) for width in widths):
+            self._set(attention_share=Fraction(widths[0]), attention_width=None, mamba_width=None)
+        else:
+            self._set(attention_share=None, attention_width=widths[0], mamba_width=widths[1])
+        if halves_meet(self.fusion, self.value, self.output) and self.value_width is not None:
+            expanded = 2 * widths[1]
+            if self.value_width != expanded:
+                what = "value joint" if self.value == "joint" else f"fusion {self.fusion} with output joint"
+                raise ValueError(
+                    f"design: {what} needs halves of equal width, found value_width {self.value_width} beside "
+                    f"Mamba-2's {expanded} (mamba_width {widths[1]}, expanded twice); leave value_width out, or write "
+                    f"{expanded}"
+                )
+            self._set(value_width=None)
+        elif self.value_width == 1:
+            self._set(value_width=None)
+
+    def _become_whole(self, widths: tuple[Amount, Amount]) -> None:
+        """A parallel hybrid with one half alone is a layer of attention or of Mamba-2."""
+        if widths[0] == widths[1]:
+            raise ValueError("design: attention_width and mamba_width are both 0, which leaves nothing")
+        if 1 not in widths:
+            kind = "attention_width" if widths[1] == 0 else "mamba_width"
+            raise ValueError(
+                f"design: with one half alone the other is a whole layer: {kind} must be 1, found {sum(widths)}"
+            )
+        letter = "A" if widths[1] == 0 else "M"
+        if self.layout is not None:
+            self._set(layout=self.layout.replace("H", letter))
+            self._name_family()
+        elif letter == "A":
+            self._set(family="inter")
+        else:
+            self._set(family="inter", ratio=Ratio(0, 1), positions=None)
+
+    @property
+    def letters(self) -> set[str]:
+        """The kinds of layers: A attention (in a window too, unless a layout says S), M recurrent, H in parallel."""
+        if self.layout is not None:
+            return set(self.layout) - {" "}
+        other = "H" if self.family == "intra" else "A"
+        if self.ratio is None:
+            return {other, "M"}
+        return {letter for letter, count in ((other, self.ratio.attention), ("M", self.ratio.mamba)) if count}
 
     @property
     def has_attention(self) -> bool:
-        return self.ratio is None or self.ratio.attention > 0
+        return bool(self.letters & set("ASH"))
 
     @property
     def has_mamba(self) -> bool:
-        return self.ratio is None or self.ratio.mamba > 0
+        return bool(self.letters & {"H", *RECURRENT_LETTERS})
 
-    def attention_layers(self, depth: int) -> tuple[int, ...]:
-        """0-based layers that hold attention in a stack of `depth`."""
+    @property
+    def reads(self) -> set[str]:
+        """Which of d_state and head_dim a mixer of this design reads."""
+        return read_by(self.letters, self.mixer)
+
+    @property
+    def has_parallel(self) -> bool:
+        return "H" in self.letters
+
+    def layout_at(self, depth: int) -> str:
+        """One letter a layer for a stack of `depth`."""
+        if self.layout is not None:
+            return layout_at(self.layout, depth)
         if self.positions is not None:
-            return place_at(self.positions, depth)
-        assert self.ratio is not None
-        count = self.ratio.attention_layers(depth)
-        return place(self.placement or "spread", count, depth)
+            layers = set(place_at(self.positions, depth))
+        else:
+            assert self.ratio is not None
+            layers = set(place(self.placement or "spread", self.ratio.attention_layers(depth), depth))
+        other = "H" if self.family == "intra" else "A"
+        return "".join(other if layer in layers else "M" for layer in range(depth))
 
-    def mixers(self, scale: Scale) -> tuple[Mixer, Mixer]:
-        """The attention and the Mamba-2 mixer of this design at `scale`. Refused if the dimensions do not divide."""
-        kv_heads = scale.kv_heads
-        if self.kv_heads is not None:
-            kv_heads = max(1, floor(self.kv_heads * scale.heads + Fraction(1, 2)))
-            if scale.heads % kv_heads:
-                raise Refused(
-                    f"kv_heads {self.kv_heads} of {scale.heads} heads is {kv_heads}, which does not divide them"
-                )
-        window, sinks = _tokens(self.window, scale.context), _tokens(self.sinks, scale.context) or 0
-        if window is not None and sinks > window:
-            raise Refused(f"sinks of {sinks} tokens pass the window of {window} they stand beside")
-        if window is not None and window >= scale.context:  # it hides nothing: full attention
-            window, sinks = None, 0
-        theta = scale.rope_theta if window is None else scale.window_rope_theta
-        attention = Attention(
-            heads=scale.heads,
-            kv_heads=kv_heads,
-            head_dim=scale.head_dim,
-            rope_theta=None if self.position == "none" else theta,
-            window=window,
-            sinks=sinks,
-        )
-        head_dim = self.head_dim or scale.ssm_head_dim
-        if scale.d_ssm % head_dim:
-            raise Refused(f"head_dim {head_dim} does not divide the {scale.d_ssm} Mamba channels of {scale.name}")
-        mamba = Mamba2(
-            d_ssm=scale.d_ssm,
-            head_dim=head_dim,
-            d_state=self.d_state or scale.d_state,
-            groups=scale.ssm_groups,
-            conv_kernel=scale.conv_kernel,
-        )
-        return attention, mamba
+    def mixers(self, scale: Scale) -> dict[str, Mixer]:
+        """The mixer of each letter at `scale`. Refused if the dimensions do not divide."""
+        found: dict[str, Mixer] = {}
+        for letter in sorted(self.letters):
+            match letter:
+                case "M":
+                    found[letter] = RECURRENT[self.mixer or MAMBA2].of(scale, self.d_state, self.head_dim)
+                case "A" | "S":
+                    hides = letter == "S" or self.layout is None
+                    window, sinks = (self.window, self.sinks) if hides else (None, None)
+                    found[letter] = attention_of(scale, self.kv_heads, self.position, window, sinks)
+                case "H":
+                    found[letter] = self._parallel(scale)
+                case _:
+                    found[letter] = RECURRENT[RECURRENT_LETTERS[letter]].of(scale, self.d_state, self.head_dim)
+        return found
+
+    def _parallel(self, scale: Scale) -> ParallelHybrid:
+        window, sinks = (self.window, self.sinks) if self.layout is None else (None, None)
+        axes = {name: getattr(self, name) for name in PARALLEL_AXES}
+        share = self.attention_share
+        attention, mamba = (self.attention_width, self.mamba_width) if share is None else (share, 1 - share)
+        assert attention is not None
+        assert mamba is not None
+        like = attention_of(scale, None, self.position, window, sinks)
+        widths = attention, mamba, self.value_width
+        return parallel_of(scale, like, self.kv_heads, self.d_state, self.head_dim, widths, axes)
 
     def at(self, scale: Scale) -> Architecture:
-        """The model of this design at `scale`: the depth whose parameters are nearest to the budget, then, where that
-        is not near enough, the FFN width that closes the rest. Refused beyond 5% of the budget.
-        """
-        attention, mamba = self.mixers(scale)
-        both = stack(scale, (attention, mamba))
-        norm = scale.width
-        of_attention, of_mamba = (params_nonembedding(replace(both, blocks=(b,))) - norm for b in both.blocks)
-        refusal = Refused(f"no depth of {scale.name} holds this design")
-        best: tuple[int, int] | None = None
-        for depth in range(2 if self.has_attention and self.has_mamba else 1, MAX_DEPTH + 1):
-            try:
-                count = len(self.attention_layers(depth))
-            except Refused as reason:  # positions may need more depth to fall on layers of their own
-                refusal = reason
-                continue
-            miss = norm + count * of_attention + (depth - count) * of_mamba - scale.params
-            if best is None or abs(miss) < abs(best[0]):
-                best = miss, depth
-            if miss > 0:
-                break
-        if best is None:
-            raise refusal
-        layers = set(self.attention_layers(best[1]))
-        architecture = stack(scale, (attention if i in layers else mamba for i in range(best[1])))
-        if abs(best[0]) > scale.ffn_exact_within * scale.params:
-            architecture = _close_with_ffn(architecture, scale)
-        share = params_nonembedding(architecture) / scale.params - 1
-        if abs(share) > TOLERANCE:
-            raise Refused(
-                f"{architecture.depth} layers miss the parameter budget of {scale.name} by {share:+.1%}; "
-                f"at most {TOLERANCE:.0%} is comparable"
-            )
-        return architecture
+        """The model of this design at `scale`, with as many layers as its parameter budget buys: see `fit`."""
+        return fit(scale, self.mixers(scale), self.feed_forward(scale), self.layout_at)
+
+    def feed_forward(self, scale: Scale) -> FFN:
+        """The feed-forward network of every block at `scale`, before its width meets the budget."""
+        return FEED_FORWARD[self.ffn](scale, self.experts, self.experts_active)
 
     def to_dict(self) -> dict[str, Any]:
         data: dict[str, Any] = {"family": self.family}
-        for name in ("ratio", "kv_heads"):
+        for name in SHARED:
             if (value := getattr(self, name)) is not None:
                 data[name] = str(value)
-        for name in ("window", "sinks"):
+        for name in AMOUNTS:
             if (value := getattr(self, name)) is not None:
                 data[name] = str(value) if isinstance(value, Fraction) else value
-        for name in ("placement", "d_state", "head_dim", "position"):
-            if (value := getattr(self, name)) is not None:
+        for name in PLAIN:
+            if (value := getattr(self, name)) not in (None, {"mixer": MAMBA2, "ffn": SWIGLU}.get(name)):
                 data[name] = value
         if self.positions is not None:
             data["positions"] = list(self.positions)
@@ -237,7 +320,7 @@ class Design:
             values["ratio"] = Ratio.parse(values["ratio"])
         if "positions" in values:
             values["positions"] = tuple(values["positions"])
-        for name in ("kv_heads", "window", "sinks"):
+        for name in ("kv_heads", *AMOUNTS):
             if isinstance(values.get(name), str):
                 values[name] = Fraction(values[name])
         return cls(**values)
@@ -246,50 +329,11 @@ class Design:
         return canonical_json(self.to_dict())
 
 
-def stack(scale: Scale, mixers: Any) -> Architecture:
-    """A model of `scale` with these mixers in this order, each followed by the scale's SwiGLU."""
-    ffn = SwiGLU(scale.ffn_hidden)
-    return Architecture(scale.width, scale.vocab, tuple(Block(mixer, ffn) for mixer in mixers))
-
-
 def architecture_of_layout(layout: str, design: Design, scale: Scale) -> Architecture:
-    """The model that `layout` spells, a letter a block (A attention, S sliding window, M Mamba-2), at `scale`'s own
-    FFN width; `design` gives d_state, head_dim, kv_heads, position, and the window of S.
+    """The model that `layout` spells, a letter a block (A or T attention, S sliding window, M recurrent, H parallel
+    hybrid, or the letter of a recurrent mixer), at `scale`'s own FFN width; `design` gives everything but the layers.
     """
-    attention, mamba = replace(design, window=None).mixers(scale)
-    letters: dict[str, Mixer] = {"A": attention, "M": mamba}
-    if "S" in layout:
-        window = design.window or Fraction(1, 16)
-        sinks = design.sinks if design.sinks is not None else Fraction(1, 128)
-        letters["S"] = replace(design, window=window, sinks=sinks).mixers(scale)[0]
-    for i, letter in enumerate(layout):
-        if letter == "H":
-            raise ValueError(f"layout {layout}: H, the parallel hybrid, is reserved and cannot be built yet")
-        if letter not in letters:
-            raise ValueError(
-                f"layout {layout}: letter {i + 1} is {letter!r}; A is attention, S sliding window, M Mamba-2"
-            )
-    return stack(scale, (letters[letter] for letter in layout))
-
-
-def _close_with_ffn(architecture: Architecture, scale: Scale) -> Architecture:
-    """The same blocks with the FFN width, a multiple of 8, that comes nearest to the budget."""
-    rest = scale.params - params_nonembedding(
-        replace(architecture, blocks=tuple(replace(b, ffn=None) for b in architecture.blocks))
-    )
-    rest -= architecture.depth * architecture.width  # the norms before the FFNs
-    per_unit = architecture.depth * ffn_params(SwiGLU(1), architecture.width)
-    hidden = FFN_STEP * round(rest / per_unit / FFN_STEP)
-    low, high = (bound * scale.ffn_hidden for bound in FFN_RANGE)
-    if not low <= hidden <= high:
-        raise Refused(
-            f"{architecture.depth} layers would need an FFN of {hidden} channels to meet the parameter budget of "
-            f"{scale.name}; it may be {low:.0f} to {high:.0f}"
-        )
-    return replace(architecture, blocks=tuple(replace(b, ffn=SwiGLU(hidden)) for b in architecture.blocks))
-
-
-def _tokens(amount: int | Fraction | None, context: int) -> int | None:
-    if amount is None or isinstance(amount, int):
-        return amount
-    return max(1, floor(amount * context + Fraction(1, 2)))
+    letters = read_layout(layout)
+    design = replace(design, ratio=None, placement=None, positions=None, layout=letters)
+    mixers = design.mixers(scale)
+    return stack(scale, (mixers[letter] for letter in design.layout_at(len(letters))), design.feed_forward(scale))

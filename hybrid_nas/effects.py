@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -67,13 +67,23 @@ class Contrast:
 class Effects:
     """Contrasts of one quantity over complete trials. Built once, asked by choice."""
 
-    def __init__(self, trials: Iterable[Trial], values: Trainings, noise: Noise) -> None:
+    def __init__(
+        self,
+        trials: Iterable[Trial],
+        values: Trainings,
+        noise: Noise,
+        settings_of: Callable[[Trial], Settings | None] = lambda trial: settings_of(trial.design),
+    ) -> None:
+        """`settings_of` may look at a trial otherwise than by its choices; trials for which it gives None are left
+        out."""
         self.noise = noise
         designs: dict[str, list[Settings]] = {}
         searched: set[tuple[str, int]] = set()
         for trial in sorted(trials, key=lambda trial: trial.number):
             proxy = proxy_id(trial)
-            settings = settings_of(trial.design)
+            settings = settings_of(trial)
+            if settings is None:
+                continue
             if trial.state == "complete" and proxy in values and settings not in designs.setdefault(proxy, []):
                 designs[proxy].append(settings)
             if trial.replicate_of is None:
@@ -94,7 +104,7 @@ class Effects:
         self.designs = {proxy: designs for proxy, designs in self.designs.items() if self.trainings[proxy]}
         self.trainings = {proxy: self.trainings[proxy] for proxy in self.designs}
         self.spreads = {proxy: self._spread(len(seeds), bool(common)) for proxy, seeds in self.trainings.items()}
-        self._fits: dict[str, _Fit | None] = {}
+        self._fits: dict[str, Fit | None] = {}
 
     def _spread(self, n: int, shifted: bool) -> float:
         """Noise variance of a mean over `n` seeds, in units of one training's own.
@@ -136,33 +146,27 @@ class Effects:
         fit = self._fits[choice]
         return [None if fit is None else fit.contrast(weights) for weights in family]
 
-    def _fit(self, choice: str) -> _Fit | None:
+    def _fit(self, choice: str) -> Fit | None:
         import numpy as np
 
         rows = {p: [s for s in designs if choice in s] for p, designs in self.designs.items()}
         rows = {proxy: designs for proxy, designs in rows.items() if designs}
         options = self.choices[choice]
-        columns = {(choice, option): i for i, option in enumerate(options)}
-        others: dict[str, set[str]] = {}
-        for designs in rows.values():
-            for settings in designs:
-                for name, option in settings.items():
-                    others.setdefault(name, set()).add(option)
-        last: dict[str, str] = {}
-        for name in sorted(others.keys() - {choice}):
-            *free, last[name] = sorted(others[name], key=option_order)
-            columns |= {(name, option): len(columns) + i for i, option in enumerate(free)}
-        x = np.zeros((len(rows), len(columns)))
+        x = np.zeros((len(rows), len(options)))
         for row, designs in enumerate(rows.values()):
             for settings in designs:
-                for name, option in settings.items():
-                    if (name, option) in columns:
-                        x[row, columns[name, option]] += 1 / len(designs)
-                    elif name != choice and option == last[name]:  # effects of a covariate's options add up to 0
-                        x[row, [i for key, i in columns.items() if key[0] == name]] -= 1 / len(designs)
+                x[row, options.index(settings[choice])] += 1 / len(designs)
+        others = adjustment({p: [_without(s, choice) for s in designs] for p, designs in rows.items()})
+        return self.fit(np.hstack([x, others]), rows, options)
+
+    def fit(self, x: Array, proxies: Iterable[str], options: tuple[str, ...]) -> Fit | None:
+        """Least squares of the means of these proxies on `x`, a row each, whose first columns are the options'."""
+        import numpy as np
+
+        rows = list(proxies)
         y = np.array([math.fsum(self.trainings[p].values()) / len(self.trainings[p]) for p in rows])
         spread = np.array([self.spreads[p] for p in rows])
-        return _Fit.of(x, y, spread, self.variance, self.own_df, options)
+        return Fit.of(x, y, spread, self.variance, self.own_df, options)
 
     def by_pairs(self, choice: str, family: Iterable[Weights]) -> list[Contrast | None]:
         """Within contexts (all other choices equal) that hold every option of a contrast at a common seed."""
@@ -209,8 +213,38 @@ class Effects:
         return values, noise, scale
 
 
+def adjustment(rows: Mapping[str, list[Settings]]) -> Array:
+    """Columns that take out what the choices in `rows` do, a row a proxy: the effects of a choice's options add up to
+    0, and a choice that does not apply to a proxy adds nothing there."""
+    import numpy as np
+
+    options: dict[str, set[str]] = {}
+    for designs in rows.values():
+        for settings in designs:
+            for name, option in settings.items():
+                options.setdefault(name, set()).add(option)
+    columns: dict[tuple[str, str], int] = {}
+    last: dict[str, str] = {}
+    for name in sorted(options):
+        *free, last[name] = sorted(options[name], key=option_order)
+        columns |= {(name, option): len(columns) + i for i, option in enumerate(free)}
+    x = np.zeros((len(rows), len(columns)))
+    for row, designs in enumerate(rows.values()):
+        for settings in designs:
+            for name, option in settings.items():
+                if (name, option) in columns:
+                    x[row, columns[name, option]] += 1 / len(designs)
+                elif option == last[name]:
+                    x[row, [i for key, i in columns.items() if key[0] == name]] -= 1 / len(designs)
+    return x
+
+
+def _without(settings: Settings, *names: str) -> Settings:
+    return {name: option for name, option in settings.items() if name not in names}
+
+
 @dataclass(frozen=True)
-class _Fit:
+class Fit:
     """Weighted least squares; the columns of the options come first."""
 
     beta: Array
@@ -221,9 +255,7 @@ class _Fit:
     x: Array
 
     @classmethod
-    def of(
-        cls, x: Array, y: Array, spread: Array, noise: float, noise_df: int, options: tuple[str, ...]
-    ) -> _Fit | None:
+    def of(cls, x: Array, y: Array, spread: Array, noise: float, noise_df: int, options: tuple[str, ...]) -> Fit | None:
         import numpy as np
 
         u, singular, _ = np.linalg.svd(x, full_matrices=False)

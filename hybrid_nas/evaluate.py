@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from hybrid_nas_kernels.cross_entropy import choose as choose_cross_entropy
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.budget import Budget
+from hybrid_nas.captured import CapturedTraining, NoMixedPrecision
+from hybrid_nas.captured import train as train_captured
 from hybrid_nas.data import Corpus, open_corpus
-from hybrid_nas.model import Model, build
+from hybrid_nas.model import build
 from hybrid_nas.proxy import Diverged, Proxy, Step, thin, train
 from hybrid_nas.trial import Point, State
 
@@ -62,15 +65,17 @@ def evaluate(
     seed: int,
     report: Callable[[Progress], bool],
     device: str = "auto",
+    built: Callable[[], None] | None = None,
 ) -> Outcome:
     """Train `architecture` on sequences of `context` tokens of the corpus that `data` describes (`Corpus.to_dict`;
     None: Python's standard library), and score it.
 
     `seed` draws the initial weights and the batches. `report` hears of the training a few times a second, and of the
     held-out loss at every rung; False at a rung stops the training there. `device` is "auto" (CUDA where there is
-    one), "cpu", or any torch device. Whatever goes wrong with a candidate is a failed outcome that says why: one
-    candidate must not end a study. Global state is left alone: threads are the caller's, and so are the results of
-    more than one, since sums in another order differ in the last bits. On one thread equal arguments give equal bits.
+    one), "cpu", or any torch device. `built` is called once the training holds the memory that it will hold. Whatever
+    goes wrong with a candidate is a failed outcome that says why: one candidate must not end a study. Global state is
+    left alone: threads are the caller's, and so are the results of more than one, since sums in another order differ in
+    the last bits. On one thread equal arguments give equal bits.
     """
     started = time.perf_counter()
     steps: list[Step] = []
@@ -93,9 +98,22 @@ def evaluate(
         proxy = Proxy(open_corpus(Corpus.from_dict(dict(data or {}))), context, budget, seed)
         model = build(architecture, generator=seed, mamba_init=budget.mamba_init, device=on)
         implementations.update({**model.implementations(), "cross_entropy": choose_cross_entropy(on)[0]})
-        if not _train(model, proxy, on, steps, report):
+        training: Iterator[Step] = train(model, architecture, proxy, on)
+        stream: AbstractContextManager[object] = nullcontext()
+        if on.type == "cuda":
+            try:
+                captured = CapturedTraining(model, architecture, proxy, on)
+            except NoMixedPrecision as error:
+                implementations["training_step"] = f"eager, float32: {error}"
+            else:
+                training, stream = train_captured(captured), torch.cuda.stream(captured.stream)
+                implementations |= {"training_step": captured.how, "linear_cross_entropy": "triton"}
+        if built is not None:
+            built()
+        if not _train(training, steps, report):
             return outcome("stopped")
-        values = {"loss": proxy.loss(model, on), "recall": proxy.recall(model, on)}
+        with stream:
+            values = {"loss": proxy.loss(model, on), "recall": proxy.recall(model, on)}
         scores = {name: value for name, value in values.items() if value is not None}
         if not all(map(math.isfinite, scores.values())):
             raise Diverged(f"diverged in the last step: scores {scores}")
@@ -113,12 +131,10 @@ def evaluate(
         return outcome("failed", failure=_described(error))
 
 
-def _train(
-    model: Model, proxy: Proxy, device: torch.device, steps: list[Step], report: Callable[[Progress], bool]
-) -> bool:
+def _train(training: Iterator[Step], steps: list[Step], report: Callable[[Progress], bool]) -> bool:
     """Train to the end, reporting; False where `report` stopped it at a rung."""
     heard = -math.inf
-    for step in train(model, model.architecture, proxy, device):
+    for step in training:
         steps.append(step)
         if step.held_out is not None:
             if not math.isfinite(step.held_out):

@@ -201,7 +201,8 @@ def _statement(evidence: Evidence) -> str:
         sentences.append(f"{lead}; a difference of up to {readable(evidence.bound, evidence.unit)} is possible.")
         more = [p.more_trials for p in undecided if p.more_trials is not None]
         if more:
-            sentences.append(f"About {min(more)} more trials would settle the clearest pair, if it is as estimated.")
+            trials = f"{min(more)} more trial{'s' if min(more) > 1 else ''}"
+            sentences.append(f"About {trials} would settle the clearest pair, if it is as estimated.")
         else:
             sentences.append("If the differences are as small as estimated, no affordable number of trials shows them.")
     if evidence.thin:

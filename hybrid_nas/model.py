@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +12,11 @@ from hybrid_nas_kernels import swiglu as swiglu_op
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybrid_nas.architecture import FFN, Architecture, Block, SwiGLU
-from hybrid_nas.mixers import MODULES, NORM_EPS, Gain, LayerCache, MambaInit, draw_linear
+from hybrid_nas.architecture import FFN, Architecture, Block, SquaredReLU, SwiGLU
+from hybrid_nas.mixer_module import NORM_EPS, Gain, LayerCache, MambaInit, draw_linear
+from hybrid_nas.mixers import MODULES
+from hybrid_nas.moe import MoE
+from hybrid_nas.moe_module import MoEModule
 
 
 class SwiGLUModule(nn.Module):
@@ -32,8 +36,37 @@ class SwiGLUModule(nn.Module):
             draw_linear(projection.weight, generator)
         self.down.weight.data.mul_(residual_scale)
 
+    def implementations(self, device: torch.device) -> dict[str, str]:
+        return {"swiglu": swiglu_op.choose(device)[0]}
 
-FFN_MODULES: dict[type[FFN], type[SwiGLUModule]] = {SwiGLU: SwiGLUModule}
+
+class SquaredReLUModule(nn.Module):
+    """down(relu(up(n)) ** 2), n = rms_norm(x) * norm [arXiv:2109.08668]."""
+
+    def __init__(self, ffn: SquaredReLU, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, ffn.hidden, bias=False)
+        self.down = nn.Linear(ffn.hidden, width, bias=False)
+
+    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
+        (hidden,) = norm_linear_op.norm_linear(x, norm, self.up.weight, [self.up.out_features], eps=NORM_EPS)
+        out: Tensor = self.down(F.relu(hidden).square())
+        return out
+
+    def reset(self, generator: torch.Generator, residual_scale: float) -> None:
+        for projection in (self.up, self.down):
+            draw_linear(projection.weight, generator)
+        self.down.weight.data.mul_(residual_scale)
+
+    def implementations(self, device: torch.device) -> dict[str, str]:
+        return {"norm_linear": norm_linear_op.choose(device)[0]}
+
+
+FFN_MODULES: dict[type[FFN], Callable[..., SwiGLUModule | SquaredReLUModule | MoEModule]] = {
+    SwiGLU: SwiGLUModule,
+    SquaredReLU: SquaredReLUModule,
+    MoE: MoEModule,
+}
 
 
 class BlockModule(nn.Module):
@@ -100,6 +133,17 @@ class Model(nn.Module):
         """Mean cross-entropy of `forward(tokens)` with `targets` (batch, tokens) int64, nats per token."""
         return cross_entropy_op.cross_entropy(self(tokens), targets)
 
+    def losses(self, tokens: Tensor, targets: Tensor, row_weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of each token's cross-entropy times its weight (batch, tokens), and the cross-entropies
+        (batch * tokens,), nats, which carry no gradient. The logits of all tokens need not exist at once."""
+        x = F.embedding(tokens, self.embedding)
+        for block in self.blocks:
+            x = block(x)
+        n = F.rms_norm(x, (x.shape[-1],), self.norm.weight.to(x.dtype), NORM_EPS)
+        return cross_entropy_op.linear_cross_entropy(
+            n.flatten(0, 1), self.embedding, targets.reshape(-1), row_weights.reshape(-1)
+        )
+
     def cache(self, batch: int, context: int, dtype: torch.dtype | None = None) -> Cache:
         """An empty cache for `batch` sequences of up to `context` tokens, by default in the model's dtype."""
         if batch < 1 or context < 1:
@@ -130,7 +174,7 @@ class Model(nn.Module):
             if block.mixer is not None:
                 chosen.update(block.mixer.implementations(device))
             if block.ffn is not None:
-                chosen["swiglu"] = swiglu_op.choose(device)[0]
+                chosen.update(block.ffn.implementations(device))
         return chosen
 
     def _classify(self, x: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity("kv_bytes", "minimize", "bytes", False, "the part of the cache that grows with the context"),
         Quantity("params", "minimize", "parameters", False, "parameters at the target, embedding included"),
         Quantity("params_nonembedding", "minimize", "parameters", False, "parameters at the target, no embedding"),
+        Quantity("params_active", "minimize", "parameters", False, "those that one token uses, no embedding"),
         Quantity("train_flops_per_token", "minimize", "FLOP/token", False, "training FLOPs at the target"),
         Quantity("decode_flops_per_token", "minimize", "FLOP/token", False, "decoding FLOPs at the target"),
         Quantity(

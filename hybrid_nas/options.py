@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from hybrid_nas.architecture import PARALLEL_AXES
 from hybrid_nas.design import PLACEMENTS, Ratio
-from hybrid_nas.space import POSITIONS, Option, SearchSpace, positions_text
+from hybrid_nas.parts import FEED_FORWARD, RECURRENT
+from hybrid_nas.placement import SYNONYMS, read_layout
+from hybrid_nas.space import LAYOUT, PRESETS, Option, positions_text
 from hybrid_nas.yaml_file import Item, nearest
 
 
@@ -46,9 +49,55 @@ def _placement(item: Item) -> Option:
         raise item.error(
             f"placement: explicit positions are a list of their own, found {item.shown()}; write [[{item.text}]]"
         )
-    if item.value not in PLACEMENTS:
-        raise item.error(f"placement: unknown placement {item.shown()}; {nearest(str(item.value), PLACEMENTS)}")
-    return str(item.value)
+    name = SYNONYMS.get(str(item.value), item.value)
+    if name not in PLACEMENTS:
+        known = (*PLACEMENTS, *SYNONYMS)
+        raise item.error(f"placement: unknown placement {item.shown()}; {nearest(str(item.value), known)}")
+    return str(name)
+
+
+def _layout(item: Item) -> Option:
+    try:
+        layout = read_layout(item.text)
+    except ValueError as error:
+        raise item.error(f"layout: {error}") from None
+    kinds = set(layout) - {" "}
+    if kinds in ({"A"}, {"M"}, {"H"}):
+        ratio = "0:1" if kinds == {"M"} else "1:0"
+        raise item.error(f"layout: {item.shown()} is a stack of one kind; write ratio: {ratio}")
+    return layout
+
+
+def _one_of(name: str, known: Collection[str]) -> Callable[[Item], Option]:
+    def parse(item: Item) -> Option:
+        value = "none" if item.value is None and "none" in known else item.value
+        if value not in known:
+            raise item.error(f"{name}: unknown {name} {item.shown()}; {nearest(str(item.value), known)}")
+        return str(value)
+
+    return parse
+
+
+def _attention_share(item: Item) -> Option:
+    share = _share(item)
+    if share is None or not 0 <= share <= 1:
+        raise item.error(f"attention_share: a share from 0 to 1, like 1/2, must stand here, found {item.shown()}")
+    return str(share)
+
+
+def _width(name: str) -> Callable[[Item], Option]:
+    def parse(item: Item) -> Option:
+        share = _share(item)
+        if share is not None and (share <= 2 if name == "value_width" else share <= 1) and share >= 0:
+            return str(share)
+        if isinstance(item.value, int) and not isinstance(item.value, bool) and 8 <= item.value <= 65_536:
+            return item.value
+        raise item.error(
+            f"{name}: a share of the model's width, like 9/16, or a number of channels from 8 must stand here, "
+            f"found {item.shown()}"
+        )
+
+    return parse
 
 
 def _whole(name: str, step: int) -> Callable[[Item], Option]:
@@ -58,9 +107,8 @@ def _whole(name: str, step: int) -> Callable[[Item], Option]:
             near = ""
             if isinstance(value, int | float) and not isinstance(value, bool):
                 near = f"; the nearest is {min(65_536, max(step, step * round(value / step)))}"
-            raise item.error(
-                f"{name}: a multiple of {step} from {step} to 65536 must stand here, found {item.shown()}{near}"
-            )
+            what = "whole number" if step == 1 else f"multiple of {step}"
+            raise item.error(f"{name}: a {what} from {step} to 65536 must stand here, found {item.shown()}{near}")
         return value
 
     return parse
@@ -83,12 +131,6 @@ def _kv_heads(item: Item) -> Option:
     return str(share)
 
 
-def _position(item: Item) -> Option:
-    if item.value not in ("rope", "none"):
-        raise item.error(f"position: rope or none must stand here, found {item.shown()}")
-    return str(item.value)
-
-
 def _tokens(name: str) -> Callable[[Item], Option]:
     def parse(item: Item) -> Option:
         if item.value is None or item.value == "none":
@@ -108,28 +150,64 @@ def _tokens(name: str) -> Callable[[Item], Option]:
 
 _TOKENS_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^(none|[0-9]+/[0-9]+)$"}]}
 
+_COUNT_SCHEMA = {"type": "integer", "minimum": 1, "maximum": 65_536}
+
+_WIDTH_SCHEMA = {
+    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+(/[0-9]+)?$"}],
+}
+PARALLEL_MEANINGS = {
+    "norm": "parallel hybrid: an RMSNorm over each half before they fuse, or none",
+    "scale": "parallel hybrid: what multiplies a half: none, a learned vector, one weight on the attention (diff), or "
+    "a gate a token",
+    "fusion": "parallel hybrid: add, difference (Mamba less attention), or concat",
+    "value": "parallel hybrid: Mamba's input of its own (separate), or the attention's values (joint)",
+    "output": "parallel hybrid: one output projection after the fusion (joint), or one a half before it (separate)",
+}
+
+
+def _named(name: str, known: Collection[str], meaning: str) -> Key:
+    return Key(_one_of(name, known), meaning, {"enum": list(known)})
+
+
 KEYS: dict[str, Key] = {
     "ratio": Key(
         _ratio,
-        "attention : Mamba layers; 1:0 is pure attention, 0:1 pure Mamba",
+        "attention : Mamba layers (intra: parallel : Mamba); 1:0 and 0:1 are stacks of one kind",
         {"type": "string", "pattern": "^[0-9]+:[0-9]+$"},
     ),
     "placement": Key(
         _placement,
-        "where the attention layers stand: runs at the front, middle or end, spread evenly, or a list of positions "
-        "from 0 (first layer) to 1 (last), which fixes their number too",
+        "where the attention (intra: parallel) layers stand: runs at the front, middle or end, spread evenly, at both "
+        "ends and in the middle, or a list of positions from 0 (first layer) to 1 (last), which fixes their number too",
         {
             "anyOf": [
-                {"enum": list(PLACEMENTS)},
+                {"enum": [*PLACEMENTS, *SYNONYMS]},
                 {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}, "minItems": 1},
             ]
         },
     ),
+    LAYOUT: Key(
+        _layout,
+        "a letter a layer (A or T attention, S sliding window, M Mamba-2 or the mixer in its place, H parallel; beside "
+        "M also 1 Mamba-1, 3 Mamba-3, G gated DeltaNet), kept in place and share at other depths; several with a space "
+        "between are one model at several depths",
+        {"type": "string", "pattern": "^[ATSMH13Gatsmhg ]+$"},
+    ),
+    "mixer": _named("mixer", RECURRENT, "what M stands for"),
+    "ffn": _named("ffn", FEED_FORWARD, "the feed-forward network of every layer; moe: a mixture of experts"),
+    "experts": Key(
+        _whole("experts", 1), "ffn moe: experts that a router picks from, beside a shared one", _COUNT_SCHEMA
+    ),
+    "experts_active": Key(_whole("experts_active", 1), "ffn moe: how many of them a token uses", _COUNT_SCHEMA),
     "d_state": Key(
-        _whole("d_state", 8), "Mamba-2 state size per channel", {"type": "integer", "minimum": 8, "multipleOf": 8}
+        _whole("d_state", 8),
+        "state size per channel of the recurrent layers (gated_deltanet: channels of a head's key)",
+        {"type": "integer", "minimum": 8, "multipleOf": 8},
     ),
     "head_dim": Key(
-        _whole("head_dim", 8), "channels of a Mamba-2 head", {"type": "integer", "minimum": 8, "multipleOf": 8}
+        _whole("head_dim", 8),
+        "channels of a head of Mamba-2 and Mamba-3",
+        {"type": "integer", "minimum": 8, "multipleOf": 8},
     ),
     "kv_heads": Key(
         _kv_heads,
@@ -141,7 +219,7 @@ KEYS: dict[str, Key] = {
             ]
         },
     ),
-    "position": Key(_position, "position encoding of the attention layers", {"enum": ["rope", "none"]}),
+    "position": _named("position", ("rope", "none"), "position encoding of the attention layers"),
     "window": Key(
         _tokens("window"),
         "sliding window of the attention layers: none, a share of the context (1/16) or a number of tokens",
@@ -150,68 +228,22 @@ KEYS: dict[str, Key] = {
     "sinks": Key(
         _tokens("sinks"), "first tokens that stay visible beside the window: none, a share or a number", _TOKENS_SCHEMA
     ),
+    "attention_share": Key(
+        _attention_share,
+        "parallel hybrid: the share s of the width that queries and keys have; Mamba has 1 - s before expansion",
+        _WIDTH_SCHEMA,
+    ),
+    "attention_width": Key(
+        _width("attention_width"),
+        "parallel hybrid: width of queries, a share of the model's or channels",
+        _WIDTH_SCHEMA,
+    ),
+    "mamba_width": Key(
+        _width("mamba_width"), "parallel hybrid: width of Mamba before expansion, a share or channels", _WIDTH_SCHEMA
+    ),
+    "value_width": Key(
+        _width("value_width"), "parallel hybrid: width of the values; left out, the model's own", _WIDTH_SCHEMA
+    ),
+    "preset": _named("preset", PRESETS, "parallel hybrid: norm, scale, fusion, value and output of a known model"),
+    **{name: _named(name, known, PARALLEL_MEANINGS[name]) for name, known in PARALLEL_AXES.items()},
 }
-
-
-def read_space(name: str, entries: dict[str, Item], root: Item) -> SearchSpace:
-    """The space that these entries of a study file hold. FileError where one of them cannot be meant."""
-    options: dict[str, tuple[Option, ...]] = {}
-    for key, item in entries.items():
-        members = list(item)
-        if not members:
-            raise item.error(
-                f"{key}: the list is empty, so nothing can be chosen; leave the key out to take the default"
-            )
-        if isinstance(item.value, dict):
-            raise item.error(f"{key}: a value or a list of values must stand here, found a mapping")
-        parse = KEYS[key].parse
-        options[key] = tuple(dict.fromkeys(parse(_at(member, item)) for member in members))
-    _explicit_positions(options, entries, root)
-    _unused(options, entries)
-    return SearchSpace(name, options)
-
-
-def _at(member: Item, item: Item) -> Item:
-    return member if member.line is not None else Item(member.value, item.source, item.line, member.text)
-
-
-def _explicit_positions(options: dict[str, tuple[Option, ...]], entries: dict[str, Item], root: Item) -> None:
-    """Explicit placements fix the number of attention layers, so they stand beside the ratios, as one more answer."""
-    explicit = tuple(p for p in options.get("placement", ()) if p not in PLACEMENTS)
-    named = tuple(p for p in options.get("placement", ()) if p in PLACEMENTS)
-    if "ratio" not in options and not explicit:
-        raise root.error("the space has no ratio; write one, like ratio: [1:3, 1:5]")
-    if not explicit:
-        return
-    mixed = [r for r in options.get("ratio", ()) if Ratio.parse(str(r)).mixed]
-    if mixed and not named:
-        raise entries["placement"].error(
-            f"placement: positions fix the number of attention layers by themselves, so ratio {mixed[0]} has no "
-            "placement left; leave that ratio out, or add front, middle, end or spread"
-        )
-    options["ratio"] = (*options.get("ratio", ()), POSITIONS)
-    options[POSITIONS] = explicit
-    if named:
-        options["placement"] = named
-    else:
-        del options["placement"]
-
-
-def _unused(options: dict[str, tuple[Option, ...]], entries: dict[str, Item]) -> None:
-    """A key that no design of the space would use is a mistake in the file, not a default."""
-    ratios = [None if r == POSITIONS else Ratio.parse(str(r)) for r in options["ratio"]]
-    attention = any(r is None or r.attention for r in ratios)
-    mamba = any(r is None or r.mamba for r in ratios)
-    mixed = any(r is None or r.mixed for r in ratios)
-    needs = {
-        "placement": (mixed, "a ratio that mixes both kinds"),
-        "d_state": (mamba, "a ratio with Mamba"),
-        "head_dim": (mamba, "a ratio with Mamba"),
-        "kv_heads": (attention, "a ratio with attention"),
-        "position": (attention, "a ratio with attention"),
-        "window": (attention, "a ratio with attention"),
-        "sinks": (any(w != "none" for w in options.get("window", ())), "a window"),
-    }
-    for key, (used, what) in needs.items():
-        if key in entries and not used:
-            raise entries[key].error(f"{key} means nothing in this space: it needs {what}")

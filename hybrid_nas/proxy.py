@@ -23,7 +23,7 @@ from hybrid_nas.recall import draw
 from hybrid_nas.trial import Point
 
 BETAS = (0.9, 0.98)
-UNDECAYED = ("norm", "bias", "A_log", "D", "dt_bias")
+UNDECAYED = ("norm", "bias", "A_log", "D", "dt_bias", "B_bias", "C_bias")
 EXPLODED = 4 * math.log(VOCAB)
 RECALL_STREAM = 0x7265_6361  # keeps recall batches apart from text batches of the same seed
 RECALL_HELD_OUT = 0x686F_6C64
@@ -114,8 +114,11 @@ class Proxy:
 
 
 def learning_rate(width: int) -> float:
-    """Peak learning rate of a model of `width`: 6e-3 at width 64, falling as 1 / width."""
-    return 6e-3 * 64 / width
+    """Peak learning rate of a model of `width`: 3e-3 at width 64, falling as 1 / width.
+
+    The best of a sweep at widths 32, 64 and 128 (studies/2026-11_default_proxy).
+    """
+    return 3e-3 * 64 / width
 
 
 def trapezoid(step: int, steps: int, warmup: float, cooldown: float) -> float:

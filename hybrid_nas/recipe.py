@@ -7,12 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hybrid_nas.agreement import Finding, agreement
 from hybrid_nas.candidate import SURE, Candidate
 from hybrid_nas.effects import Effects
 from hybrid_nas.evidence import Evidence
 from hybrid_nas.front import Front
+from hybrid_nas.interactions import Interaction, interactions
 from hybrid_nas.noise import Noise, trained_quantities, trainings
 from hybrid_nas.objective import QUANTITIES, Objective
+from hybrid_nas.positions import PositionMap, position_maps
 from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, label, readable
@@ -25,7 +28,6 @@ METHOD = (
     "option has at least 3 trainings; everything else is undecided. Trials stopped early have no final value and are "
     "left out, which understates how bad the options are that were stopped most."
 )
-NAMED_COSTS = ("cache_bytes", "decode_flops_per_token", "decode_bytes_per_token", "train_flops_per_token", "params")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,9 @@ class Recipe:
     prices: dict[str, Price]
     statement: str
     quantities: tuple[str, ...]
+    interactions: tuple[Interaction, ...]
+    positions: tuple[PositionMap, ...]
+    agreement: tuple[Finding, ...]
 
     @classmethod
     def of(cls, trials: Iterable[Trial], objectives: Sequence[Objective], front: Front) -> Recipe:
@@ -104,10 +109,14 @@ class Recipe:
             named |= {f"best {name}": front.candidate(key) for name, key in front.ends.items()}
         complete = [trial for trial in trials if trial.state == "complete"]
         rules: dict[str, list[Evidence]] = {}
+        crossed: list[Interaction] = []
+        maps: list[PositionMap] = []
         for quantity in trained_quantities(complete):
             effects = Effects(trials, trainings(complete, quantity), front.noise[quantity])
             for choice in effects.choices:
                 rules.setdefault(choice, []).append(Evidence.of(choice, quantity, effects, trials))
+            crossed += interactions(effects, quantity)
+            maps += position_maps(trials, front.noise, quantity)
         ordered = [Rule(choice, tuple(found), _contradictions(found)) for choice, found in sorted(rules.items())]
         ordered.sort(key=lambda rule: tuple(-worth for worth in rule.worth))
         return cls(
@@ -117,7 +126,15 @@ class Recipe:
             prices=_prices(complete, objectives, front, named),
             statement=front.statement,
             quantities=trained_quantities(complete),
+            interactions=tuple(crossed),
+            positions=tuple(maps),
+            agreement=tuple(agreement(trials, front.noise)),
         )
+
+    @property
+    def depends(self) -> tuple[Interaction, ...]:
+        """The interactions that are there beyond the noise."""
+        return tuple(interaction for interaction in self.interactions if interaction.decided)
 
     def to_dict(self) -> dict[str, Any]:
         """recipe.json:
@@ -130,6 +147,10 @@ class Recipe:
           options, `worth`, `bound`, `statement`, `options` (effect against the mean of the others, interval, n,
           stopped, failed, method) and `pairs` (better, worse, difference, interval, p_holm, decided, n, method,
           more_trials)
+        - `interactions` by pair of choices: `p_holm`, `decided`, the difference of differences that stands out most
+          with its interval, `cells` (mean of the designs with two options), `statement`
+        - `positions`: what attention is worth in each part of the depth, with intervals
+        - `agreement`: each published claim: `verdict` (supported, contradicted, undecided), `why`, `difference`
         - `method`: how effects, intervals and claims are made
         """
         return {
@@ -139,55 +160,32 @@ class Recipe:
             "designs": {name: candidate.to_dict() for name, candidate in self.named.items()},
             "prices": {name: asdict(price) for name, price in self.prices.items()},
             "rules": [rule.to_dict() for rule in self.rules],
+            "interactions": [interaction.to_dict() for interaction in self.interactions],
+            "positions": [one.to_dict() for one in self.positions],
+            "agreement": [finding.to_dict() for finding in self.agreement],
             "method": METHOD,
         }
-
-    def to_markdown(self) -> str:
-        lines = ["# Recipe", "", self.headline, "", self.statement, ""]
-        if self.named:
-            lines += ["## Designs", "", *self._designs(), ""]
-        if self.prices:
-            lines += ["## What quality costs", ""]
-            lines += [f"- The {name} design {price.sentence}." for name, price in self.prices.items()]
-            lines += ["", "The designs are picked by their estimates, which flatters those trained at one seed.", ""]
-        lines += ["## Rules", ""]
-        if not self.rules:
-            lines += ["No choice has two options among the complete trials: there is nothing to compare.", ""]
-        for rule in self.rules:
-            lines += [f"### {rule.choice}", ""]
-            lines += [f"- {evidence.quantity}: {evidence.statement}" for evidence in rule.evidence]
-            lines += [f"- {contradiction}" for contradiction in rule.contradictions]
-            lines += ["", *_table(rule), ""]
-        return "\n".join([*lines, "## How this was found", "", METHOD, ""])
-
-    def _designs(self) -> list[str]:
-        head = ["", "trial", "layout", "design", *self.quantities, *map(label, NAMED_COSTS)]
-        rows = [
-            [
-                name,
-                str(c.number),
-                f"`{c.layout}`",
-                describe(c.design),
-                *(_estimate(c, quantity) for quantity in self.quantities),
-                *(readable(c.value(name), QUANTITIES[name].unit) for name in NAMED_COSTS),
-            ]
-            for name, c in self.named.items()
-        ]
-        return _rows(head, rows)
 
 
 def describe(design: dict[str, Any]) -> str:
     """A design on one line: `1:3, spread, d_state 64, RoPE`."""
-    told = {"ratio": "{}", "placement": "{}", "position": "{}"}
+    told = {"ratio": "{}", "placement": "{}", "position": "{}", "layout": "{}", "positions": "attention at {}"}
+    first = ("layout", "ratio", "positions", "placement")
     position = {"rope": "RoPE", "none": "NoPE"}
-    return ", ".join(
-        told.get(name, name + " {}").format(position.get(value, value) if name == "position" else value)
-        for name, value in sorted(design.items(), key=lambda item: (item[0] != "ratio", item[0] != "placement"))
-        if name != "family"
-    )
+
+    def text(name: str, value: Any) -> str:
+        if name == "position":
+            value = position.get(value, value)
+        if isinstance(value, list):
+            value = ", ".join(f"{part:g}" for part in value)
+        return told.get(name, name + " {}").format(value)
+
+    ordered = sorted(design, key=lambda name: (first.index(name) if name in first else len(first), name))
+    family = [] if design.get("family", "inter") == "inter" else [f"{design['family']}"]
+    return ", ".join(family + [text(name, design[name]) for name in ordered if name != "family"])
 
 
-def _estimate(candidate: Candidate, quantity: str) -> str:
+def estimate_text(candidate: Candidate, quantity: str) -> str:
     if quantity not in candidate.estimates:
         return "–"
     estimate = candidate.estimates[quantity]
@@ -202,7 +200,7 @@ def _headline(front: Front) -> str:
         return "No trial is complete, so there is no answer yet."
     knee = front.candidate(front.knee)
     told = " and ".join(
-        _estimate(knee, o.name) if o.trained else f"{readable(knee.value(o.name), o.unit)} of {label(o.name)}"
+        estimate_text(knee, o.name) if o.trained else f"{readable(knee.value(o.name), o.unit)} of {label(o.name)}"
         for o in front.objectives
     )
     what = "The knee of the front" if not front.knee_is_end else "The front has no knee; its best end in quality"
@@ -273,28 +271,3 @@ def difference_half_width(noise: Noise, one: set[int], two: set[int]) -> float |
     common, own, df = noise.shared
     shifts = sum(((seed in one) / len(one) - (seed in two) / len(two)) ** 2 for seed in one | two)
     return student(df) * math.sqrt(common**2 * shifts + own**2 * (1 / len(one) + 1 / len(two)))
-
-
-def _table(rule: Rule) -> list[str]:
-    """Options in the space's order: the order says nothing about which is better."""
-    head = [rule.choice, "n", "stopped"]
-    for evidence in rule.evidence:
-        better = "more" if evidence.more_is_better else "less"
-        head.append(f"{evidence.quantity} against the other options ({better} is better)")
-    rows = []
-    for i, option in enumerate(rule.evidence[0].options):
-        cells = []
-        for evidence in rule.evidence:
-            row = next((o for o in evidence.options if o.option == option.option), None)
-            if row is None or row.effect is None or row.low is None or row.high is None:
-                cells.append("–")
-                continue
-            low, high = bare(row.low, evidence.unit, signed=True), bare(row.high, evidence.unit, signed=True)
-            cells.append(f"{bare(row.effect, evidence.unit, signed=True)} [{low}, {high}] ({row.method})")
-        rows.append([option.option, str(option.n), str(rule.evidence[0].options[i].stopped), *cells])
-    return _rows(head, rows)
-
-
-def _rows(head: list[str], rows: list[list[str]]) -> list[str]:
-    table = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table]

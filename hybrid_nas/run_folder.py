@@ -2,9 +2,10 @@
 
 study.yaml        the resolved study: every setting, defaults filled in
 study.db          Optuna's storage, the one record
+artifacts/        pictures of every trial that the dashboard shows
 trials.parquet    every trial, replicates and failures included (columns: `hybrid_nas.trial.schema`)
 front.json        the front (`hybrid_nas.front.Front.to_dict`)
-recipe.md, .json  the recipe
+recipe.md, .json, .tex  the recipe (.tex: tables for a paper's appendix)
 report.html       the report
 environment.json  versions, device, implementations, how it was run
 workers.log       what the workers wrote to their standard error
@@ -30,6 +31,7 @@ from ruamel.yaml import YAML
 
 from hybrid_nas.front import Front
 from hybrid_nas.recipe import Recipe
+from hybrid_nas.recipe_text import latex, markdown
 from hybrid_nas.study_file import StudyFile, read_study
 from hybrid_nas.trial import Trial, read_trials, write_trials
 
@@ -95,7 +97,7 @@ class Run:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(
-                    f"another search is at work in {self.path}; wait for it, or give another --out"
+                    f"another command is at work in {self.path}; wait for it, or give another --out"
                 ) from None
             yield
 
@@ -128,7 +130,8 @@ class Run:
         recipe = Recipe.of(trials, file.objectives, front)
         self._write("front.json", json.dumps(front.to_dict(), indent=2) + "\n")
         self._write("recipe.json", json.dumps(recipe.to_dict(), indent=2) + "\n")
-        self._write("recipe.md", recipe.to_markdown())
+        self._write("recipe.md", markdown(recipe))
+        self._write("recipe.tex", latex(recipe))
         self.write_report(trials, front, recipe, information, file)
         return front, recipe
 

@@ -12,6 +12,10 @@ from typing import Any
 VOCAB_LLAMA3 = 128_256
 
 
+class Refused(ValueError):
+    """A design that cannot be built at a scale as asked, and is counted, not silently bent."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """Dimensions that a design does not decide.
@@ -19,7 +23,7 @@ class Scale:
     `params` is the non-embedding parameter budget; depth follows from it. `ffn_hidden` is kept where the depth alone
     comes within `ffn_exact_within` of the budget (a share of it), otherwise the FFN width closes the rest.
     `heads`, `kv_heads`, `head_dim` are the attention's; `d_state` and `ssm_head_dim` are Mamba-2's defaults, and
-    `ssm_expand` is d_ssm / width.
+    `ssm_expand` is d_ssm / width. `parallel_heads` are the attention heads of a parallel hybrid; None: half of `heads`.
     """
 
     name: str
@@ -39,11 +43,16 @@ class Scale:
     rope_theta: float = 500_000.0
     window_rope_theta: float = 10_000.0
     ffn_exact_within: float = 0.0
+    parallel_heads: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            if field.type == "int | None" and value is None:
+                continue
+            if field.type in ("int", "int | None") and (
+                not isinstance(value, int) or isinstance(value, bool) or value < 1
+            ):
                 raise ValueError(f"scale {self.name}: {field.name} must be a positive whole number, found {value!r}")
             if field.type == "float" and not 0 <= value < 1e12:
                 raise ValueError(f"scale {self.name}: {field.name} must be 0 or more, found {value!r}")
@@ -55,6 +64,10 @@ class Scale:
     @property
     def d_ssm(self) -> int:
         return self.ssm_expand * self.width
+
+    @property
+    def attention_heads_in_parallel(self) -> int:
+        return self.parallel_heads or max(1, self.heads // 2)
 
     def to_dict(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -70,7 +83,19 @@ PAPER = {
     scale.name: scale
     for scale in (
         Scale("paper-100m", 96_486_400, 1024, 3072, 16, 4, 64, VOCAB_LLAMA3, 8192, ffn_exact_within=0.05),
-        Scale("paper-350m", 352_366_080, 1536, 4096, 24, 8, 64, VOCAB_LLAMA3, 8192, ffn_exact_within=0.05),
+        Scale(
+            "paper-350m",
+            352_366_080,
+            1536,
+            4096,
+            24,
+            8,
+            64,
+            VOCAB_LLAMA3,
+            8192,
+            ffn_exact_within=0.05,
+            parallel_heads=16,
+        ),
         Scale("paper-1b", 973_146_112, 2048, 8192, 32, 8, 64, VOCAB_LLAMA3, 8192, ffn_exact_within=0.05),
         Scale(
             "paper-3b",
@@ -98,7 +123,7 @@ PROXY = Scale(
     kv_heads=1,
     head_dim=16,
     vocab=256,
-    context=128,
+    context=64,
     d_state=16,
     ssm_head_dim=32,
     rope_theta=10_000.0,

@@ -9,7 +9,8 @@ from hybrid_nas.budget import Budget
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.options import KEYS
 from hybrid_nas.scale import SCALES, Scale
-from hybrid_nas.study_file import FAMILIES, NAME, SAMPLERS, Search
+from hybrid_nas.space_file import FAMILIES
+from hybrid_nas.study_file import NAME, SAMPLERS, Search
 
 COUNT = {
     "anyOf": [
@@ -18,18 +19,38 @@ COUNT = {
     ]
 }
 
+SEEDS = {
+    "type": "array",
+    "items": {"type": "string"},
+    "description": "designs to try first: design files, or names of published models",
+}
+
 
 def study_schema() -> dict[str, Any]:
     """Draft 2020-12."""
     properties: dict[str, Any] = {
         "name": {"type": "string", "pattern": f"^{NAME.pattern}$", "description": "name of the study"},
-        "family": {"enum": list(FAMILIES), "description": "inter: whole layers of attention and of Mamba-2"},
+        "family": {
+            "enum": list(FAMILIES),
+            "description": "inter: layers of attention among Mamba; intra: layers of both in parallel; hybrid: either",
+        },
     }
     for key, spec in KEYS.items():
         properties[key] = {
             "description": spec.meaning,
             "anyOf": [spec.schema, {"type": "array", "items": spec.schema, "minItems": 1}],
         }
+    arm = {key: spec.schema for key, spec in KEYS.items()}
+    properties["arms"] = {
+        "type": "array",
+        "minItems": 1,
+        "items": {
+            "type": "object",
+            "properties": {"family": properties["family"], **arm},
+            "additionalProperties": False,
+        },
+        "description": "designs spelled out, one a mapping of keys to one value each, in place of a product of choices",
+    }
     scale, budget = _properties(Scale), _properties(Budget)
     preset = {"enum": list(SCALES)}
     properties["proxy"] = _section({"preset": preset, **scale, **budget}, preset, "what is trained, and for how long")
@@ -50,7 +71,7 @@ def study_schema() -> dict[str, Any]:
     }
     properties["search"] = {
         "type": "object",
-        "properties": {**_properties(Search), "sampler": {"enum": list(SAMPLERS)}},
+        "properties": {**_properties(Search), "sampler": {"enum": list(SAMPLERS)}, "seeds": SEEDS},
         "additionalProperties": False,
         "description": "how the space is explored",
     }

@@ -1,4 +1,4 @@
-"""Student's t without scipy, whose import alone would take half of the second that a command may take."""
+"""Student's t and Fisher's F without scipy, whose import would take half of the second that a command may take."""
 
 from __future__ import annotations
 
@@ -12,9 +12,29 @@ def two_sided_p(t: float, df: float) -> float:
     """Probability of |T| >= |t|: the regularized incomplete beta function I_x(df/2, 1/2) at x = df / (df + t^2)."""
     if t == 0:
         return 1.0
-    x = df / (df + t * t)
-    a, b = df / 2, 0.5
-    y = t * t / (df + t * t)  # 1 - x, exact for small t
+    return _beta(df / 2, 0.5, df / (df + t * t), t * t / (df + t * t))
+
+
+def f_p(f: float, top: float, bottom: float) -> float:
+    """Probability of F >= f with `top` and `bottom` degrees of freedom."""
+    if f <= 0:
+        return 1.0
+    return _beta(bottom / 2, top / 2, bottom / (bottom + top * f), top * f / (bottom + top * f))
+
+
+def f_quantile(top: float, bottom: float, confidence: float = CONFIDENCE) -> float:
+    """F is below it with probability `confidence`."""
+    low, high = 0.0, 1.0
+    while f_p(high, top, bottom) > 1 - confidence:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if f_p(middle, top, bottom) > 1 - confidence else (low, middle)
+    return (low + high) / 2
+
+
+def _beta(a: float, b: float, x: float, y: float) -> float:
+    """The regularized incomplete beta function I_x(a, b); `y` is 1 - x, given apart to be exact for small values."""
     scale = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(y))
     if x < (a + 1) / (a + b + 2):
         return scale * _fraction(a, b, x) / a

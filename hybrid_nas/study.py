@@ -1,17 +1,21 @@
 """A Study: the one record of a search, in Optuna's storage, and the questions it answers: what next, what is known.
 
-A trial's row is one JSON attribute of its Optuna trial. Trials that were running when the driver died are taken up
-again under their own numbers, so a resumed search keeps the order of an unbroken one.
+A trial's row is one JSON system attribute of its Optuna trial; user attributes and artifacts are for readers. Trials
+that were running when the driver died are taken up again under their own numbers, so a resumed search keeps the order
+of an unbroken one.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import CategoricalDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -19,15 +23,20 @@ from sqlalchemy import URL
 
 from hybrid_nas.census import Census
 from hybrid_nas.design import Refused
-from hybrid_nas.objective import Direction
+from hybrid_nas.objective import QUANTITIES, Direction
+from hybrid_nas.pictures import curve_svg, layout_svg
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.sampler import UnseenDesigns
 from hybrid_nas.space import Option
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.trial import Trial
+from hybrid_nas.units import count, duration, label, readable
 
 ROW = "trial"
 KEY = "key"
+ARTIFACTS = "artifacts"
+REPLICATES = "-replicates"
+COSTS_TOLD = ("cache_bytes", "decode_flops_per_token", "train_flops_per_token", "params")
 FIRST_REPLICATE = 1_000_000
 STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -44,23 +53,23 @@ class Asked:
 class Study:
     """`trials` are the finished search trials by number, `replicates` those that repeat a design at another seed."""
 
-    def __init__(self, file: StudyFile, census: Census, database: Path) -> None:
+    def __init__(self, file: StudyFile, census: Census, database: Path, seeds: Sequence[Proposal] = ()) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.file = file
         self.census = census
-        url = URL.create("sqlite", database=str(database)).render_as_string(hide_password=False)
-        self.storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-        name = f"{file.name}-{file.identity}"
-        self.sampler = UnseenDesigns(file, census, self._known)
+        self.storage = _storage(database)
+        self.artifacts = database.with_name(ARTIFACTS)
+        name = _name(file)
+        self.sampler = UnseenDesigns(file, census, self._known, seeds)
         directions = [objective.direction for objective in file.objectives]
         self.study = self._open(name, directions)
-        self._replicates = self._open(f"{name}-replicates", directions)
+        self._replicates = self._open(f"{name}{REPLICATES}", directions)
         self.trials: dict[int, Trial] = {}
         self.replicates: list[Trial] = [_row(trial) for trial in self._replicates.get_trials(deepcopy=False)]
         self._keys: dict[int, str] = {}
         self._unfinished: list[FrozenTrial] = []
         for trial in self.study.get_trials(deepcopy=False):
-            if ROW in trial.user_attrs:
+            if _has_row(trial):
                 self._take(trial)
             elif trial.state == TrialState.RUNNING:
                 self._unfinished.append(trial)
@@ -135,9 +144,32 @@ class Study:
 
     def tell(self, asked: Asked, trial: Trial) -> None:
         """Record a finished trial. It counts from the moment that the storage holds it."""
-        asked.trial.set_user_attr(ROW, json.dumps(trial.to_dict()))
+        self._show(asked.trial, trial)
+        self.storage.set_trial_system_attr(asked.trial._trial_id, ROW, json.dumps(trial.to_dict()))
         self.study.tell(asked.trial, self._values(trial), state=STATES[trial.state])
         self.trials[trial.number] = trial
+
+    def _show(self, told: optuna.Trial, trial: Trial) -> None:
+        """What a person reads of the trial in Optuna's dashboard; Optuna takes nothing more once it is told."""
+        told.set_user_attr(f"at {self.file.target.name}", costs_told(trial))
+        told.set_user_attr("ran", _ran(trial))
+        if trial.implementations:
+            told.set_user_attr(
+                "implementations", ", ".join(f"{op} {name}" for op, name in trial.implementations.items())
+            )
+        self.artifacts.mkdir(exist_ok=True)
+        store = FileSystemArtifactStore(self.artifacts)
+        head = f"trial {trial.number}, {trial.state}"
+        with tempfile.TemporaryDirectory() as folder:
+            for name, picture in (
+                ("layout.svg", layout_svg(trial.target, f"{head}: the model at {self.file.target.name}")),
+                ("loss.svg", curve_svg(trial.curve, f"{head}: loss of the proxy")),
+            ):
+                path = Path(folder) / name
+                path.write_text(picture, encoding="utf-8")
+                upload_artifact(
+                    artifact_store=store, file_path=str(path), study_or_trial=told, mimetype="image/svg+xml"
+                )
 
     def add_replicate(self, trial: Trial) -> None:
         """Record a finished replicate, beside the search, where the sampler does not see it."""
@@ -148,7 +180,8 @@ class Study:
                 values=self._values(trial),
                 params=dict(answers),
                 distributions={name: CategoricalDistribution(self.file.space.options[name]) for name in answers},
-                user_attrs={ROW: json.dumps(trial.to_dict()), "layout": trial.layout},
+                user_attrs={"layout": trial.layout, "replicate of": trial.replicate_of},
+                system_attrs={ROW: json.dumps(trial.to_dict())},
             )
         )
         self.replicates.append(trial)
@@ -169,5 +202,60 @@ class Study:
         return [value for value in values if value is not None]
 
 
+class Record:
+    """A study's storage as a reader sees it, while another process may be searching."""
+
+    def __init__(self, file: StudyFile, database: Path) -> None:
+        self.file = file
+        self.storage = _storage(database)
+        names = {summary.study_name for summary in optuna.get_all_study_summaries(self.storage)}
+        if _name(file) not in names:
+            raise ValueError(
+                f"{database} does not hold the study {_name(file)}; found {', '.join(sorted(names)) or 'none'}"
+            )
+        self.study = optuna.load_study(study_name=_name(file), storage=self.storage)
+        self._replicates = _name(file) + REPLICATES in names
+
+    def trials(self) -> list[Trial]:
+        """Every finished trial, as `Study.all_trials` gives them."""
+        rows = [_row(trial) for trial in self.study.get_trials(deepcopy=False) if _has_row(trial)]
+        if self._replicates:
+            name = _name(self.file) + REPLICATES
+            again = optuna.load_study(study_name=name, storage=self.storage)
+            rows += [_row(trial) for trial in again.get_trials(deepcopy=False)]
+        return rows
+
+
+def _storage(database: Path) -> RDBStorage:
+    url = URL.create("sqlite", database=str(database)).render_as_string(hide_password=False)
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+
+
+def _name(file: StudyFile) -> str:
+    return f"{file.name}-{file.identity}"
+
+
+def _has_row(trial: FrozenTrial) -> bool:
+    return ROW in trial.system_attrs or ROW in trial.user_attrs
+
+
 def _row(trial: FrozenTrial) -> Trial:
-    return Trial.from_dict(json.loads(trial.user_attrs[ROW]))
+    attributes = trial.system_attrs if ROW in trial.system_attrs else trial.user_attrs  # where older runs have it
+    return Trial.from_dict(json.loads(attributes[ROW]))
+
+
+def costs_told(trial: Trial) -> str:
+    """`cache 43.4 MiB, decoding 2.3 GFLOP/token, ...`"""
+    return ", ".join(
+        f"{label(name)} {readable(getattr(trial.cost, name), QUANTITIES[name].unit)}" for name in COSTS_TOLD
+    )
+
+
+def _ran(trial: Trial) -> str:
+    if trial.shared_with is not None:
+        return f"shares the training of trial {trial.shared_with}: one model at the proxy scale"
+    what = ", ".join(f"{operation} {name}" for operation, name in trial.implementations.items())
+    text = f"{count(trial.tokens)} tokens on {trial.device} in {duration(trial.seconds)}" + (
+        f"; {what}" if what else ""
+    )
+    return f"{text}; {trial.failure}" if trial.failure else text

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from hybrid_nas.architecture import canonical_json
 from hybrid_nas.budget import Budget
 from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, Constraint, Objective
-from hybrid_nas.options import KEYS, read_space
+from hybrid_nas.options import KEYS
 from hybrid_nas.scale import SCALES, Scale
-from hybrid_nas.space import POSITIONS, SearchSpace
+from hybrid_nas.space import LAYOUT, POSITIONS, Answers, SearchSpace
+from hybrid_nas.space_file import read_space
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "grid")
-SECTIONS = ("name", "family", "proxy", "target", "objectives", "constraints", "search", "data")
-FAMILIES = ("inter",)
-RESERVED_FAMILIES = ("intra", "hybrid")
+SECTIONS = ("name", "proxy", "target", "objectives", "constraints", "search", "data")
 DEFAULT_TARGET = "paper-1b"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -29,18 +29,23 @@ COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
 @dataclass(frozen=True)
 class Search:
     """How the space is explored. `dominators`: a trial stops at a rung once that many trials of equal or better
-    efficiency had a lower loss there (0: never stop). `workers` None: as many as the cores carry."""
+    efficiency had a loss there that is lower by more than `margin`, in nats (0: never stop). `workers` None: as many
+    as the cores carry. `seeds` are designs to try first: design files,
+    or names of published models; of one that the space does not hold, the nearest that it holds."""
 
     sampler: str = "tpe"
     trials: int = 24
     seed: int = 0
     workers: int | None = None
     dominators: int = 3
+    margin: float = 0.02
+    seeds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study as read: the space and every setting, defaults filled in."""
+    """A study as read: the space and every setting, defaults filled in. `places` has the line of each key that the
+    file sets ("data", "constraints.cache_bytes"), for what only shows once the space is looked at."""
 
     space: SearchSpace
     proxy: Scale
@@ -50,6 +55,7 @@ class StudyFile:
     constraints: tuple[Constraint, ...] = ()
     search: Search = Search()
     data: dict[str, str] | None = None
+    places: Mapping[str, int | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -68,12 +74,18 @@ class StudyFile:
                 options[key] = [*values, *options.get(key, [])]
         if not options.get("ratio", True):
             del options["ratio"]
+        if self.space.arms:
+            options["arms"] = [_arm(arm) for arm in self.space.arms]
         data: dict[str, Any] = {"name": self.name, "family": self.space.family, **options}
         data["proxy"] = {**self.proxy.to_dict(), **self.budget.to_dict()}
+        del data["proxy"]["flops" if self.budget.flops is None else "tokens"]
         data["target"] = self.target.to_dict()
         data["objectives"] = [objective.name for objective in self.objectives]
         data["constraints"] = {constraint.name: constraint.maximum for constraint in self.constraints}
-        data["search"] = {name: value for name, value in asdict(self.search).items() if value is not None}
+        search = asdict(self.search)
+        data["search"] = {name: value for name, value in search.items() if value is not None and name != "seeds"}
+        if self.search.seeds:
+            data["search"]["seeds"] = list(self.search.seeds)
         if self.data is not None:
             data["data"] = dict(self.data)
         return data
@@ -83,7 +95,8 @@ class StudyFile:
         """Eight hex digits that change with anything that changes what a trial's values mean or which designs are
         drawn; not with the number of trials or workers, so that a study can grow."""
         data = self.to_dict()
-        data["search"] = {name: data["search"][name] for name in ("sampler", "seed", "dominators")}
+        kept = ("sampler", "seed", "dominators", "margin", "seeds")
+        data["search"] = {name: data["search"][name] for name in kept if name in data["search"]}
         del data["proxy"]["replicates"]
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:8]
 
@@ -96,9 +109,8 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     root = read_yaml(text, source)
     for assignment in settings:
         root = set_key(root, assignment)
-    entries = root.keys((*SECTIONS, *KEYS), "a study file")
+    entries = root.keys((*SECTIONS, "family", "arms", *KEYS), "a study file")
     name = _name(entries.pop("name", None), source)
-    _family(entries.pop("family", None))
     sections = {key: entries.pop(key) for key in SECTIONS if key in entries}
     proxy, budget = _proxy(sections.get("proxy"))
     objectives = _objectives(sections.get("objectives"))
@@ -113,9 +125,28 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
         budget=budget,
         objectives=objectives,
         constraints=_constraints(sections.get("constraints")),
-        search=_search(sections.get("search")),
+        search=_search(sections.get("search"), folder),
         data=_data(sections.get("data"), folder),
+        places=dict(_places(root)),
     )
+
+
+def _places(item: Item, prefix: str = "") -> Iterator[tuple[str, int | None]]:
+    for key, child in item.value.items():
+        yield f"{prefix}{key}", child.line
+        if isinstance(child.value, dict):
+            yield from _places(child, f"{prefix}{key}.")
+
+
+def _arm(answers: Answers) -> dict[str, Any]:
+    """One arm as the file spells it."""
+    arm: dict[str, Any] = {key: value for key, value in answers.items() if key != POSITIONS}
+    if arm["family"] == LAYOUT:
+        del arm["family"]
+    if POSITIONS in answers:
+        del arm["ratio"]
+        arm["placement"] = [float(p) for p in str(answers[POSITIONS]).split(",")]
+    return arm
 
 
 def _name(item: Item | None, source: str) -> str:
@@ -124,14 +155,6 @@ def _name(item: Item | None, source: str) -> str:
     if not isinstance(item.value, str) or not NAME.fullmatch(item.value):
         raise item.error(f"name: small letters, digits, - and _ (at most 64) must stand here, found {item.shown()}")
     return item.value
-
-
-def _family(item: Item | None) -> None:
-    if item is None or item.value in FAMILIES:
-        return
-    if item.value in RESERVED_FAMILIES:
-        raise item.error(f"family: {item.value} is reserved and cannot be built yet; inter can")
-    raise item.error(f"family: unknown family {item.shown()}; {nearest(str(item.value), (*FAMILIES,))}")
 
 
 def count_of(item: Item, key: str) -> int:
@@ -177,6 +200,8 @@ def _proxy(item: Item | None) -> tuple[Scale, Budget]:
         return _scale(item, "proxy", "proxy"), Budget()
     scale_keys = [field.name for field in fields(Scale)]
     entries = item.keys(["preset", *scale_keys, *budget_keys], "proxy")
+    if "flops" in entries and "tokens" in entries:
+        raise entries["flops"].error("proxy: flops gives each candidate its own tokens; leave one of the two out")
     budget = _build(Budget, {key: entries.pop(key) for key in budget_keys if key in entries}, item, Budget())
     return _scale(Item(entries, item.source, item.line), "proxy", "proxy"), budget
 
@@ -210,6 +235,8 @@ def _scale(item: Item | None, section: str, default: str) -> Scale:
         if "kv_heads" not in values:
             share = max(1, round(values["heads"] * base.kv_heads / base.heads))
             values["kv_heads"] = max(k for k in range(1, share + 1) if values["heads"] % k == 0)
+    if values.get("heads", base.heads) != base.heads:
+        values.setdefault("parallel_heads", None)
     if width != base.width and "ffn_hidden" not in values:
         values["ffn_hidden"] = max(8, 8 * round(base.ffn_hidden * width / base.width / 8))
     changed = {key: value for key, value in values.items() if value != getattr(base, key)}
@@ -260,11 +287,12 @@ def _constraints(item: Item | None) -> tuple[Constraint, ...]:
     return tuple(constraints)
 
 
-def _search(item: Item | None) -> Search:
+def _search(item: Item | None, folder: Path | None) -> Search:
     if item is None:
         return Search()
     entries = item.keys([field.name for field in fields(Search)], "search")
-    search: Search = _build(Search, entries, item, Search())
+    seeds = _seeds(entries.pop("seeds", None), folder)
+    search: Search = replace(_build(Search, entries, item, Search()), seeds=seeds)
     if search.sampler not in SAMPLERS:
         place = entries["sampler"]
         raise place.error(f"search: unknown sampler {place.shown()}; {nearest(str(place.value), SAMPLERS)}")
@@ -272,9 +300,24 @@ def _search(item: Item | None) -> Search:
         value = getattr(search, name)
         if value is not None and not 1 <= value <= 1_000_000:
             raise entries[name].error(f"search: {name} must be 1 or more, found {entries[name].shown()}")
+    if search.margin < 0:
+        raise entries["margin"].error(f"search: margin must be 0 or more nats, found {entries['margin'].shown()}")
     if search.seed > 2**32 - 1:
         raise entries["seed"].error(f"search: seed must be below 2**32, found {entries['seed'].shown()}")
     return search
+
+
+def _seeds(item: Item | None, folder: Path | None) -> tuple[str, ...]:
+    """Names as they are; a file's path is absolute from here on."""
+    found = []
+    for member in () if item is None else item:
+        if not isinstance(member.value, str) or not member.value:
+            raise member.error(f"seeds: a design file or a published model must stand here, found {member.shown()}")
+        path = Path(member.value).expanduser()
+        if path.suffix == ".json" and folder is not None:
+            path = path if path.is_absolute() else (folder / path).resolve()
+        found.append(str(path))
+    return tuple(found)
 
 
 def _data(item: Item | None, folder: Path | None) -> dict[str, str] | None:

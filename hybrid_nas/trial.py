@@ -105,7 +105,7 @@ class Trial:
                 "design": Design.from_dict(data["design"]),
                 "proxy": Architecture.from_dict(data["proxy"]),
                 "target": Architecture.from_dict(data["target"]),
-                "cost": Cost(**data["cost"]),
+                "cost": Cost.from_dict(data["cost"]),
                 "budget": Budget.from_dict(data["budget"]),
                 "curve": tuple(Point(**point) for point in data["curve"]),
             }
@@ -137,6 +137,7 @@ def schema() -> pa.Schema:
             pa.field("context", pa.int64(), nullable=False),
             pa.field("params", pa.int64(), nullable=False),
             pa.field("params_nonembedding", pa.int64(), nullable=False),
+            pa.field("params_active", pa.int64(), nullable=False),
             pa.field("train_flops_per_token", pa.float64(), nullable=False),
             pa.field("decode_flops_per_token", pa.float64(), nullable=False),
             pa.field("decode_bytes_per_token", pa.int64(), nullable=False),
@@ -184,7 +185,7 @@ def read_trials(path: Path) -> list[Trial]:
         rows = pq.read_table(path).to_pylist()
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path}: not a readable Parquet file ({error})") from error
-    missing = set(schema().names) - set(rows[0] if rows else schema().names)
+    missing = set(schema().names) - set(rows[0] if rows else schema().names) - {"params_active"}
     if missing:
         raise ValueError(f"{path}: column {sorted(missing)[0]!r} is missing; not a trials.parquet of this version")
     return [_from_row(row) for row in rows]
@@ -192,7 +193,7 @@ def read_trials(path: Path) -> list[Trial]:
 
 def _from_row(row: dict[str, Any]) -> Trial:
     data = {**row, **{name: json.loads(row[name]) for name in JSON_COLUMNS}}
-    cost = {name: row[name] for name in Cost.__dataclass_fields__}
+    cost = {name: row[name] for name in Cost.__dataclass_fields__ if name in row}
     values = {name: row[name] for name in ("loss", "recall") if row[name] is not None}
     kept = {name: data[name] for name in Trial.__dataclass_fields__ if name in data}
     return Trial.from_dict({**kept, "cost": cost, "values": values})

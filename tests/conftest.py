@@ -1,32 +1,26 @@
 from __future__ import annotations
 
-import os
 import subprocess
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from installed import COMMAND, TINY, environment
 
-COMMAND = str(Path(sysconfig.get_path("scripts")) / "hybrid-nas")
-TINY = """\
-name: tiny
-ratio: [1:0, 1:1, 1:3, 0:1]
-placement: [front, end, [0.5]]
-d_state: [8, 16]
-proxy:
-  width: 16
-  head_dim: 8
-  ssm_head_dim: 16
-  params: 26k
-  context: 32
-  tokens: 1024
-  batch: 2
-  validation_tokens: 256
-  replicates: 1
-search:
-  trials: 5
-"""
+settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("no deadline")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -37,10 +31,6 @@ def tiny(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)
     return path
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
 
 @pytest.fixture

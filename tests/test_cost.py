@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiGLU
@@ -141,3 +143,95 @@ def test_mean_keys_by_counting() -> None:
 def test_context_must_be_positive() -> None:
     with pytest.raises(ValueError, match="context must be at least 1"):
         cost(architecture_of_layout("A", PLAIN, PAPER["paper-1b"]), 0)
+
+
+# The parallel rows of Tables 2, 9 and 10. scale, ratio, printed: non-embedding parameters (1e9), training FLOPs of 60B
+# tokens (1e20), tokens (1e9) that Llama's FLOPs for 60B buy, cache (MiB) at 8K.
+PARALLEL_ROWS = [
+    ("paper-1b", "1:0", 0.95, 4.2, 65, 180),
+    ("paper-1b", "1:1", 0.97, 3.9, 69, 89),
+    ("paper-1b", "1:3", 0.98, 3.8, 71, 50),
+    ("paper-1b", "1:5", 0.98, 3.7, 72, 38),
+    ("paper-1b", "1:12", 0.99, 3.7, 73, 23),
+    ("paper-350m", "1:0", 0.36, None, 67, 110),  # FLOPs printed 1.9, which its own 67B tokens refute: they make it 1.70
+    ("paper-350m", "1:1", None, 1.5, 75, 60),  # parameters printed 0.35B, fewer than all of either layer (0.36, 0.37)
+    ("paper-350m", "1:3", None, 1.5, 78, 34),  # parameters printed 0.39B, more than all of either layer
+    ("paper-350m", "1:5", 0.36, 1.4, 79, 26),
+    ("paper-350m", "1:12", 0.37, 1.4, 81, 17),
+]
+# Where our cache, from the printed dimensions, is not the printed one: ours less the print, in MiB. The print itself is
+# no sum of equal layers: 13 of 13 parallel layers at 1B cost 13.8 MiB each, 7 of 13 11.8, 3 of 13 13.2, 1 of 13 10.6.
+CACHE_OFF = {
+    ("paper-1b", "1:0"): -9.9,
+    ("paper-1b", "1:1"): 8.8,
+    ("paper-1b", "1:12"): 2.5,
+    ("paper-350m", "1:1"): 3.6,
+    ("paper-350m", "1:3"): 2.1,
+}
+
+
+@pytest.mark.parametrize(("scale", "ratio", "params", "flops", "tokens", "cache"), PARALLEL_ROWS)
+def test_printed_rows_of_parallel_hybrids(
+    scale: str, ratio: str, params: float | None, flops: float | None, tokens: float, cache: float
+) -> None:
+    """FLOPs and tokens within 3% of the print, beyond its rounding; parameters to its rounding or 1%."""
+    result = cost(Design(family="intra", ratio=Ratio.parse(ratio)).at(PAPER[scale]), 8192)
+    llama = cost(Design(ratio=Ratio(1, 0)).at(PAPER[scale]), 8192)
+    if params is not None:
+        assert result.params_nonembedding / 1e9 == pytest.approx(params, abs=0.005 + 0.01 * params)
+    if flops is not None:
+        ours = result.train_flops_per_token * TOKENS / 1e20
+        assert max(0.0, abs(ours - flops) - 0.05) <= 0.03 * flops
+    assert 60 * llama.train_flops_per_token / result.train_flops_per_token == pytest.approx(tokens, rel=0.03)
+    off = CACHE_OFF.get((scale, ratio), 0.0)
+    assert result.cache_bytes / 2**20 - off == pytest.approx(cache, abs=1.0)
+
+
+def test_a_parallel_layer_by_hand() -> None:
+    """The paper's pick at 1B: 16 heads with 1152 channels of queries, 288 of keys and 512 of values; 2304 of Mamba."""
+    (mixer,) = {block.mixer for block in Design(family="intra", ratio=Ratio(1, 0)).at(PAPER["paper-1b"]).blocks}
+    width, d_ssm, d_state, heads = 2048, 2304, 128, 18
+    attention = width * (1152 + 288 + 512) + 2048 * width
+    mamba = width * (2 * d_ssm + 2 * d_state + heads) + 5 * (d_ssm + 2 * d_state) + 3 * heads + d_ssm * width
+    assert mixer is not None
+    priced = mixer_cost(mixer, width, 8192)
+    assert priced.params == attention + mamba + (2048 + d_ssm)  # a gain for each half
+    assert priced.kv_values == (288 + 512) * 8192
+    assert priced.state_values == d_ssm * d_state + 4 * (d_ssm + 2 * d_state)
+    assert priced.forward_flops == pytest.approx(2 * (1152 + 2048) * 4096.5 + 9 * d_ssm * d_state + 2 * d_ssm)
+
+
+def test_the_note_on_the_papers_costs_is_recomputed() -> None:
+    """docs/paper_costs.md holds what the arithmetic gives, next to what is printed."""
+    text = (Path(__file__).parents[1] / "docs" / "paper_costs.md").read_text()
+    for scale, ratio, _, flops, tokens, cache in PARALLEL_ROWS:
+        result = cost(Design(family="intra", ratio=Ratio.parse(ratio)).at(PAPER[scale]), 8192)
+        llama = cost(Design(ratio=Ratio(1, 0)).at(PAPER[scale]), 8192)
+        ours = result.train_flops_per_token * TOKENS / 1e20
+        bought = 60 * llama.train_flops_per_token / result.train_flops_per_token
+        mib = result.cache_bytes / 2**20
+        row = f"| {scale} | {ratio} | {result.layers} | {ours:.2f} | {flops or 1.9} | {bought:.1f} | {tokens} | "
+        row += f"{mib:.1f} | {cache} | {mib - cache:+.1f} ({mib / cache - 1:+.0%}) |"
+        assert row in text, row
+
+
+@pytest.mark.parametrize(
+    ("layout", "active", "total"),
+    [
+        ("A" * 16, 0.97, 3.79),
+        ("M" * 13, 0.99, 3.28),
+        ("MMMAMMMAMMMMM", 0.96, 3.25),
+        ("MMMMHMMMHMMMM", 0.98, 3.27),
+    ],
+)
+def test_printed_experts(layout: str, active: float, total: float) -> None:
+    """Table 4: non-embedding parameters (1e9) of 1 shared expert and the best of 8, each half as wide as the FFN."""
+    design = Design(ratio=Ratio(1, 1), ffn="moe")
+    result = cost(architecture_of_layout(layout, design, PAPER["paper-1b"]), 8192)
+    dense = cost(architecture_of_layout(layout, PLAIN, PAPER["paper-1b"]), 8192)
+    assert result.params_active / 1e9 == pytest.approx(active, abs=0.0051)
+    assert result.params_nonembedding / 1e9 == pytest.approx(total, abs=0.0051)
+    router = len(layout) * 8 * 2048
+    assert result.params_active == dense.params_active + router == dense.params_nonembedding + router
+    assert result.train_flops_per_token == dense.train_flops_per_token + 6 * router
+    assert result.cache_bytes == dense.cache_bytes

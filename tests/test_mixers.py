@@ -5,16 +5,49 @@ import io
 import pytest
 import torch
 from hybrid_nas_kernels.attention.blocked import BLOCK
+from hybrid_nas_kernels.gated_delta.chunked import CHUNK as CHUNK_DELTA
+from hybrid_nas_kernels.mamba3.chunked import CHUNK as CHUNK_MAMBA3
 from hybrid_nas_kernels.ssd.chunked import CHUNK
 from torch.utils.flop_counter import FlopCounterMode
 
 from hybrid_nas.architecture import MIXERS as KINDS
-from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2
+from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, ParallelHybrid
 from hybrid_nas.cost import cost, mixer_cost
 from hybrid_nas.mixers import MODULES
 from hybrid_nas.model import build
+from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 
 WIDTH, BATCH, TOKENS = 24, 2, 45
+
+HALF = Attention(heads=4, kv_heads=2, head_dim=6, value_dim=8)  # 32 channels of values
+OTHER = Mamba2(d_ssm=32, head_dim=8, d_state=8)
+WIDER = Mamba2(d_ssm=48, head_dim=12, d_state=8, groups=2)
+
+PARALLEL = {
+    # each option of every axis, and every pair of fusion, output and value that can stand together
+    "parallel, as the paper's pick": ParallelHybrid(HALF, WIDER),
+    "parallel, add, joint output": ParallelHybrid(HALF, OTHER, scale="vector", fusion="add", output="joint"),
+    "parallel, difference, joint output": ParallelHybrid(HALF, OTHER, "none", "diff", "difference", output="joint"),
+    "parallel, concat": ParallelHybrid(HALF, WIDER, "none", "none", "concat", output="joint"),
+    "parallel, concat, scale, no position": ParallelHybrid(
+        Attention(heads=2, kv_heads=2, head_dim=8, rope_theta=None, value_dim=16),
+        WIDER,
+        "group",
+        "vector",
+        "concat",
+        output="joint",
+    ),
+    "parallel, joint values": ParallelHybrid(HALF, OTHER, "group", "none", "difference", "joint", "joint"),
+    "parallel, joint values, separate output": ParallelHybrid(HALF, OTHER, "none", "gate", "add", "joint", "separate"),
+    "parallel, joint values, concat": ParallelHybrid(HALF, OTHER, "group", "diff", "concat", "joint", "joint"),
+    "parallel, gate": ParallelHybrid(HALF, OTHER, "group", "gate", "add", "separate", "joint"),
+    "parallel, window": ParallelHybrid(
+        Attention(heads=4, kv_heads=1, head_dim=6, window=8, sinks=3, value_dim=12), WIDER, "group", "diff", "add"
+    ),
+    "parallel, narrow values": ParallelHybrid(
+        Attention(heads=2, kv_heads=1, head_dim=16, value_dim=4), OTHER, "none", "vector", "difference"
+    ),
+}
 
 MIXERS = {
     "attention": Attention(heads=4, kv_heads=4, head_dim=6),
@@ -31,6 +64,14 @@ MIXERS = {
     "mamba2, one head": Mamba2(d_ssm=48, head_dim=48, d_state=8),
     "mamba2, groups": Mamba2(d_ssm=48, head_dim=12, d_state=8, groups=2),
     "mamba2, a group a head": Mamba2(d_ssm=48, head_dim=12, d_state=8, groups=4, conv_kernel=3),
+    "mamba1": Mamba1(d_ssm=48, d_state=16, dt_rank=2),
+    "mamba1, small state": Mamba1(d_ssm=40, d_state=1, dt_rank=5, conv_kernel=3),
+    "mamba3": Mamba3(d_ssm=48, head_dim=12, d_state=16),
+    "mamba3, groups and a part that does not turn": Mamba3(d_ssm=48, head_dim=8, d_state=6, groups=3),
+    "gated deltanet": GatedDeltaNet(heads=3, key_dim=6, value_dim=12),
+    "gated deltanet, one head": GatedDeltaNet(heads=1, key_dim=16, value_dim=8, conv_kernel=3),
+    "attention, wide values": Attention(heads=4, kv_heads=2, head_dim=4, value_dim=10),
+    **PARALLEL,
 }
 
 every_mixer = pytest.mark.parametrize("mixer", MIXERS.values(), ids=MIXERS)
@@ -164,15 +205,39 @@ def flops_of_products(mixer, width):
                 first = 0 if mixer.window is None else max(0, start - mixer.window + 1)
                 first, apart = (0, 0) if first <= mixer.sinks else (first, mixer.sinks)
                 scored += BLOCK * (start + BLOCK - first + apart)
-            inner = mixer.heads * mixer.head_dim
-            weights = 2 * width * inner + 2 * width * mixer.kv_heads * mixer.head_dim
-            return 2 * weights * LONG + 4 * inner * scored
+            values = mixer.value_dim or mixer.head_dim
+            query_channels, value_channels = mixer.heads * mixer.head_dim, mixer.heads * values
+            weights = width * (query_channels + value_channels + mixer.kv_heads * (mixer.head_dim + values))
+            return 2 * weights * LONG + 2 * (query_channels + value_channels) * scored
         case Mamba2():
             weights = width * (2 * mixer.d_ssm + 2 * mixer.groups * mixer.d_state + mixer.heads) + width * mixer.d_ssm
             inside = 2 * CHUNK * (mixer.groups * mixer.d_state + mixer.d_ssm)
             across = 4 * mixer.d_ssm * mixer.d_state
             convolved = 2 * mixer.conv_channels * mixer.conv_kernel * LONG
             return (2 * weights + inside + across) * LONG + convolved
+        case Mamba1():
+            weights = width * 3 * mixer.d_ssm + mixer.d_ssm * (2 * mixer.dt_rank + 2 * mixer.d_state)
+            convolved = 2 * mixer.d_ssm * mixer.conv_kernel * LONG
+            return (2 * weights + 2 * mixer.d_ssm * mixer.d_state) * LONG + convolved
+        case Mamba3():
+            in_features = 2 * mixer.d_ssm + 2 * mixer.groups * mixer.d_state + 3 * mixer.heads + mixer.pairs
+            weights = width * (in_features + mixer.d_ssm)
+            inside = 2 * CHUNK_MAMBA3 * mixer.heads * (mixer.d_state + mixer.head_dim)
+            across = 4 * mixer.d_ssm * mixer.d_state
+            return (2 * weights + inside + across) * LONG
+        case GatedDeltaNet():
+            keys, values = mixer.keys, mixer.values
+            weights = width * (2 * keys + 3 * values + 2 * mixer.heads)
+            convolved = 2 * (2 * keys + values) * mixer.conv_kernel * LONG
+            inside = 2 * CHUNK_DELTA * (2 * keys + values)
+            across = 6 * mixer.heads * mixer.key_dim * mixer.value_dim
+            return (2 * weights + inside + across) * LONG + convolved
+        case ParallelHybrid():
+            d_ssm, values = mixer.mamba.d_ssm, mixer.attention.heads * mixer.attention.value_dim
+            both = flops_of_products(mixer.attention, width) + flops_of_products(mixer.mamba, width)
+            saved = d_ssm * ((mixer.value == "joint") + (mixer.output == "joint" and mixer.fusion != "concat"))
+            assert d_ssm == values or not saved
+            return both + 2 * width * LONG * (2 * (mixer.scale == "gate") - saved)
 
 
 PROXY_LIKE = {
@@ -182,6 +247,16 @@ PROXY_LIKE = {
     "mamba2, state 16": Mamba2(d_ssm=128, head_dim=32, d_state=16),
     "mamba2, state 64": Mamba2(d_ssm=128, head_dim=64, d_state=64),
     "mamba2, groups": Mamba2(d_ssm=128, head_dim=32, d_state=32, groups=2),
+    "mamba1": Mamba1(d_ssm=128, d_state=16, dt_rank=4),
+    "mamba3": Mamba3(d_ssm=128, head_dim=32, d_state=16),
+    "gated deltanet": GatedDeltaNet(heads=3, key_dim=16, value_dim=32),
+    "parallel": ParallelHybrid(Attention(2, 1, 16, value_dim=32), Mamba2(d_ssm=64, head_dim=32, d_state=16)),
+    "parallel, all that saves": ParallelHybrid(
+        Attention(2, 1, 16, value_dim=32), Mamba2(64, 32, 16), "none", "gate", "add", "joint", "joint"
+    ),
+    "parallel, concat": ParallelHybrid(
+        Attention(2, 1, 16, value_dim=32), Mamba2(96, 32, 16), "group", "vector", "concat", output="joint"
+    ),
 }
 
 
@@ -208,5 +283,5 @@ def test_flops_against_torchs_counter(mixer):
     match mixer:
         case Attention():
             assert 0 <= counted - total <= 4 * mixer.heads * mixer.head_dim * BLOCK * LONG
-        case Mamba2():
+        case Mamba2() | ParallelHybrid() | Mamba1() | Mamba3() | GatedDeltaNet():
             assert counted == pytest.approx(total, rel=0.35)

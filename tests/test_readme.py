@@ -22,7 +22,7 @@ def commands() -> list[str]:
 
 def test_file_map_is_the_tree() -> None:
     mapped = set(re.findall(r"^\| `([^`]+)` \|", TEXT, re.MULTILINE))
-    modules = {f"hybrid_nas/{path.name}" for path in (ROOT / "hybrid_nas").glob("*.py")} - {"hybrid_nas/__init__.py"}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "hybrid_nas").rglob("*.py") if path.stem != "__init__"}
     assert {name for name in mapped if name.startswith("hybrid_nas/")} == modules
     assert all((ROOT / name).exists() for name in mapped if "/" in name)
 

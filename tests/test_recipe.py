@@ -21,6 +21,7 @@ from hybrid_nas.evidence import Evidence
 from hybrid_nas.front import Front
 from hybrid_nas.noise import Noise, trainings
 from hybrid_nas.recipe import Recipe, describe
+from hybrid_nas.recipe_text import latex, markdown, tex
 from hybrid_nas.student import student, two_sided_p
 
 RATIO = {"1:0": -0.05, "1:1": -0.04, "1:3": -0.02, "1:5": -0.01, "1:12": 0.0, "0:1": 0.03}
@@ -62,7 +63,20 @@ def test_holm_by_hand():
 
 def test_choices_apply_where_the_design_has_what_they_are_about():
     pure = Design(ratio=Ratio(0, 1), d_state=64)
-    assert settings_of(pure) == {"family": "inter", "ratio": "0:1", "d_state": "64", "head_dim": "scale's own"}
+    own = {"mixer": "mamba2", "ffn": "swiglu"}
+    assert settings_of(pure) == {"family": "inter", "ratio": "0:1", "d_state": "64", "head_dim": "scale's own", **own}
+    assert settings_of(pure) == {
+        "family": "inter",
+        "ratio": "0:1",
+        "mixer": "mamba2",
+        "ffn": "swiglu",
+        "d_state": "64",
+        "head_dim": "scale's own",
+    }
+    assert "head_dim" not in settings_of(Design(ratio=Ratio(0, 1), mixer="mamba1"))  # which has no heads
+    assert "mixer" not in settings_of(Design(ratio=Ratio(1, 0)))
+    experts = settings_of(Design(ratio=Ratio(1, 0), ffn="moe"))
+    assert (experts["ffn"], experts["experts"], experts["experts_active"]) == ("moe", "8", "1")
     mixed = settings_of(Design(ratio=Ratio(1, 3), window=Fraction(1, 16)))
     assert (mixed["window"], mixed["sinks"], mixed["placement"]) == ("1/16", "0", "spread")
     assert settings_of(Design(ratio=Ratio(1, 0)))["window"] == "full"
@@ -263,22 +277,22 @@ def test_recipe_reads_as_markdown_and_json():
     rng = np.random.default_rng(2)
     trials = study(grid(), truth, rng)
     recipe = recipe_of(trials)
-    text = recipe.to_markdown()
+    text = markdown(recipe)
     data = json.loads(json.dumps(recipe.to_dict(), allow_nan=False))
     assert set(data["designs"]) == {"knee", "best loss", "best cache_bytes"}
     assert data["designs"]["knee"]["layout"] in data["headline"]
     assert data["headline"] in text
     assert "MiB" in text
     widths = [line.count(" | ") for line in text.splitlines() if line.startswith("|")]
-    assert all(width >= 3 for width in widths)
+    assert all(width >= 2 for width in widths)
 
 
 def test_without_evidence_the_recipe_still_reads():
-    assert "no answer yet" in recipe_of([bare_trial(0, 1.0, 10, state="failed", failure="diverged")]).to_markdown()
+    assert "no answer yet" in markdown(recipe_of([bare_trial(0, 1.0, 10, state="failed", failure="diverged")]))
     alone = recipe_of([bare_trial(0, 1.0, 10)])
     assert alone.rules == ()
     assert "noise was not measured" in alone.headline
-    assert "nothing to compare" in alone.to_markdown()
+    assert "nothing to compare" in markdown(alone)
 
 
 def test_describe_is_short():
@@ -290,3 +304,38 @@ def test_the_builder_of_these_studies_makes_real_trials():
     assert made.with_changes(number=3).to_dict() == type(made).from_dict(made.to_dict()).to_dict()
     assert made.budget is BUDGET
     assert built(grid()[0])[2].cache_bytes == made.cost.cache_bytes
+
+
+def test_the_appendix_is_latex_that_closes_what_it_opens():
+    rng = np.random.default_rng(2)
+    recipe = recipe_of(study(grid(), truth, rng, own=0.004, recall=lambda d: 0.5))
+    text = latex(recipe)
+    plain = text.replace("\\{", "").replace("\\}", "").replace("\\%", "")
+    assert plain.count("{") == plain.count("}")
+    assert text.count("\\begin{table}") == text.count("\\end{table}") == 2
+    for table in text.split("\\end{table}")[:2]:
+        columns = table.split("\\toprule")[1].splitlines()[1].count(" & ")
+        rows = [line for line in table.splitlines() if line.endswith("\\\\")]
+        assert len(rows) > 3
+        assert {row.count(" & ") for row in rows} == {columns}
+    assert "_" not in text.replace("\\_", "")
+    pair = max((p for p in rule(recipe, "ratio").evidence[0].pairs if p.decided), key=lambda p: p.difference)
+    assert f"{pair.better} / {pair.worse} & {pair.difference:.4f} [{pair.low:.4f}, {pair.high:.4f}]" in text
+    assert tex("a_b & 5%") == "a\\_b \\& 5\\%"
+
+
+def test_the_recipe_says_what_it_agrees_with_and_what_depends_on_what():
+    rng = np.random.default_rng(2)
+    designs = grid(ratios=("1:1", "1:3", "1:5"))
+    trials = study(designs, lambda d: truth(d) + 0.1 * (d.placement == "front" and d.d_state == 16), rng, own=0.004)
+    recipe = recipe_of(trials)
+    text = markdown(recipe)
+    assert [i.choices for i in recipe.depends] == [("d_state", "placement")]
+    assert recipe.depends[0].statement in text
+    verdicts = {f.id: f.verdict for f in recipe.agreement}
+    assert verdicts["C4"] == "supported"
+    assert "| C4 | Never attention in the first layer. |" in text
+    assert "Where attention layers stand: effect on loss" in text
+    data = json.loads(json.dumps(recipe.to_dict(), allow_nan=False))
+    assert {f["id"]: f["verdict"] for f in data["agreement"]} == verdicts
+    assert data["positions"][0]["parts"][0]["part"] == "first layer"

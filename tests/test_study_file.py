@@ -6,12 +6,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from hybrid_nas.census import Census
-from hybrid_nas.design import PLACEMENTS
+from hybrid_nas.design import PLACEMENTS, Design
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.schema import study_schema
 from hybrid_nas.shipped import find, shipped
@@ -27,8 +27,8 @@ d_state: [16, 64, 128]
 """
 
 
-def read(text: str, *settings: str) -> StudyFile:
-    return read_study(text, "space.yaml", settings)
+def read(text: str, *assignments: str) -> StudyFile:
+    return read_study(text, "space.yaml", assignments)
 
 
 def dumped(study: StudyFile) -> str:
@@ -45,7 +45,9 @@ def test_smallest_useful_file() -> None:
     assert [objective.name for objective in study.objectives] == ["loss", "cache_bytes"]
 
 
-@pytest.mark.parametrize(("name", "size", "different"), [("inter_layer", 830, 782)])
+@pytest.mark.parametrize(
+    ("name", "size", "different"), [("inter_layer", 830, 782), ("intra_layer", 4680, 3960), ("hybrid", 120, 120)]
+)
 def test_shipped_spaces(name: str, size: int, different: int) -> None:
     """It loads, has the stated size, and 20 draws are valid at both scales."""
     import random
@@ -64,7 +66,8 @@ def test_shipped_spaces(name: str, size: int, different: int) -> None:
 
 
 def test_every_shipped_space_is_tested() -> None:
-    assert set(shipped()) == {"inter_layer"}
+    paper = {"paper_placement", "paper_ratio", "paper_fusion", "paper_split", "paper_positions"}  # test_paper_spaces.py
+    assert set(shipped()) == {"inter_layer", "intra_layer", "hybrid", *paper}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,30 @@ def test_numbers_mean_what_they_say() -> None:
         ("ratio: 1:3\nkv_heads: 4\n", 2, "a share of the attention heads"),
         ("ratio: 0:1\nkv_heads: 1/4\n", 2, "kv_heads means nothing in this space"),
         ("ratio: 1:0\nd_state: 64\n", 2, "d_state means nothing in this space"),
-        ("family: intra\nratio: 1:3\n", 1, "intra is reserved"),
+        ("family: intre\nratio: 1:3\n", 1, "unknown family intre; did you mean 'int"),
+        ("ratio: 1:3\nfusion: add\n", 2, "fusion means nothing in this space: it needs a parallel hybrid"),
+        ("family: intra\nratio: 1:3\nkv_hed: 1\n", 3, "did you mean 'kv_heads'"),
+        ("family: intra\nratio: 1:3\nattention_share: [0, 1/2]\nvalue: joint\n", 4, "value joint needs both halves"),
+        (
+            "family: intra\nratio: 1:3\noutput: joint\nvalue_width: 1\n",
+            3,
+            "fusion difference with output joint needs halves of equal width, found value_width 1 beside Mamba-2's 9/8",
+        ),
+        ("family: intra\nratio: 1:3\nfusion: concat\noutput: separate\n", 4, "no meaning with fusion concat"),
+        ("family: hybrid\nratio: 1:3\nattention_width: 1/2\n", 3, "attention_width and mamba_width stand together"),
+        ("family: intra\nratio: 1:3\npreset: hymba\nnorm: none\n", 4, "norm is what preset says"),
+        ("family: intra\nratio: 1:3\npreset: jamba\n", 3, "unknown preset jamba; did you mean 'hymba'"),
+        ("layout: MMHM\n", 1, "has H, which family inter does not hold; write family: intra or hybrid"),
+        ("layout: [MMHM, MXM]\n", 1, "letter 2 is 'X'"),
+        ("family: hybrid\nlayout: HHH\n", 2, "a stack of one kind; write ratio: 1:0"),
+        ("layout: MMAM\nwindow: 1/16\n", 2, "window means nothing in this space"),
+        ("arms:\n  - ratio: 1:3\n  - ratio: [1:3, 1:5]\n", 3, "one value must stand here"),
+        ("arms:\n  - ratio: 1:3\n  - {ratio: 2:6}\n", 3, "arm 2 is the same design as arm 1"),
+        ("arms:\n  - {ratio: 0:1, window: 4}\n", 2, "window means nothing in arm 1"),
+        ("arms:\n  - {ratio: 1:3, fusoin: add}\n", 2, "did you mean 'fusion'"),
+        ("ratio: 1:3\nproxy: {flops: 1e9, tokens: 5k}\n", 2, "leave one of the two out"),
+        ("ratio: 1:3\nproxy: {flops: 0}\n", 2, "flops must be a number above 0"),
+        ("arms: []\n", 1, "a list of mappings must stand here"),
         ("name: ../x\nratio: 1:3\n", 1, "small letters"),
         ("name: x\n", 1, "no ratio"),
         ("ratio: 1:3\nproxy:\n  tokns: 5\n", 3, "did you mean 'tokens'"),
@@ -137,10 +163,23 @@ def test_empty_file() -> None:
         read("# nothing\n")
 
 
-def test_a_space_that_allows_nothing() -> None:
-    study = read("ratio: [1:1, 1:3]\nconstraints: {cache_bytes: 1000}\n")
-    with pytest.raises(FileError, match="allows nothing: 2 designs are refused, 2 because cache_bytes is above"):
-        Census.of(study).checked("space.yaml")
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        (
+            "ratio: [1:1, 1:3]\nconstraints:\n  cache_bytes: 1000\n",
+            3,
+            "2 designs are refused, 2 because cache_bytes is above .*; the least of any design here is 61,",
+        ),
+        ("ratio: [1:1, 1:3]\nkv_heads: 1/3\n", 2, "kv_heads 1/3 of 32 heads is 11"),
+        ("name: x\nratio: 1:3\nproxy: {params: 2000}\n", 3, "an FFN of -96 channels to meet the parameter budget"),
+    ],
+)
+def test_a_space_that_allows_nothing(text: str, line: int, message: str) -> None:
+    study = read(text)
+    with pytest.raises(FileError, match=f"the space allows nothing: .*{message}") as caught:
+        Census.of(study).checked(study, "space.yaml")
+    assert str(caught.value).startswith(f"space.yaml:{line}: ")
 
 
 def test_constraint_refuses_and_counts() -> None:
@@ -200,6 +239,81 @@ def test_round_trip(ratios, placements, states, shares, windows) -> None:  # typ
         assert study.space.build(lambda name, options, a=answers: a[name]) == design
 
 
+@settings(deadline=None)
+@given(
+    family=st.sampled_from(["intra", "hybrid"]),
+    ratios=st.lists(st.sampled_from(["1:0", "1:1", "1:5", "0:1"]), max_size=3),
+    layouts=st.lists(st.sampled_from(["MMHM", "MH HM", "MHMMH MMHHMM"]), max_size=2),
+    shares=st.lists(st.sampled_from(["0", "1/4", "1/2", "1"]), max_size=3),
+    fusions=st.lists(st.sampled_from(["add", "difference", "concat"]), max_size=3),
+    outputs=st.lists(st.sampled_from(["joint", "separate"]), max_size=2),
+    presets=st.lists(st.sampled_from(["hymba", "falcon-h1", "paper"]), max_size=2),
+    values=st.lists(st.sampled_from(["joint", "separate"]), max_size=2),
+)
+def test_round_trip_of_parallel_hybrids(family, ratios, layouts, shares, fusions, outputs, presets, values) -> None:  # type: ignore[no-untyped-def]
+    data = {"ratio": ratios, "layout": layouts, "attention_share": shares, "fusion": fusions, "output": outputs}
+    data |= {"preset": presets, "value": values}
+    text = json.dumps({"family": family, **{key: value for key, value in data.items() if value}})
+    try:
+        study = read(text)
+    except FileError:
+        return
+    assert read(dumped(study)) == study
+    jsonschema.validate(read_yaml(text, "x").plain(), study_schema())
+    designs = list(study.space.enumerate())
+    assert len(designs) == study.space.size()
+    if not {"0", "1"} & set(shares):  # a split of nothing or all is a whole layer, which other answers spell too
+        assert len(set(designs)) == len(designs)
+    for design in designs[:30]:
+        answers = study.space.answers(design)
+        assert study.space.build(lambda name, options, a=answers: a[name]) == design
+        assert Design.from_dict(design.to_dict()) == design
+
+
+def test_families_of_one_space() -> None:
+    """A hybrid space asks each question where it applies, and holds each model once."""
+    study = read(
+        "family: hybrid\nratio: [1:1, 0:1]\nplacement: [front, end]\nfusion: [add, concat]\nd_state: [16, 64]\n"
+    )
+    # inter 1:1 in 2 places and 0:1, intra 1:1 in 2 places and 2 fusions, all at 2 states
+    assert study.space.size() == (2 + 1 + 2 * 2) * 2 == len(set(study.space.enumerate()))
+    presets = read("family: intra\nratio: 1:0\npreset: [hymba, falcon-h1]\n")
+    hymba, falcon = presets.space.enumerate()
+    assert (hymba.norm, hymba.scale, hymba.fusion, hymba.value, hymba.output) == (
+        "group", "vector", "add", "separate", "joint"
+    )  # fmt: skip
+    assert (falcon.norm, falcon.scale, falcon.fusion, falcon.value, falcon.output) == (
+        "none", "none", "concat", "separate", "joint"
+    )  # fmt: skip
+
+
+def test_equal_compute() -> None:
+    """Each candidate gets the tokens that the same FLOPs buy: 2% apart at most, by whole tokens far less."""
+    from hybrid_nas.cost import cost
+
+    study = read("ratio: [1:0, 0:1, 1:3]\nproxy: {flops: 5e11, context: 512}\n")
+    assert read(dumped(study)) == study
+    assert study.identity != read("ratio: [1:0, 0:1, 1:3]\nproxy: {context: 512}\n").identity
+    tokens = []
+    for design in study.space.enumerate():
+        proxy = design.at(study.proxy)
+        budget = study.budget.of(proxy, 512)
+        tokens.append(budget.tokens)
+        assert budget.tokens * cost(proxy, 512).train_flops_per_token == pytest.approx(5e11, rel=1e-5)
+        assert [budget.rung(round(s * budget.steps(512)) * budget.batch * 512, 512) for s in budget.rungs] == [0, 1]
+    assert len(set(tokens)) == 3
+    assert "Equal compute" in study.budget.mode
+
+
+def test_arms() -> None:
+    study = read("d_state: 64\narms:\n  - ratio: 1:0\n  - {placement: [0.5], family: intra}\n  - layout: MHA\n")
+    one, two, three = study.space.enumerate()
+    assert (one.family, one.d_state) == ("inter", None)
+    assert (two.family, two.positions, two.d_state) == ("intra", (0.5,), 64)
+    assert (three.family, three.layout) == ("mixed", "MHA")
+    assert read(dumped(study)) == study
+
+
 def test_identity_follows_what_changes_results() -> None:
     study = read(SMALLEST)
     same = read(SMALLEST, "search.trials=99", "search.workers=1", "proxy.replicates=5")
@@ -228,8 +342,8 @@ def test_schema_refuses_what_is_refused(text: str) -> None:
 
 
 def test_resolved_file_is_valid_by_the_schema() -> None:
-    for settings in ((), ("proxy.width=128",), ("constraints.cache_bytes=64MiB",)):
-        study = read(SMALLEST, *settings)
+    for assignments in ((), ("proxy.width=128",), ("constraints.cache_bytes=64MiB",)):
+        study = read(SMALLEST, *assignments)
         jsonschema.validate(read_yaml(dumped(study), "x").plain(), study_schema())
         assert read(dumped(study)) == study
 
@@ -242,3 +356,55 @@ def test_a_bomb_is_refused_at_once() -> None:
         read(bomb)
     with pytest.raises(FileError, match=r"nested too deeply|not valid YAML"):
         read("ratio: " + "[" * 5000)
+
+
+MIXERS = """\
+ratio: [1:0, 1:3]
+mixer: [mamba2, mamba1, mamba3, gated_deltanet]
+d_state: [16, 32]
+head_dim: [16, 32]
+ffn: [swiglu, moe]
+experts: [4, 8]
+experts_active: [1, 2]
+"""
+
+
+def test_mixers_and_experts_are_choices() -> None:
+    """Each is asked where it means something: no mixer in pure attention, no heads where the mixer has none, no
+    experts without moe."""
+    study = read(MIXERS)
+    designs = list(study.space.enumerate())
+    of_mixers, of_ffn = 2 * (2 * 2) + 2 * 2, 1 + 2 * 2  # two mixers read d_state and head_dim, two d_state alone
+    assert len(set(designs)) == len(designs) == study.space.size() == (1 + of_mixers) * of_ffn
+    assert {design.mixer for design in designs} == {None, "mamba2", "mamba1", "mamba3", "gated_deltanet"}
+    assert {design.head_dim for design in designs if design.mixer in ("mamba1", "gated_deltanet")} == {None}
+    assert {design.experts for design in designs if design.ffn == "swiglu"} == {None}
+    assert {"".join(sorted(set(d.at(study.proxy).layout))) for d in designs} == {"A", "AM", "1A", "3A", "AG"}
+    assert all(study.space.allows(design) for design in designs)
+    assert read(dumped(study)) == study
+    jsonschema.validate(read_yaml(MIXERS, "x").plain(), study_schema())
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("ratio: 1:3\nmixer: mamba4\n", 2, "did you mean 'mamba"),
+        ("ratio: 1:0\nmixer: mamba1\n", 2, "mixer means nothing in this space"),
+        ("ratio: 1:3\nmixer: mamba1\nhead_dim: 16\n", 3, "it needs a ratio with Mamba, and a mixer that has heads"),
+        ("ratio: 1:3\nexperts: 8\n", 2, "experts means nothing in this space: it needs ffn: moe"),
+        ("ratio: 1:3\nffn: moe\nexperts: 0\n", 3, "a whole number from 1 to 65536 must stand here, found 0"),
+        ("layout: G11A\nratio: 1:3\nplacement: ende\n", 3, "unknown placement"),
+        ("layout: AG\n", 1, "write AM and mixer: gated_deltanet"),
+    ],
+)
+def test_errors_of_mixers_and_experts_teach(text: str, line: int, message: str) -> None:
+    with pytest.raises(FileError, match=message) as caught:
+        read(text)
+    assert str(caught.value).startswith(f"space.yaml:{line}: ")
+
+
+def test_experts_that_cannot_be_are_counted() -> None:
+    census = Census.of(read("ratio: 1:3\nffn: moe\nexperts: [1, 4]\nexperts_active: [1, 2]\n"))
+    assert len(census.proposals) == 3
+    assert sum(census.refused.values()) == 1
+    assert "experts_active 2 is more than the 1 experts" in "".join(census.refused)

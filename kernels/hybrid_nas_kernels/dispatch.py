@@ -11,8 +11,11 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import torch
 
 logger = logging.getLogger("hybrid_nas.kernels")
 
@@ -42,6 +45,44 @@ def package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as error:
         raise BrokenPackage(f"{name} is installed but cannot be imported: {type(error).__name__}: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def why_not(name: str) -> str | None:
+    """Why the package `name` cannot be used; None where it can. Asked once a process."""
+    try:
+        package(name)
+    except (MissingPackage, BrokenPackage) as error:
+        return str(error)
+    return None
+
+
+def deferred(module: str, function: str, needs: str) -> Callable[..., Any]:
+    """An implementation whose module, and the package that it needs, are imported when it first runs."""
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        package(needs)
+        return getattr(importlib.import_module(module), function)(*arguments, **options)
+
+    return run
+
+
+def triton_or(
+    device: torch.device, otherwise: Callable[[], tuple[str, str]], dtype: torch.dtype = torch.float32
+) -> tuple[str, str]:
+    """("triton", why) where Triton kernels run: a CUDA device, no float64; else `otherwise()`, with what lacks."""
+    if device.type != "cuda":
+        return otherwise()
+    missing = "Triton's products have no float64" if dtype == torch.float64 else why_not("triton")
+    if missing is None:
+        return "triton", "one pass over memory, shapes by rule, nothing to tune"
+    name, _ = otherwise()
+    return name, f"{missing}, so this runs in torch's own operations"
+
+
+def runs_triton(value: torch.Tensor) -> bool:
+    """Whether Triton kernels run on the device of `value` and in its dtype."""
+    return value.is_cuda and value.dtype != torch.float64 and why_not("triton") is None
 
 
 def pick(operation: str, asked: str, implementations: Mapping[str, T], auto: Callable[[], tuple[str, str]]) -> T:

@@ -4,19 +4,20 @@ import pytest
 import torch
 from hybrid_nas_kernels.attention import IMPLEMENTATIONS, attention, attention_reference, attention_step, blocked
 
-FAST = [name for name in IMPLEMENTATIONS if name != "reference"]
+FAST = [name for name in IMPLEMENTATIONS if name not in ("reference", "triton")]  # test_triton.py has the last
 
 
-def inputs(tokens, heads=4, kv_heads=2, head_dim=6, batch=2):
+def inputs(tokens, heads=4, kv_heads=2, head_dim=6, batch=2, value_dim=None):
     g = torch.Generator().manual_seed(0)
-    shapes = [(batch, tokens, h, head_dim) for h in (heads, kv_heads, kv_heads)]
+    sizes = ((heads, head_dim), (kv_heads, head_dim), (kv_heads, value_dim or head_dim))
+    shapes = [(batch, tokens, h, d) for h, d in sizes]
     return [torch.randn(shape, dtype=torch.float64, generator=g) for shape in shapes]
 
 
 def naive(q, k, v, window, sinks):
     """One token and one head at a time, in Python's own arithmetic order: independent of every implementation."""
     batch, tokens, heads, head_dim = q.shape
-    y = torch.zeros_like(q)
+    y = q.new_zeros(batch, tokens, heads, v.shape[-1])
     for b in range(batch):
         for h in range(heads):
             g = h // (heads // k.shape[2])
@@ -31,6 +32,19 @@ def naive(q, k, v, window, sinks):
 def test_the_reference_is_the_definition(window, sinks, assert_close):
     q, k, v = inputs(11, batch=1)
     assert_close(attention_reference(q, k, v, window=window, sinks=sinks), naive(q, k, v, window, sinks))
+
+
+@pytest.mark.parametrize("value_dim", [2, 15])
+def test_values_of_another_width(value_dim, assert_close):
+    short, long = inputs(11, batch=1, value_dim=value_dim), inputs(150, value_dim=value_dim)
+    assert_close(attention_reference(*short), naive(*short, None, 0))
+    expected = with_gradients(attention_reference, long, torch.float64, window=40, sinks=3)
+    for implementation in FAST:
+        got = with_gradients(attention, long, torch.float64, window=40, sinks=3, implementation=implementation)
+        for actual, reference in zip(got, expected, strict=True):
+            assert_close(actual, reference)
+    q, k, v = short
+    assert_close(attention_step(q[:, -1], k, v), attention_reference(q, k, v)[:, -1])
 
 
 def with_gradients(function, values, dtype, **options):

@@ -26,7 +26,7 @@ def test_the_reference_is_torchs_convolution_of_the_padded_sequence(kernel, asse
 
 
 @pytest.mark.usefixtures("poisoned_memory")
-@pytest.mark.parametrize("implementation", [name for name in IMPLEMENTATIONS if name != "reference"])
+@pytest.mark.parametrize("implementation", [name for name in IMPLEMENTATIONS if name not in ("reference", "triton")])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("kernel", [1, 4])
 @pytest.mark.parametrize("tokens", [1, 2, 3, 5, 33])

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from hybrid_nas_kernels.attention.blocked import attention_blocked
-from hybrid_nas_kernels.attention.reference import attention_reference, attention_step
+from hybrid_nas_kernels.attention.reference import attention_reference, attention_step_reference
 from hybrid_nas_kernels.attention.sdpa import attention_sdpa
-from hybrid_nas_kernels.dispatch import pick
+from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -17,6 +17,7 @@ __all__ = [
     "attention_reference",
     "attention_sdpa",
     "attention_step",
+    "attention_step_reference",
     "choose",
 ]
 
@@ -35,10 +36,23 @@ def attention(
 ) -> Tensor:
     """Softmax attention of each token over itself and its past, scale head_dim ** -0.5.
 
-    q (batch, tokens, heads, head_dim); k and v (batch, tokens, kv_heads, head_dim), head h reads h // (heads //
-    kv_heads). With a `window`, token t sees t - window < s <= t, and the first `sinks` tokens beside. Returns like q.
+    q (batch, tokens, heads, head_dim); k (batch, tokens, kv_heads, head_dim) and v (..., value_dim), head h reads
+    h // (heads // kv_heads). With a `window`, token t sees t - window < s <= t, and the first `sinks` tokens beside.
+    Returns (batch, tokens, heads, value_dim).
     """
     if q.shape[2] % k.shape[2]:
         raise ValueError(f"attention: heads must be a multiple of kv_heads, found {q.shape[2]} and {k.shape[2]}")
     run = pick("attention", implementation, IMPLEMENTATIONS, lambda: choose(q.device))
     return run(q, k, v, window=window, sinks=sinks)
+
+
+def attention_step(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """One token over every cached slot given, whose order does not matter. Triton on a CUDA device, the reference
+    elsewhere.
+
+    q (batch, heads, head_dim); keys (batch, slots, kv_heads, head_dim) and values (..., value_dim); returns (batch,
+    heads, value_dim)."""
+    return (attention_step_triton if runs_triton(q) else attention_step_reference)(q, keys, values)
+
+
+attention_step_triton = deferred("hybrid_nas_kernels.attention.triton_step", "attention_step_triton", needs="triton")

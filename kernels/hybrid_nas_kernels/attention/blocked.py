@@ -74,9 +74,9 @@ class _Blocked(torch.autograd.Function):
             q.view(batch, tokens, kv_heads, share, head_dim).permute(0, 2, 3, 1, 4), scale * math.log2(math.e), out=Q
         )
         Q = Q.view(n, share, tokens, head_dim)
-        K, V = (value.transpose(1, 2).reshape(n, tokens, head_dim) for value in (k, v))
-        y = torch.empty_like(q, memory_format=torch.contiguous_format)
-        by_head = y.view(batch, tokens, kv_heads, share, head_dim).permute(0, 2, 3, 1, 4)
+        K, V = (value.transpose(1, 2).reshape(n, tokens, value.shape[-1]) for value in (k, v))
+        y = q.new_empty(batch, tokens, heads, v.shape[-1])
+        by_head = y.view(batch, tokens, kv_heads, share, -1).permute(0, 2, 3, 1, 4)
         kept = sum(mask.numel() for *_, mask in plan) * batch * heads <= KEPT_WEIGHTS
         weights, tops, totals = [], [], []
         for start, stop, apart, first, mask in plan:
@@ -87,7 +87,7 @@ class _Blocked(torch.autograd.Function):
             scores.sub_(top).exp2_()
             total = scores.sum(-1, keepdim=True)
             out = torch.bmm(scores, _stretch(V, stop, apart, first)).div_(total)
-            by_head[:, :, :, start:stop] = out.view(batch, kv_heads, share, -1, head_dim)
+            by_head[:, :, :, start:stop] = out.view(batch, kv_heads, share, stop - start, -1)
             weights.append(scores if kept else None)
             tops.append(top)
             totals.append(total)
@@ -109,7 +109,7 @@ class _Blocked(torch.autograd.Function):
             return value.reshape(n, share, tokens, -1)
 
         dY, delta = heads_first(dy), heads_first((dy * y).sum(-1, keepdim=True))
-        dq = torch.empty_like(y)
+        dq = y.new_empty(batch, tokens, kv_heads * share, head_dim)
         by_head = dq.view(batch, tokens, kv_heads, share, head_dim).permute(0, 2, 3, 1, 4)
         dK, dV = torch.zeros_like(K), torch.zeros_like(V)
         for i, (start, stop, apart, first, mask) in enumerate(plan):
@@ -121,7 +121,7 @@ class _Blocked(torch.autograd.Function):
                 p.view(n, share, stop - start, -1).add_(mask)
                 p.sub_(tops[i]).exp2_()
             # p is not normalised; the row's gradient is divided by its total instead, a narrower tensor.
-            dout = dY[:, :, start:stop].reshape(n, -1, head_dim) / totals[i]
+            dout = dY[:, :, start:stop].flatten(1, 2) / totals[i]
             share_of_row = delta[:, :, start:stop].reshape(n, -1, 1) / totals[i]
             dvalues = torch.bmm(p.transpose(1, 2), dout)
             dscores = torch.bmm(dout, values.transpose(1, 2)).sub_(share_of_row).mul_(p)
@@ -133,5 +133,5 @@ class _Blocked(torch.autograd.Function):
                 if apart:
                     total[:, :apart] += part[:, :apart]
         dK.mul_(math.log(2.0))  # the stored queries carry log2(e)
-        dk, dv = (value.view(batch, kv_heads, tokens, head_dim).transpose(1, 2) for value in (dK, dV))
+        dk, dv = (value.view(batch, kv_heads, tokens, -1).transpose(1, 2) for value in (dK, dV))
         return dq, dk, dv, None, None

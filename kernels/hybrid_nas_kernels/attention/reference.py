@@ -24,12 +24,13 @@ def attention_reference(q: Tensor, k: Tensor, v: Tensor, *, window: int | None =
     return torch.einsum("bhts,bshd->bthd", scores.softmax(-1), v)
 
 
-def attention_step(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attention_step_reference(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """One token over every cached slot given, whose order does not matter.
 
-    q (batch, heads, head_dim); keys and values (batch, slots, kv_heads, head_dim); returns like q.
+    q (batch, heads, head_dim); keys (batch, slots, kv_heads, head_dim) and values (..., value_dim); returns (batch,
+    heads, value_dim).
     """
     batch, head_dim = q.shape[0], q.shape[2]
     grouped = q.view(batch, keys.shape[2], -1, head_dim)
     scores = torch.einsum("bkhd,bskd->bkhs", grouped, keys.to(q.dtype)) * head_dim**-0.5
-    return torch.einsum("bkhs,bskd->bkhd", scores.softmax(-1), values.to(q.dtype)).reshape(q.shape)
+    return torch.einsum("bkhs,bskd->bkhd", scores.softmax(-1), values.to(q.dtype)).reshape(*q.shape[:2], -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hybrid_nas_kernels.dispatch import pick
+from hybrid_nas_kernels.dispatch import deferred, pick
 from hybrid_nas_kernels.gated_norm_linear.folded import gated_norm_linear_folded
 from hybrid_nas_kernels.gated_norm_linear.reference import gated_norm_linear_reference
 from hybrid_nas_kernels.norm_linear import choose
@@ -17,7 +17,13 @@ __all__ = [
     "gated_norm_linear_reference",
 ]
 
-IMPLEMENTATIONS = {"reference": gated_norm_linear_reference, "folded": gated_norm_linear_folded}
+IMPLEMENTATIONS = {
+    "reference": gated_norm_linear_reference,
+    "folded": gated_norm_linear_folded,
+    "triton": deferred(
+        "hybrid_nas_kernels.gated_norm_linear.triton_kernels", "gated_norm_linear_triton", needs="triton"
+    ),
+}
 
 
 def gated_norm_linear(
@@ -27,5 +33,7 @@ def gated_norm_linear(
 
     y and z (..., channels); norm (channels,); weight (width, channels). Returns (..., width).
     """
-    run = pick("gated_norm_linear", implementation, IMPLEMENTATIONS, lambda: choose(y.device, y.numel() // len(norm)))
+    run = pick(
+        "gated_norm_linear", implementation, IMPLEMENTATIONS, lambda: choose(y.device, y.numel() // len(norm), y.dtype)
+    )
     return run(y, z, norm, weight, groups, eps)

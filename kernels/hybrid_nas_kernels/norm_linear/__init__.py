@@ -6,25 +6,32 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from hybrid_nas_kernels.dispatch import pick
+from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton, triton_or
 from hybrid_nas_kernels.norm_linear.folded import norm_linear_folded
 from hybrid_nas_kernels.norm_linear.reference import norm_linear_reference
 
-__all__ = ["IMPLEMENTATIONS", "choose", "norm_linear", "norm_linear_folded", "norm_linear_reference"]
+__all__ = ["IMPLEMENTATIONS", "choose", "norm_linear", "norm_linear_folded", "norm_linear_reference", "norm_linears"]
 
-IMPLEMENTATIONS = {"reference": norm_linear_reference, "folded": norm_linear_folded}
+IMPLEMENTATIONS = {
+    "reference": norm_linear_reference,
+    "folded": norm_linear_folded,
+    "triton": deferred("hybrid_nas_kernels.norm_linear.triton_kernels", "norm_linear_triton", needs="triton"),
+}
 
 
 FEW = 32
 
 
-def choose(device: torch.device, rows: int = FEW) -> tuple[str, str]:
+def choose(device: torch.device, rows: int = FEW, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
     """The implementation that "auto" takes on `device` for so many rows (tokens of all sequences), and why."""
+    if device.type != "cpu":
+        return triton_or(
+            device, lambda: ("reference", f"folding was measured on the CPU alone, not on {device.type}"), dtype
+        )
     if rows < FEW:
         return "reference", f"under {FEW} rows, as in decoding, folding the weights costs more than it saves"
-    if device.type != "cpu":
-        return "reference", f"folding was measured on the CPU alone, not on {device.type}"
     return "folded", "fewer passes over the tokens"
 
 
@@ -35,5 +42,18 @@ def norm_linear(
 
     x (..., width); norm (width,); weight (sum of parts, width). Returns one tensor (..., part) a part.
     """
-    run = pick("norm_linear", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.numel() // len(norm)))
+    run = pick(
+        "norm_linear", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.numel() // len(norm), x.dtype)
+    )
     return run(x, norm, weight, tuple(parts), eps)
+
+
+def norm_linears(x: Tensor, norm: Tensor | None, weights: Sequence[Tensor], *, eps: float) -> tuple[Tensor, ...]:
+    """rms_norm(x) * norm (x itself without `norm`), times each of `weights` transposed: for a few rows, as in decoding,
+    where copying the weights side by side would cost more than the products."""
+    if norm is not None:
+        x = _rms_norm(x, norm, eps) if runs_triton(x) else F.rms_norm(x, norm.shape, norm, eps)
+    return tuple(F.linear(x, weight) for weight in weights)
+
+
+_rms_norm = deferred("hybrid_nas_kernels.norm_linear.triton_kernels", "rms_norm", needs="triton")

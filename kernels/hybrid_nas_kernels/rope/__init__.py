@@ -7,19 +7,25 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from hybrid_nas_kernels.dispatch import pick
+from hybrid_nas_kernels.dispatch import deferred, pick, triton_or
 from hybrid_nas_kernels.rope.in_place import rope_in_place
 from hybrid_nas_kernels.rope.reference import rope_reference
 
 __all__ = ["IMPLEMENTATIONS", "choose", "rope", "rope_in_place", "rope_reference", "rope_table"]
 
-IMPLEMENTATIONS = {"reference": rope_reference, "in_place": rope_in_place}
+IMPLEMENTATIONS = {
+    "reference": rope_reference,
+    "in_place": rope_in_place,
+    "triton": deferred("hybrid_nas_kernels.rope.triton_kernels", "rope_triton", needs="triton"),
+}
 
 
-def choose(device: torch.device) -> tuple[str, str]:
+def choose(device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
     """The implementation that "auto" takes on `device`, and why."""
     if device.type != "cpu":
-        return "reference", f"in_place was measured on the CPU alone, not on {device.type}"
+        return triton_or(
+            device, lambda: ("reference", f"in_place was measured on the CPU alone, not on {device.type}"), dtype
+        )
     return "in_place", "fewer passes over the tokens"
 
 
@@ -28,7 +34,7 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, implementation: str = "auto") -
 
     x (batch, tokens, heads, head_dim); cos and sin (tokens, head_dim / 2), the rows of `rope_table`. Returns like x.
     """
-    run = pick("rope", implementation, IMPLEMENTATIONS, lambda: choose(x.device))
+    run = pick("rope", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.dtype))
     return run(x, cos, sin)
 
 

@@ -1,0 +1,182 @@
+"""`search`: explore a space."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hybrid_nas.commands.answer import print_front
+from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, err, out
+from hybrid_nas.shipped import find
+
+if TYPE_CHECKING:
+    from hybrid_nas.census import Census
+    from hybrid_nas.run_folder import Run
+    from hybrid_nas.seeds import Seed
+    from hybrid_nas.study_file import StudyFile
+    from hybrid_nas.trial import Trial
+
+
+def search(
+    space: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one.")],
+    trials: Annotated[int | None, typer.Option(help="How many designs to try.", min=1)] = None,
+    budget: Annotated[str | None, typer.Option(metavar="TOKENS", help="Tokens of one training, like 200k.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of designs, weights and batches.", min=0)] = None,
+    workers: Annotated[int | None, typer.Option(help="Trainings at a time; default: one a core.", min=1)] = None,
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/NAME-IDENTITY.")] = None,
+    settings: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explore a space, and end with a front, a recipe and a report. The same command continues what was stopped."""
+    from hybrid_nas.census import Census
+    from hybrid_nas.run_folder import Run, default_folder
+    from hybrid_nas.study_file import read_study
+    from hybrid_nas.yaml_file import FileError
+
+    path = find(space)
+    assignments = list(settings or ())
+    assignments += [f"{key}={value}" for key, value in (
+        ("search.trials", trials), ("proxy.tokens", budget), ("search.seed", seed), ("search.workers", workers),
+    ) if value is not None]  # fmt: skip
+    read_study(path.read_text(), str(path), (), path.resolve().parent)  # what an option hides is still wrong
+    file = read_study(path.read_text(), str(path), tuple(assignments), path.resolve().parent)
+    census = Census.of(file).checked(file, str(path))
+    seeds = _seeds(file, census)
+    from hybrid_nas.data import Corpus, open_corpus
+
+    try:
+        text = open_corpus(Corpus.from_dict(file.data or {}))
+        text.check(file.proxy.context + 1)
+    except ValueError as error:
+        raise FileError(str(path), file.places.get("data"), str(error)) from None
+    data = (
+        f"{text.name} ({len(text.train):,} bytes to train on, {len(text.held_out):,} held out, {text.fingerprint[:12]})"
+    )
+    run = Run(out_folder or default_folder(file))
+    run.begin(file)
+    with run.locked():
+        finished = _search(run, file, census, seeds, path, data, as_json)
+    raise typer.Exit(0 if finished else INTERRUPTED)
+
+
+def _seeds(file: StudyFile, census: Census) -> tuple[Seed, ...]:
+    """The seeds of a study, found by file or name."""
+    if not file.search.seeds:
+        return ()
+    from hybrid_nas.model_source import find_model
+    from hybrid_nas.seeds import seeds_of
+
+    designs = {}
+    for name in file.search.seeds:
+        source = find_model(name, None, None)
+        if source.design is None:
+            raise ValueError(f"search: seed {name} is one model, with no design that the space could hold")
+        designs[name] = source.design
+    return seeds_of(designs, file, census)
+
+
+def _search(
+    run: Run, file: StudyFile, census: Census, seeds: tuple[Seed, ...], path: Path, data: str, as_json: bool
+) -> bool:
+    from hybrid_nas.progress import JsonLines, Lines, LiveTable, Progress
+    from hybrid_nas.run_folder import environment
+    from hybrid_nas.search import Loop, now
+    from hybrid_nas.study import Study
+    from hybrid_nas.workers import Pool, default_workers
+
+    began, begin = now(), time.monotonic()
+    workers = file.search.workers or default_workers()
+    study = Study(file, census, run.database, [seed.proposal for seed in seeds])
+    before = study.all_trials()
+    progress: Progress
+    if as_json:
+        progress = JsonLines(file, before, workers)
+    elif out.is_terminal:
+        progress = LiveTable(file, before, workers, out)
+    else:
+        progress = Lines(file, before, workers, out)
+    progress.said(f"space {path}: {census.looked_at:,} designs, {len(census.proposals):,} different models"
+                  + (f", {sum(census.refused.values()):,} refused" if census.refused else ""))  # fmt: skip
+    for seed in seeds:
+        progress.said(str(seed))
+    progress.said(f"run {run.path}: {file.search.trials} trials on {workers} workers; data: {data}")
+    if before:
+        progress.said(f"{len(study.trials)} trials and {len(study.replicates)} replicates are done already")
+    stopped: list[int] = []
+
+    def on_signal(number: int, frame: object) -> None:
+        if stopped:
+            raise SystemExit(INTERRUPTED)
+        stopped.append(number)
+
+    handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with Pool(workers, log=run.log) as pool, progress:
+            loop = Loop(study, pool, _Writing(progress, run, study), lambda: bool(stopped))
+            finished = loop.run()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    trials = study.all_trials()
+    if not trials:
+        err.print("stopped before the first trial was done; the same command begins again", highlight=False)
+        return False
+    information = {
+        "name": file.name,
+        "command": shlex.join(["hybrid-nas", *sys.argv[1:]]),
+        "study": (run.path / "study.yaml").read_text(),
+        "sampler": file.search.sampler,
+        "seed": file.search.seed,
+        "started": began,
+        "finished": now(),
+        "seconds": time.monotonic() - begin,
+        "refused": dict(census.refused),
+        "coincide": census.coincide,
+        "size": census.looked_at if census.complete else file.space.size(),
+        "target": file.target.to_dict(),
+        "proxy": file.proxy.to_dict(),
+        "data": data,
+        "workers": workers,
+        "status": "finished" if finished else "interrupted",
+        **environment(trials),
+    }
+    run.write_answer(trials, information)
+    _closing(run, trials, finished, as_json, progress.summary())
+    return finished
+
+
+class _Writing:
+    """A watch that keeps trials.parquet close behind the study, and passes everything on."""
+
+    def __init__(self, progress: Any, run: Run, study: Any) -> None:
+        self.begun, self.moved, self.said, self.tick = progress.begun, progress.moved, progress.said, progress.tick
+        self.progress, self.run, self.study = progress, run, study
+
+    def ended(self, trial: Trial) -> None:
+        self.run.write_trials(self.study.all_trials())
+        self.progress.ended(trial)
+
+
+def _closing(run: Run, trials: list[Trial], finished: bool, as_json: bool, summary: dict[str, Any]) -> None:
+    if as_json:
+        front = json.loads((run.path / "front.json").read_text())
+        print(json.dumps({"event": "end", "finished": finished, "run": str(run.path), **summary, "front": front}))
+        return
+    states = Counter(trial.state for trial in trials if trial.replicate_of is None)
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    if not finished:
+        out.print(f"\nStopped. {counts}; nothing finished is lost, and the same command continues.", highlight=False)
+    print_front(run, trials)
+    if states["failed"]:
+        reasons = Counter(trial.failure or "" for trial in trials if trial.state == "failed")
+        for reason, count in reasons.most_common(3):
+            out.print(f"failed, {count}: {reason}", markup=False, highlight=False)
+    out.print(f"\n{run.path / 'report.html'}: the report\n{run.path / 'recipe.md'}: the recipe", highlight=False)

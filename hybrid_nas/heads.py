@@ -1,0 +1,185 @@
+"""Attention heads and Mamba-2 heads up to their output projection: what whole layers and parallel hybrids share.
+
+Weights are named and laid out as the published Mamba-2 and Llama-style models name theirs, so an export is a copy.
+"""
+
+from __future__ import annotations
+
+import torch
+from hybrid_nas_kernels import attention as attention_op
+from hybrid_nas_kernels import causal_conv1d as conv_op
+from hybrid_nas_kernels import norm_linear as norm_linear_op
+from hybrid_nas_kernels import rope as rope_op
+from hybrid_nas_kernels import ssd as ssd_op
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hybrid_nas.architecture import Attention, Mamba2
+from hybrid_nas.mixer_module import (
+    NORM_EPS,
+    LayerCache,
+    MambaInit,
+    decay_log,
+    draw_linear,
+    draw_short_convolution,
+    project,
+    time_step_bias,
+)
+
+
+class AttentionHeads(nn.Module):
+    """Grouped-query attention up to its output projection, RoPE on halves of each head (as Llama) or no position
+    encoding."""
+
+    def __init__(self, mixer: Attention, width: int) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.q_proj = nn.Linear(width, mixer.heads * mixer.head_dim, bias=False)
+        self.k_proj = nn.Linear(width, mixer.kv_heads * mixer.head_dim, bias=False)
+        self.v_proj = nn.Linear(width, mixer.kv_values, bias=False)
+
+    def attend(self, x: Tensor, norm: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The heads' outputs, side by side, and the values (batch, tokens, kv_heads, value_dim)."""
+        batch, tokens, _ = x.shape
+        m = self.mixer
+        q, k, v = self._project(x.reshape(batch * tokens, -1), norm, batch, tokens, 0)
+        y = attention_op.attention(q, k, v, window=m.window, sinks=m.sinks)
+        return y.reshape(batch, tokens, -1), v
+
+    def cache(self, batch: int, context: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
+        """Keys (already turned by RoPE) and values. A window keeps the sinks and then a ring of `window` slots."""
+        m = self.mixer
+        slots = context if m.window is None else min(context, m.window + m.sinks)
+        sizes = {"keys": m.head_dim, "values": m.value_dim or m.head_dim}
+        return {n: torch.zeros(batch, slots, m.kv_heads, d, device=device, dtype=dtype) for n, d in sizes.items()}
+
+    def attend_step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`attend` for one token, x (batch, width): (batch, values), and (batch, kv_heads, value_dim)."""
+        m = self.mixer
+        q, k, v = self._project(x, norm, len(x), 1, position)
+        keys, values = cache["keys"], cache["values"]
+        slot = position
+        if m.window is not None and position >= m.sinks:
+            slot = m.sinks + (position - m.sinks) % m.window
+        keys[:, slot] = k[:, 0]
+        values[:, slot] = v[:, 0]
+        filled = min(position + 1, keys.shape[1])
+        y = attention_op.attention_step(q[:, 0], keys[:, :filled], values[:, :filled])
+        return y.flatten(1), v[:, 0]
+
+    def _project(
+        self, x: Tensor, norm: Tensor | None, batch: int, tokens: int, start: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, turned by RoPE, and values, of tokens from position `start`: (batch, tokens, heads, _)."""
+        m = self.mixer
+        turned = m.heads + m.kv_heads
+        weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+        if tokens == 1:
+            q, k, v = norm_linear_op.norm_linears(x, norm, weights, eps=NORM_EPS)
+            qk = torch.cat((q, k), dim=-1)
+        else:
+            qk, v = project(x, norm, torch.cat(weights), [turned * m.head_dim, m.kv_values])
+        qk = qk.view(batch, tokens, turned, m.head_dim)
+        if m.rope_theta is not None:
+            qk = rope_op.rope(qk, *rope_op.rope_table(m.rope_theta, m.head_dim, start, tokens, x.device))
+        q, k = torch.split(qk, [m.heads, m.kv_heads], dim=2)
+        return q, k, v.view(batch, tokens, m.kv_heads, -1)
+
+    def draw(self, generator: torch.Generator) -> None:
+        for projection in (self.q_proj, self.k_proj, self.v_proj):
+            draw_linear(projection.weight, generator)
+
+    def implementations(self, device: torch.device) -> dict[str, str]:
+        chosen = {
+            "norm_linear": norm_linear_op.choose(device)[0],
+            "attention": attention_op.choose(device)[0],
+        }
+        return chosen if self.mixer.rope_theta is None else {**chosen, "rope": rope_op.choose(device)[0]}
+
+
+class Mamba2Heads(nn.Module):
+    """Mamba-2 [arXiv:2405.21060] up to its gate. `in_proj` rows are z, x, B, C, dt; without `own_input` x is given."""
+
+    def __init__(self, mixer: Mamba2, width: int, own_input: bool = True) -> None:
+        super().__init__()
+        self.mixer = mixer
+        m = mixer
+        self.split = [m.d_ssm, m.conv_channels - (0 if own_input else m.d_ssm), m.heads]
+        self.in_proj = nn.Linear(width, sum(self.split), bias=False)
+        self.conv1d = nn.Conv1d(m.conv_channels, m.conv_channels, m.conv_kernel, groups=m.conv_channels)
+        self.A_log = nn.Parameter(torch.empty(m.heads))
+        self.D = nn.Parameter(torch.empty(m.heads))
+        self.dt_bias = nn.Parameter(torch.empty(m.heads))
+
+    def scan(self, x: Tensor, norm: Tensor | None, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The heads' outputs, side by side, and the gate z; `given` (batch, tokens, d_ssm) takes the place of x."""
+        batch, tokens, _ = x.shape
+        m = self.mixer
+        z, xBC, dt = project(x, norm, self.in_proj.weight, self.split)
+        xBC = xBC if given is None else torch.cat((given, xBC), dim=-1)
+        parts = (m.d_ssm, 2 * m.groups * m.d_state)
+        u, BC = conv_op.causal_conv1d(xBC, self.conv1d.weight.squeeze(1), self._conv_bias(), parts)
+        B, C = torch.chunk(BC, 2, dim=-1)
+        y, _ = ssd_op.ssd(
+            u.view(batch, tokens, m.heads, m.head_dim),
+            F.softplus(dt + self.dt_bias),
+            -torch.exp(self.A_log),
+            B.view(batch, tokens, m.groups, m.d_state),
+            C.view(batch, tokens, m.groups, m.d_state),
+            self.D,
+        )
+        return y.reshape(batch, tokens, m.d_ssm), z
+
+    def cache(self, batch: int, context: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
+        """The last `conv_kernel` inputs of the convolution and the state, whatever the context."""
+        del context
+        m = self.mixer
+        return {
+            "conv": torch.zeros(batch, m.conv_channels, m.conv_kernel, device=device, dtype=dtype),
+            "state": torch.zeros(batch, m.heads, m.head_dim, m.d_state, device=device, dtype=dtype),
+        }
+
+    def scan_step(
+        self, x: Tensor, cache: LayerCache, norm: Tensor | None, given: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`scan` for one token, x (batch, width)."""
+        batch = x.shape[0]
+        m = self.mixer
+        z, xBC, dt = project(x, norm, self.in_proj.weight, self.split)
+        xBC = xBC if given is None else torch.cat((given, xBC), dim=-1)
+        xBC = conv_op.causal_conv1d_step(xBC, cache["conv"], self.conv1d.weight.squeeze(1), self._conv_bias())
+        u, B, C = torch.split(xBC, [m.d_ssm, m.groups * m.d_state, m.groups * m.d_state], dim=-1)
+        y = ssd_op.ssd_step(
+            u.view(batch, m.heads, m.head_dim),
+            F.softplus(dt + self.dt_bias),
+            -torch.exp(self.A_log),
+            B.view(batch, m.groups, m.d_state),
+            C.view(batch, m.groups, m.d_state),
+            self.D,
+            cache["state"],
+        )
+        return y.reshape(batch, m.d_ssm), z
+
+    def draw(self, generator: torch.Generator, mamba_init: MambaInit, *outputs: Tensor) -> None:
+        """Initial weights, and those of the `outputs`, which are drawn after `in_proj`.
+
+        A and time steps drawn as `decay_log` and `time_step_bias` say."""
+        m = self.mixer
+        for weight in (self.in_proj.weight, *outputs):
+            draw_linear(weight, generator)
+        draw_short_convolution(self.conv1d, generator)
+        uniform = torch.empty(2, m.heads, dtype=torch.float64).uniform_(generator=generator)
+        self.A_log.data.copy_(decay_log(uniform[0], mamba_init))
+        self.dt_bias.data.copy_(time_step_bias(uniform[1]))
+        self.D.data.fill_(1.0)
+
+    def implementations(self, device: torch.device) -> dict[str, str]:
+        return {
+            "norm_linear": norm_linear_op.choose(device)[0],
+            "causal_conv1d": conv_op.choose(device)[0],
+            "ssd": ssd_op.choose(device)[0],
+        }
+
+    def _conv_bias(self) -> Tensor:
+        assert self.conv1d.bias is not None
+        return self.conv1d.bias

@@ -1,0 +1,205 @@
+"""The recipe as text: Markdown for people, LaTeX for a paper's appendix."""
+
+from __future__ import annotations
+
+from hybrid_nas.objective import QUANTITIES
+from hybrid_nas.recipe import METHOD, Recipe, Rule, describe, estimate_text
+from hybrid_nas.units import bare, label, readable
+
+NAMED_COSTS = ("cache_bytes", "decode_flops_per_token", "decode_bytes_per_token", "train_flops_per_token", "params")
+SOURCE = "arXiv:2510.04800"
+
+
+def markdown(recipe: Recipe) -> str:
+    """recipe.md."""
+    lines = ["# Recipe", "", recipe.headline, "", recipe.statement, ""]
+    if recipe.named:
+        lines += ["## Designs", "", *_designs(recipe), ""]
+    if recipe.prices:
+        lines += ["## What quality costs", ""]
+        lines += [f"- The {name} design {price.sentence}." for name, price in recipe.prices.items()]
+        lines += ["", "The designs are picked by their estimates, which flatters those trained at one seed.", ""]
+    lines += ["## Rules", ""]
+    if not recipe.rules:
+        lines += ["No choice has two options among the complete trials: there is nothing to compare.", ""]
+    for rule in recipe.rules:
+        lines += [f"### {rule.choice}", ""]
+        lines += [f"- {evidence.quantity}: {evidence.statement}" for evidence in rule.evidence]
+        lines += [f"- {contradiction}" for contradiction in rule.contradictions]
+        lines += ["", *_table(rule), ""]
+    lines += _depends(recipe) + _depths(recipe) + _agreement(recipe)
+    return "\n".join([*lines, "## How this was found", "", METHOD, ""])
+
+
+def _designs(recipe: Recipe) -> list[str]:
+    head = ["", "trial", "layout", "design", *recipe.quantities, *map(label, NAMED_COSTS)]
+    rows = [
+        [
+            name,
+            str(c.number),
+            f"`{c.layout}`",
+            describe(c.design),
+            *(estimate_text(c, quantity) for quantity in recipe.quantities),
+            *(readable(c.value(name), QUANTITIES[name].unit) for name in NAMED_COSTS),
+        ]
+        for name, c in recipe.named.items()
+    ]
+    return _rows(head, rows)
+
+
+def _table(rule: Rule) -> list[str]:
+    """Options in the space's order: the order says nothing about which is better."""
+    head = [rule.choice, "n", "stopped"]
+    for evidence in rule.evidence:
+        better = "more" if evidence.more_is_better else "less"
+        head.append(f"{evidence.quantity} against the other options ({better} is better)")
+    rows = []
+    for i, option in enumerate(rule.evidence[0].options):
+        cells = []
+        for evidence in rule.evidence:
+            row = next((o for o in evidence.options if o.option == option.option), None)
+            if row is None or row.effect is None or row.low is None or row.high is None:
+                cells.append("–")
+                continue
+            low, high = bare(row.low, evidence.unit, signed=True), bare(row.high, evidence.unit, signed=True)
+            cells.append(f"{bare(row.effect, evidence.unit, signed=True)} [{low}, {high}] ({row.method})")
+        rows.append([option.option, str(option.n), str(rule.evidence[0].options[i].stopped), *cells])
+    return _rows(head, rows)
+
+
+def _rows(head: list[str], rows: list[list[str]]) -> list[str]:
+    table = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table]
+
+
+def _depends(recipe: Recipe) -> list[str]:
+    lines = ["## Where one choice depends on another", ""]
+    lines += [f"- {interaction.statement}" for interaction in recipe.depends]
+    if not recipe.interactions:
+        return [*lines, "The trials cannot test any pair of choices.", ""]
+    rest = len(recipe.interactions) - len(recipe.depends)
+    if rest:
+        pairs = f"{rest} pair{'s' if rest > 1 else ''} of choices"
+        lines += ["", f"No departure from additivity shows in {pairs} that could be tested."]
+    return [*lines, ""]
+
+
+def _depths(recipe: Recipe) -> list[str]:
+    lines: list[str] = []
+    for one in recipe.positions:
+        unit = QUANTITIES[one.quantity].unit if one.quantity in QUANTITIES else ""
+        if all(part.effect is None for part in one.parts):
+            continue
+        title = f"## Where {one.kind} layers stand: effect on {one.quantity}"
+        rows = [[part.part, str(part.n), _interval(part.effect, part.low, part.high, unit)] for part in one.parts]
+        against = f"{one.quantity} against standing equally everywhere"
+        lines += [title, "", *_rows(["part of the depth", "designs", against], rows), ""]
+    return lines
+
+
+def _agreement(recipe: Recipe) -> list[str]:
+    asked = [finding for finding in recipe.agreement if finding.tested]
+    lines = [f"## Agreement with what was published ({SOURCE})", ""]
+    if asked:
+        rows = [[f.id, f.claim, f.printed, f"**{f.verdict}**", f.why] for f in asked]
+        lines += [*_rows(["", "claim", "published, nats per token", "verdict", "evidence"], rows), ""]
+    open_ = [finding for finding in recipe.agreement if not finding.tested]
+    if open_:
+        lines += ["Undecided, since this study does not ask it:", ""]
+        lines += [f"- {finding.id}, {finding.claim} {_sentence(finding.why)}" for finding in open_] + [""]
+    return lines
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
+
+
+def _interval(effect: float | None, low: float | None, high: float | None, unit: str) -> str:
+    if effect is None or low is None or high is None:
+        return "–"
+    return f"{bare(effect, unit, True)} [{bare(low, unit, True)}, {bare(high, unit, True)}]"
+
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "–": "--",
+}  # fmt: skip
+
+
+def latex(recipe: Recipe) -> str:
+    """Two tables for a paper's appendix, with booktabs: the rules, most worth first, and the published claims."""
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs}",
+            *_latex_table(
+                ["choice", "quantity", "options", "difference [95\\% interval]", "$n$", "found by", "decided"],
+                "lllrrll",
+                _rule_rows(recipe),
+                "Rules by their worth. Differences are of the better option against the worse; intervals are for each "
+                "difference alone, decided is by Holm's correction over the options of a choice at 5\\,\\%.",
+                "rules",
+            ),
+            "",
+            *_latex_table(
+                ["claim", "verdict", "difference [95\\% interval]", "$n$"],
+                "p{0.5\\linewidth}lrr",
+                [
+                    [
+                        tex(f"{f.id}: {f.claim}"),
+                        f.verdict,
+                        _signed(f.difference, f.low, f.high, f.quantity),
+                        str(f.n) if f.tested else "",
+                    ]
+                    for f in recipe.agreement
+                ],
+                f"Agreement with the claims of {SOURCE}; no difference where the study holds no designs on both sides.",
+                "agreement",
+            ),
+            "",
+        ]
+    )
+
+
+def tex(text: str) -> str:
+    """Text that LaTeX sets as it stands.
+
+    >>> tex("d_state 50% {a}")
+    'd\\\\_state 50\\\\% \\\\{a\\\\}'
+    """
+    return "".join(SPECIAL.get(letter, letter) for letter in text)
+
+
+def _rule_rows(recipe: Recipe) -> list[list[str]]:
+    rows = []
+    for rule in recipe.rules:
+        for evidence in rule.evidence:
+            pairs = sorted(evidence.pairs, key=lambda p: (not p.decided, -p.difference))
+            decided = [pair for pair in pairs if pair.decided]
+            for pair in decided or pairs[:1]:
+                value = f"{bare(pair.difference, evidence.unit)} [{bare(pair.low, evidence.unit)}, "
+                rows.append(
+                    [
+                        tex(rule.choice),
+                        tex(evidence.quantity),
+                        tex(f"{pair.better} / {pair.worse}"),
+                        tex(value + f"{bare(pair.high, evidence.unit)}]"),
+                        str(pair.n),
+                        pair.method,
+                        "yes" if pair.decided else "no",
+                    ]
+                )
+    return rows
+
+
+def _signed(value: float | None, low: float | None, high: float | None, quantity: str) -> str:
+    unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
+    return "" if value is None else "$" + _interval(value, low, high, unit) + "$"
+
+
+def _latex_table(head: list[str], columns: str, rows: list[list[str]], caption: str, name: str) -> list[str]:
+    body = [f"{' & '.join(row)} \\\\" for row in rows] or [f"\\multicolumn{{{len(head)}}}{{l}}{{none}} \\\\"]
+    return [
+        r"\begin{table}", r"\centering\small", f"\\begin{{tabular}}{{{columns}}}", r"\toprule",
+        f"{' & '.join(head)} \\\\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}",
+        f"\\caption{{{caption}}}", f"\\label{{tab:{name}}}", r"\end{table}",
+    ]  # fmt: skip

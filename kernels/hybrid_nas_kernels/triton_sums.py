@@ -1,0 +1,39 @@
+"""Sums over programs: each program of a backward pass leaves its share of a weight's gradient as a row; here they add
+up, always in the same order."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+TILE = 8192
+
+
+@triton.jit
+def _sum_rows(x_ptr, y_ptr, rows, columns, BR: tl.constexpr, BC: tl.constexpr):
+    c = tl.program_id(0) * BC + tl.arange(0, BC)
+    r = tl.arange(0, BR)
+    total = tl.zeros((BR, BC), tl.float32)
+    for first in range(0, rows, BR):
+        mask = (first + r < rows)[:, None] & (c < columns)[None, :]
+        total += tl.load(x_ptr + (first + r)[:, None] * columns + c[None, :], mask=mask, other=0.0)
+    tl.store(y_ptr + c, tl.sum(total, 0).to(y_ptr.dtype.element_ty), mask=c < columns)
+
+
+def sum_rows(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """x (rows, ...) float32, contiguous -> its sum over rows, in `dtype`."""
+    rows, columns = len(x), x[0].numel()
+    y = torch.empty(x.shape[1:], dtype=dtype, device=x.device)
+    BC = max(8, min(32, triton.next_power_of_2(columns)))
+    BR = min(TILE // BC, triton.next_power_of_2(rows))
+    _sum_rows[(triton.cdiv(columns, BC),)](x, y, rows, columns, BR=BR, BC=BC, num_warps=8)
+    return y
+
+
+def alignment(stride: int) -> int:
+    """The largest power of two, up to 16, that divides a stride: what lets a kernel read a row in wide pieces."""
+    return math.gcd(stride, 16)

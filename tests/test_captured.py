@@ -1,0 +1,110 @@
+"""The captured training step: against the plain one, and its flat parameters."""
+
+import statistics
+
+import pytest
+import torch
+from torch import nn
+
+from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiGLU
+from hybrid_nas.budget import Budget
+from hybrid_nas.captured import CapturedTraining, Flat, NoMixedPrecision, train, unusable
+from hybrid_nas.data import Corpus, open_corpus
+from hybrid_nas.evaluate import evaluate
+from hybrid_nas.model import build
+from hybrid_nas.proxy import Diverged, Proxy
+from hybrid_nas.proxy import train as plain_train
+
+CPU = torch.device("cpu")
+BUDGET = Budget(tokens=60 * 8 * 128, batch=8, recall_symbols=8, validation_tokens=2048, rungs=(0.25, 0.5))
+SMALL = Architecture(
+    64,
+    256,
+    (
+        Block(Mamba2(d_ssm=128, head_dim=32, d_state=16), SwiGLU(128)),
+        Block(Attention(heads=4, kv_heads=1, head_dim=16), SwiGLU(128)),
+        Block(Mamba2(d_ssm=128, head_dim=32, d_state=16), SwiGLU(128)),
+        Block(Attention(heads=4, kv_heads=2, head_dim=16, rope_theta=None, window=32, sinks=4), SwiGLU(128)),
+    ),
+)
+
+
+def proxy(**changes):
+    return Proxy(open_corpus(Corpus()), 128, Budget(**{**BUDGET.to_dict(), **changes}), 0)
+
+
+def test_without_a_cuda_device_it_says_so():
+    assert "need a CUDA device, not cpu" in unusable(CPU)
+    with pytest.raises(NoMixedPrecision, match="need a CUDA device, not cpu"):
+        CapturedTraining(build(SMALL, generator=0), SMALL, proxy(), CPU)
+
+
+def test_flat_parameters_are_the_same_numbers_before_and_after():
+    g = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(shape, generator=g) for shape in ((3, 5), (64, 2), (7,))]
+    parameters = [nn.Parameter(value.clone()) for value in drawn]
+    flat = Flat(parameters, torch.bfloat16)
+    for parameter, value in zip(parameters, drawn, strict=True):
+        assert parameter.dtype == torch.bfloat16
+        assert torch.equal(parameter, value.bfloat16())
+        assert parameter.data_ptr() % 16 == 0
+    flat.master += 1.0
+    flat.publish()
+    assert torch.equal(parameters[0].data, (drawn[0] + 1).bfloat16())
+    flat.gather([torch.full(p.shape, 2.0, dtype=p.dtype) for p in parameters])
+    assert float(flat.gradient.float().sum()) == 2.0 * (15 + 128 + 7)
+    assert torch.equal(flat.gradient[flat.places[1]], torch.full((128,), 2.0, dtype=torch.bfloat16))
+    flat.restore()
+    for parameter, value in zip(parameters, drawn, strict=True):
+        assert torch.equal(parameter.data, value + 1)
+
+
+@pytest.mark.gpu
+def test_the_graph_trains_as_the_same_step_launched_one_by_one():
+    device, results = torch.device("cuda"), []
+    for capture in (True, False):
+        training = CapturedTraining(build(SMALL, generator=0, device=device), SMALL, proxy(), device, capture=capture)
+        assert training.how == ("CUDA graph" if capture else "eager, bfloat16: not asked to capture")
+        results.append(list(train(training)))
+    graph, eager = results
+    assert [s.number for s in graph] == list(range(1, 61))
+    assert [s.number for s in graph if s.held_out is not None] == [15, 30]
+    for a, b in zip(graph, eager, strict=True):
+        assert a.loss == pytest.approx(b.loss, abs=5e-3)  # attention's backward adds in any order
+
+
+@pytest.mark.gpu
+def test_bfloat16_trains_as_float32_on_the_cpu_within_noise():
+    plain = list(plain_train(build(SMALL, generator=0), SMALL, proxy(), CPU))
+    device = torch.device("cuda")
+    model = build(SMALL, generator=0, device=device)
+    training = CapturedTraining(model, SMALL, proxy(), device)
+    captured = list(train(training))
+    assert captured[0].loss == pytest.approx(plain[0].loss, abs=0.02)
+    differences = [a.loss - b.loss for a, b in zip(captured, plain, strict=True)]
+    assert abs(statistics.mean(differences)) < 0.01
+    assert max(map(abs, differences)) < 0.1
+    assert plain[0].loss - plain[-1].loss > 1.0
+    training.restore()
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    held_out = proxy().loss(model, device)
+    assert held_out == pytest.approx(plain_held_out(plain), abs=0.5)
+
+
+def plain_held_out(steps):
+    return [s.held_out for s in steps if s.held_out is not None][-1]
+
+
+@pytest.mark.gpu
+def test_divergence_is_seen_and_a_trial_records_what_ran(monkeypatch):
+    device = torch.device("cuda")
+    wild = CapturedTraining(
+        build(SMALL, generator=0, device=device), SMALL, proxy(learning_rate=0.9, clip=1e9, warmup=0.0), device
+    )
+    with pytest.raises(Diverged, match="diverged at step"):
+        list(train(wild))
+    outcome = evaluate(SMALL, 128, BUDGET, None, 0, lambda progress: True, "cuda")
+    assert outcome.state == "complete", outcome.failure
+    assert outcome.implementations["training_step"] == "CUDA graph"
+    assert outcome.implementations["ssd"] == "triton"
+    assert outcome.values["loss"] < 4.0

@@ -1,0 +1,106 @@
+"""The dashboard: what a search leaves in the storage for a reader, and what the server makes of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from installed import COMMAND, TINY, environment
+
+from hybrid_nas.run_folder import Run
+from hybrid_nas.study import Record
+
+optuna_dashboard = pytest.importorskip("optuna_dashboard", reason="the extra `dashboard` is not installed")
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("dashboard")
+    (folder / "tiny.yaml").write_text(TINY)
+    command = [COMMAND, "search", "tiny.yaml", "--out", "run", "--workers", "1"]
+    subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=300)
+    return Run(folder / "run")
+
+
+def get(address: str) -> bytes:
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        return bytes(answer.read())
+
+
+def test_a_trial_is_readable_in_the_storage(run: Run) -> None:
+    record = Record(run.study_file(), run.database)
+    assert record.study.metric_names == ["loss (nats/byte)", "cache_bytes (bytes)"]
+    assert [trial.to_dict() for trial in record.trials()] == [trial.to_dict() for trial in run.trials()]
+    rows = {trial.number: trial for trial in run.trials()}
+    for frozen in record.study.trials:
+        told, row = frozen.user_attrs, rows[frozen.number]
+        assert told["layout"] == row.layout
+        assert re.fullmatch(r"cache [\d.]+ [KM]iB, decoding .*, training .*, parameters .*", told["at paper-1b"])
+        assert ("implementations" in told) == bool(row.implementations)
+        assert not any(value.startswith("{") for value in told.values())  # no machine's text among a person's
+        files = optuna.artifacts.get_all_artifact_meta(frozen, storage=record.storage)
+        assert sorted(meta.filename for meta in files) == ["layout.svg", "loss.svg"]
+        assert all((run.path / "artifacts" / meta.artifact_id).is_file() for meta in files)
+
+
+def test_the_server_shows_note_pictures_and_artifacts(run: Run) -> None:
+    from hybrid_nas.dashboard import HEAD, Answer, serving
+    from hybrid_nas.front import Front
+
+    front = Front.of(run.trials(), run.study_file().objectives)
+    with serving(run, port=0) as address:
+        studies = json.loads(get(f"{address}/api/studies"))["study_summaries"]
+        one = next(study["study_id"] for study in studies if not study["study_name"].endswith("-replicates"))
+        detail = json.loads(get(f"{address}/api/studies/{one}?after=0"))
+        body = detail["note"]["body"]
+        assert body.startswith(HEAD)
+        assert all(f"`{member.layout}`" in body for member in front.members)
+        figures = {plot["id"]: json.loads(plot["graph_object"]) for plot in detail["plotly_graph_objects"]}
+        assert "effects-on-loss" in figures
+        drawn = next(trace for trace in figures["front"]["data"] if trace.get("name") == "front")
+        assert len(drawn["x"]) == len(front.members)
+        trial = detail["trials"][0]
+        picture = next(a for a in trial["artifacts"] if a["filename"] == "layout.svg")
+        assert picture["mimetype"] == "image/svg+xml"
+        svg = get(f"{address}/artifacts/{one}/{trial['trial_id']}/{picture['artifact_id']}").decode()
+        assert svg.startswith("<svg")
+        assert f"trial {trial['number']}," in svg
+    record = Record(run.study_file(), run.database)
+    answer = Answer(record)
+    assert answer.write()
+    assert not answer.write()  # nothing new
+    optuna_dashboard.save_note(record.study, "my own words")
+    Answer(record).write()
+    assert optuna_dashboard.get_note(record.study) == "my own words"
+
+
+def test_the_command_serves_until_it_is_stopped(run: Run, start: Callable[..., subprocess.Popen[str]]) -> None:
+    process = start("dashboard", run.path, "--port", "0")
+    assert process.stdout
+    line = process.stdout.readline()
+    address = re.search(r"http://localhost:\d+", line)
+    assert address, line
+    assert b"<html" in get(f"{address[0]}/dashboard").lower()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+    process.stdout.close()
+
+
+def test_refusals(nas: Command, run: Run, tmp_path: Path) -> None:
+    assert "no run folder" in nas("dashboard", "nowhere", check=2).stderr
+    from hybrid_nas.dashboard import serving
+
+    with serving(run, port=0) as address, pytest.raises(ValueError, match="give another --port"):
+        serving(run, port=int(address.rsplit(":", 1)[1])).__enter__()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "study.yaml").write_text((run.path / "study.yaml").read_text())
+    assert "holds no study.db" in nas("dashboard", "empty", check=2).stderr

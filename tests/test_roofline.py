@@ -1,0 +1,92 @@
+"""Predictions against arithmetic done by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiGLU
+from hybrid_nas.cost import cost
+from hybrid_nas.design import Design, Ratio
+from hybrid_nas.roofline import (
+    Device,
+    decode,
+    decode_memory_bytes,
+    device,
+    devices,
+    prefill,
+    train_memory_bytes,
+    train_step,
+)
+from hybrid_nas.scale import PAPER
+
+PLAIN = Device(
+    "plain", flops=1e12, bandwidth=1e11, memory_bytes=1e9, flops_share=1.0, bandwidth_share=1.0, overhead_s=0.0
+)
+ONE = Architecture(8, 16, (Block(Attention(heads=2, kv_heads=1, head_dim=4), SwiGLU(12)),))
+
+
+def test_decoding_reads_weights_and_cache_once() -> None:
+    found = decode(ONE, 100, 3, PLAIN)
+    mixer, ffn, classifier = found.parts
+    assert [p.name for p in found.parts] == ["A mixer", "FFN", "classifier"]
+    # q and o 8 x 8, k and v 8 x 4; the cache holds 2 x 4 values a token.
+    assert mixer.bytes == 2 * (192 + 3 * 100 * 8)
+    assert mixer.flops == 3 * (2 * 192 + 4 * 8 * 100)
+    assert ffn.bytes == 2 * 288
+    assert classifier.bytes == 2 * 16 * 8
+    assert {p.bound for p in found.parts} == {"memory"}
+    assert found.seconds == pytest.approx(sum(p.bytes for p in found.parts) / 1e11)
+    assert found.tokens_per_s == pytest.approx(3 / found.seconds)
+
+
+def test_decoding_of_mamba_reads_and_writes_its_state_whatever_the_context() -> None:
+    mamba = Mamba2(d_ssm=16, head_dim=8, d_state=4)
+    short, long = (decode(Architecture(8, 16, (Block(mamba, None),)), n, 1, PLAIN) for n in (10, 10_000))
+    assert short.parts == long.parts
+    state = 16 * 4 + 4 * (16 + 8)
+    in_and_out = 8 * (32 + 8 + 2) + 16 * 8
+    assert short.parts[0].bytes == 2 * (in_and_out + 24 * 5 + 3 * 2 + 16 + 2 * state)
+
+
+def test_training_flops_are_those_of_cost_and_the_classifier() -> None:
+    architecture = Design(ratio=Ratio(1, 5)).at(PAPER["paper-100m"])
+    spent = cost(architecture, 8192)
+    step = train_step(architecture, 8192, 2, PLAIN)
+    norms = 6 * (2 * len(architecture.blocks) + 1) * architecture.width  # no matrix: left out of the prediction
+    expected = spent.train_flops_per_token - norms + 6 * architecture.width * architecture.vocab
+    assert sum(p.flops for p in step.parts) == pytest.approx(2 * 8192 * expected)
+    assert {p.bound for p in step.parts} == {"memory", "compute"} or {p.bound for p in step.parts} == {"compute"}
+    forward = prefill(architecture, 8192, 2, PLAIN)
+    assert forward.seconds < step.seconds / 2.9
+    assert train_memory_bytes(architecture, 8192, 2) > 20 * spent.params
+    assert decode_memory_bytes(architecture, 8192, 2) == 2 * spent.params + 2 * spent.cache_bytes
+
+
+def test_overhead_is_paid_a_layer() -> None:
+    slow = Device("slow", 1e12, 1e11, 1e9, 1.0, 1.0, overhead_s=1.0)
+    twice = Architecture(8, 16, ONE.blocks * 2)
+    assert decode(twice, 4, 1, slow).seconds == pytest.approx(5.0, abs=1e-6)
+    assert [p.layers for p in decode(twice, 4, 1, slow).parts] == [2, 2, 1]
+
+
+def test_on_an_h100_long_contexts_rank_as_in_the_paper() -> None:
+    """[arXiv:2510.04800, Table 13]: Mamba > few attention layers > more > attention alone, decoding at 32K."""
+    speeds = [
+        decode(Design(ratio=Ratio.parse(r)).at(PAPER["paper-1b"]), 32_768, 4, device("h100")).tokens_per_s
+        for r in ("0:1", "1:12", "1:5", "1:1", "1:0")
+    ]
+    assert speeds == sorted(speeds, reverse=True)
+
+
+def test_device_files_say_what_is_wrong(tmp_path: Path) -> None:
+    assert set(devices()) == {"h100", "h200", "a100", "cpu"}
+    with pytest.raises(ValueError, match="unknown device 'h10'; known: h100, h200, a100, cpu; nearest: h100"):
+        device("h10")
+    file = tmp_path / "mine.toml"
+    file.write_text("[mine]\nflops = 1e12\n")
+    with pytest.raises(ValueError, match=r"device mine: needs exactly the keys bandwidth, .*missing or unknown"):
+        devices(file)
+    with pytest.raises(ValueError, match="device x: flops_share is a number, 0 or more, found 2"):
+        Device("x", 1.0, 1.0, 1.0, 2, 1.0, 0.0)
+    with pytest.raises(ValueError, match="device x: bandwidth must be above 0"):
+        Device("x", 1.0, 0, 1.0, 1.0, 1.0, 0.0)
