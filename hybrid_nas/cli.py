@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hybrid_nas import __version__
-from hybrid_nas.commands import answer, handover, installation, model
+from hybrid_nas.commands import answer, handover, installation, model, training
 from hybrid_nas.commands.dashboard import dashboard
 from hybrid_nas.commands.probe import probe
 from hybrid_nas.commands.search import search
@@ -23,6 +23,8 @@ COMMANDS = (
     model.cost,
     handover.export,
     handover.import_,
+    training.train,
+    training.confirm,
     installation.spaces,
     installation.schema,
     installation.doctor,

@@ -1,4 +1,4 @@
-"""Published hybrid models, from their configurations, each with its source (published.json)."""
+"""Published hybrid models, from their configurations, each with its source (gallery.json)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hybrid_nas.study_file import StudyFile
     from hybrid_nas.trial import Trial
 
-FILE = Path(__file__).parent / "published.json"
+FILE = Path(__file__).parent / "gallery.json"
 
 
 @dataclass(frozen=True)

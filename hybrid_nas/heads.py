@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from hybrid_nas.architecture import Attention, Mamba2
 from hybrid_nas.mixer_module import (
+    NORM_EPS,
     LayerCache,
     MambaInit,
     decay_log,
@@ -76,9 +77,13 @@ class AttentionHeads(nn.Module):
         """Queries and keys, turned by RoPE, and values, of tokens from position `start`: (batch, tokens, heads, _)."""
         m = self.mixer
         turned = m.heads + m.kv_heads
-        own = [self.v_proj.weight] if given is None else []
-        weight = torch.cat((self.q_proj.weight, self.k_proj.weight, *own))
-        qk, *rest = project(x, norm, weight, [turned * m.head_dim, *([m.kv_values] if own else [])])
+        own = () if given is not None else (self.v_proj.weight,)
+        weights = (self.q_proj.weight, self.k_proj.weight, *own)
+        if tokens == 1:
+            q, k, *rest = norm_linear_op.norm_linears(x, norm, weights, eps=NORM_EPS)
+            qk = torch.cat((q, k), dim=-1)
+        else:
+            qk, *rest = project(x, norm, torch.cat(weights), [turned * m.head_dim, *(m.kv_values for _ in own)])
         v = rest[0] if given is None else given
         qk = qk.view(batch, tokens, turned, m.head_dim)
         if m.rope_theta is not None:

@@ -1,16 +1,19 @@
-"""Which model is meant: RUN#TRIAL, a design file, the name of a published model, or a layout at a scale."""
+"""Which model is meant: RUN#TRIAL, a design file, a training's folder, a published model's name, or a layout."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.design import Design, architecture_of_layout
 from hybrid_nas.design_file import DesignFile
+from hybrid_nas.options import KEYS
 from hybrid_nas.scale import SCALES, Scale
 from hybrid_nas.scale_free import design_of
+from hybrid_nas.space import LAYOUT, PRESETS
+from hybrid_nas.space import design_of as design_of_answers
 from hybrid_nas.yaml_file import Item, nearest, set_key
 
 DEFAULT_SCALE = "paper-1b"
@@ -32,12 +35,14 @@ class Source:
     design: Design | None
     source: str
     notes: tuple[str, ...] = ()
+    training: Path | None = None
+    """The folder of a training that holds weights of this model."""
 
     def at(self, scale: Scale) -> Source:
         """The same design at another scale. ValueError where it has none."""
         if self.design is None:
             raise ValueError(f"{self.name} is one model, with no design that could be built at {scale.name}")
-        return replace(self, architecture=self.design.at(scale), context=scale.context)
+        return replace(self, architecture=self.design.at(scale), context=scale.context, training=None)
 
     def file(self) -> DesignFile:
         return DesignFile(self.name, self.architecture, self.context, self.design, self.source, self.notes)
@@ -63,12 +68,13 @@ def _of_layout(layout: str, scale: Scale, settings: tuple[str, ...]) -> Source:
     root = Item({}, "--set", None)
     for assignment in settings:
         root = set_key(root, assignment)
-    known = [field.name for field in fields(Design) if field.name not in ("family", "ratio", "placement", "positions")]
-    entries = root.keys([key for key in known if key != "layout"], "--set of a layout")
-    values: dict[str, Any] = {key: item.value for key, item in entries.items()}
-    if isinstance(values.get("kv_heads"), int | float):
-        values["kv_heads"] = str(values["kv_heads"])
-    design = Design.from_dict({"layout": layout, **values})
+    entries = root.keys([key for key in KEYS if key not in ("ratio", "placement", LAYOUT)], "--set of a layout")
+    for key, item in entries.items():
+        if isinstance(item.value, list):
+            raise item.error(f"{key}: one value must stand here, found a list")
+    answers = {key: KEYS[key].parse(item) for key, item in entries.items()}
+    answers |= PRESETS.get(str(answers.get("preset")), {})
+    design = design_of_answers({"family": LAYOUT, LAYOUT: layout, **answers})
     architecture = architecture_of_layout(layout, design, scale)
     return Source(architecture.layout, architecture, scale.context, design, f"--layout {layout} at {scale.name}")
 
@@ -97,11 +103,20 @@ def _named(name: str) -> Source:
     if path.is_file():
         found = DesignFile.read(path)
         return Source(found.name, found.architecture, found.context, found.design, found.source, found.notes)
+    if (path / "train.json").is_file():
+        return _training(path)
     published = gallery()
     if name in published:
         model = published[name]
         return Source(name, model.architecture, model.context, model.design, model.source, model.notes)
     raise ValueError(f"{name}: no such file, and no published model of that name; {nearest(name, published)}")
+
+
+def _training(folder: Path) -> Source:
+    recipe = json.loads((folder / "train.json").read_text())["recipe"]
+    architecture = Architecture.from_dict(recipe["architecture"])
+    design, notes = scale_free(architecture, recipe["context"])
+    return Source(folder.name, architecture, recipe["context"], design, f"trained in {folder}", notes, folder)
 
 
 def scale_free(architecture: Architecture, context: int) -> tuple[Design | None, tuple[str, ...]]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from hybrid_nas.architecture import PARALLEL_AXES, halves_meet
 from hybrid_nas.design import AMOUNTS, BOTH, Design, Ratio
+from hybrid_nas.parts import read_by
 
 Option = str | int
 Answers = Mapping[str, Option]
@@ -59,6 +60,14 @@ def _has(letters: str) -> Callable[[Answers], bool]:
     return lambda answers: bool(set(letters) & letters_of(answers))
 
 
+def _reads(name: str) -> Callable[[Answers], bool]:
+    def applies(answers: Answers) -> bool:
+        letters = letters_of(answers) - (set() if _half("mamba")(answers) else {"H"})
+        return name in read_by(letters, str(answers["mixer"]) if "mixer" in answers else None)
+
+    return applies
+
+
 def _whole(answers: Answers) -> bool:
     """Whether the split leaves one half alone, so that there is nothing to fuse."""
     return any(str(answers.get(name)) in ("0", "1") for name in ("attention_share", "attention_width", "mamba_width"))
@@ -71,6 +80,10 @@ def _parallel(answers: Answers) -> bool:
 def _half(kind: str) -> Callable[[Answers], bool]:
     """Whether the parallel layers, if any, have a half of `kind` (attention, mamba)."""
     return lambda answers: "H" in letters_of(answers) and kind in str(answers.get("halves", BOTH)).split("-")
+
+
+def _attends(answers: Answers) -> bool:
+    return _has("AS")(answers) or _half("attention")(answers)
 
 
 def _both(answers: Answers) -> bool:
@@ -91,14 +104,16 @@ QUESTIONS = (
     Question("ratio", lambda answers: answers["family"] != LAYOUT, gates=True),
     Question("placement", lambda answers: _mixed(answers) and not _placed_at(answers)),
     Question(POSITIONS, _placed_at),
-    Question("mixer", _has("M")),
-    Question("ffn", lambda answers: True),
+    Question("mixer", _has("M"), gates=True),
+    Question("ffn", lambda answers: True, gates=True),
+    Question("experts", lambda answers: answers.get("ffn") == "moe"),
+    Question("experts_active", lambda answers: answers.get("ffn") == "moe"),
     Question("halves", _has("H"), gates=True),
-    Question("d_state", lambda answers: _has("M")(answers) or _half("mamba")(answers)),
-    Question("head_dim", lambda answers: _has("M")(answers) or _half("mamba")(answers)),
-    Question("kv_heads", lambda answers: _has("AS")(answers) or _half("attention")(answers)),
-    Question("position", lambda answers: _has("AS")(answers) or _half("attention")(answers)),
-    Question("window", lambda answers: bool(letters_of(answers) & set("S" if LAYOUT in answers else "AH")), gates=True),
+    Question("d_state", _reads("d_state")),
+    Question("head_dim", _reads("head_dim")),
+    Question("kv_heads", _attends),
+    Question("position", _attends),
+    Question("window", lambda answers: _has("S")(answers) if LAYOUT in answers else _attends(answers), gates=True),
     Question("sinks", lambda answers: answers.get(LAYOUT_WINDOW, answers.get("window", "none")) != "none"),
     Question("attention_share", _both, gates=True),
     Question("attention_width", _both, gates=True),
@@ -133,9 +148,10 @@ class SearchSpace:
         name = question.name
         options = self.options.get(name) or DEFAULTS.get(name, ())
         if name == "family":
-            families: tuple[Option, ...] = ("inter", "intra") if self.family == "hybrid" else (self.family,)
-            if self.family == "hybrid" and set(self.options.get("ratio", ())) == {"0:1"}:
-                families = ("inter",)  # Mamba alone is one model, whichever family asks
+            families: tuple[Option, ...] = (self.family,)
+            if self.family == "hybrid":
+                parallel = any(option != "0:1" for option in self.options.get("ratio", ()))
+                families = ("inter", "intra") if parallel else ("inter",)
             options = (families if "ratio" in self.options else ()) + ((LAYOUT,) if LAYOUT in self.options else ())
         if name == "ratio" and self.family == "hybrid" and answers["family"] == "intra":
             return PARALLEL_RATIO, tuple(option for option in options if option != "0:1")
@@ -275,7 +291,10 @@ class SearchSpace:
         return self.build(lambda name, options: rng.choice(options))
 
 
-PLAIN = ("placement", "d_state", "head_dim", "position", "mixer", "ffn", "halves", *PARALLEL_AXES)
+PLAIN = (
+    "placement", "d_state", "head_dim", "position", "mixer", "ffn", "experts", "experts_active", "halves",
+    *PARALLEL_AXES,
+)  # fmt: skip
 
 
 def design_of(answers: Answers) -> Design:

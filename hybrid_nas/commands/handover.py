@@ -15,7 +15,7 @@ from hybrid_nas.commands.terminal import AsJson, Set, out
 
 Model = Annotated[
     str | None,
-    typer.Argument(metavar="[MODEL]", help="RUN#TRIAL, a design file, or the name of a published model."),
+    typer.Argument(metavar="[MODEL]", help="RUN#TRIAL, a design file, a training's folder, or a published model."),
 ]
 Layout = Annotated[str | None, typer.Option(help="In place of MODEL: a letter a layer, like MMMAMMH.")]
 ScaleName = Annotated[
@@ -33,7 +33,9 @@ def export(
     nearest: Annotated[
         bool, typer.Option("--nearest", help="Where the format cannot hold the design, take the nearest it can.")
     ] = False,
-    weights: Annotated[bool, typer.Option("--weights", help="Write initial weights too (safetensors).")] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Write weights too (safetensors): a training's, else initial ones.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the initial weights.", min=0)] = 0,
     context: Annotated[int | None, typer.Option(help="Tokens; default: the model's.", min=1)] = None,
     tensor_parallel: Annotated[int, typer.Option(help="Megatron-LM's tensor parallelism.", min=1)] = 1,
@@ -84,8 +86,11 @@ def export(
     if weights:
         from hybrid_nas.export.weights import save
         from hybrid_nas.model import build
+        from hybrid_nas.trainer import trained
 
-        written.append(save(format, build(architecture, generator=seed), folder).name)
+        drawn = source.training is None or bool(changes)
+        model_ = build(architecture, generator=seed) if drawn or source.training is None else trained(source.training)
+        written.append(save(format, model_, folder).name)
     params, extra = cost(architecture, tokens).params, format.extra_params(architecture)
     statements = serving(to, architecture)
     if as_json:
