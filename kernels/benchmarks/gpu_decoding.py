@@ -31,22 +31,22 @@ RESULTS = Path(__file__).parent / "results"
 BATCH = 4
 
 
-def models() -> dict[str, Architecture]:
-    scale = PAPER["paper-1b"]
-    layouts = {
-        "Mamba": "M" * 13,
-        "intra 1:12": "MMMMMMHMMMMMM",
-        "intra 1:5": "MMMHMMMMHMMMM",
-        "inter 1:5": "MMMAMMMAMMMMM",
-        "attention": "A" * 16,
-    }
+LAYOUTS = {
+    "paper-1b": ("M" * 13, "MMMMMMHMMMMMM", "MMMHMMMMHMMMM", "MMMAMMMAMMMMM", "A" * 16),
+    "paper-350m": ("M" * 11, "MMMMMHMMMMM", "MMMHMMMHMMM", "MMMAMMMAMMM", "A" * 14),
+}
+NAMES = ("Mamba", "intra 1:12", "intra 1:5", "inter 1:5", "attention")
+
+
+def models(name: str) -> dict[str, Architecture]:
+    scale, layouts = PAPER[name], dict(zip(NAMES, LAYOUTS[name], strict=True))
     return {name: architecture_of_layout(layout, Design(ratio=Ratio(1, 1)), scale) for name, layout in layouts.items()}
 
 
 def as_markdown(result: dict[str, Any]) -> str:
     env, rates = result["environment"], result["rates"]
     versions = f"{env['device']}, torch {env['torch']}, {env['date']}, commit {env['commit']}"
-    lines = [f"{versions}; copy {rates['copy_bytes'] / 1e12:.2f} TB/s; paper-1b, batch {BATCH}", ""]
+    lines = [f"{versions}; copy {rates['copy_bytes'] / 1e12:.2f} TB/s; {result['scale']}, batch {BATCH}", ""]
     head = ["model", "context", "decode tokens/s, whole", "share of memory floor", "by layers", "predicted"]
     head += ["prefill s, whole", "by layers", "predicted", "train tokens/s, by layers", "predicted"]
     lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
@@ -102,15 +102,17 @@ def halves(meter: Meter) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=LAYOUTS, default="paper-1b")
     parser.add_argument("--contexts", nargs="+", type=int, default=[2048, 32_768])
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     rates, on = device_rates(), device("h100")
     meter = Meter(torch.device("cuda"), Table(options.out / "gpu_layers.parquet"))
-    result: dict[str, Any] = {"environment": environment(), "rates": rates, "rows": []}
+    result: dict[str, Any] = {"environment": environment(), "scale": options.scale, "rates": rates, "rows": []}
+    stem = "gpu_decoding" if options.scale == "paper-1b" else f"gpu_decoding_{options.scale}"
     for context in options.contexts:
-        for name, architecture in models().items():
+        for name, architecture in models(options.scale).items():
             load = Load(batch=BATCH, context=context, train_batch=1, train_context=8192)
             spent = cost(architecture, context)
             speed, whole = meter.speed(architecture, load), meter.whole(architecture, load)
@@ -134,11 +136,12 @@ def main() -> None:
             result["rows"].append(row)
             result["errors"] = errors(result["rows"])
             torch.cuda.empty_cache()
-            (options.out / "gpu_decoding.json").write_text(json.dumps(result, indent=2) + "\n")
-            (options.out / "gpu_decoding.md").write_text(as_markdown(result))
-    result["halves"] = halves(meter)
-    (options.out / "gpu_decoding.json").write_text(json.dumps(result, indent=2) + "\n")
-    (options.out / "gpu_decoding.md").write_text(as_markdown(result))
+            (options.out / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
+            (options.out / f"{stem}.md").write_text(as_markdown(result))
+    if options.scale == "paper-1b":
+        result["halves"] = halves(meter)
+    (options.out / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (options.out / f"{stem}.md").write_text(as_markdown(result))
     print(as_markdown(result))
 
 

@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--no-eager", action="store_true")
     parser.add_argument("--no-processes", action="store_true")
+    parser.add_argument("--no-eight", action="store_true", help="only the width-128 model")
     parser.add_argument("--alone-for", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -157,6 +158,9 @@ def main() -> None:
         result["width-128"][f"{count} on streams of one process"] = streams(count)
     if not options.no_processes:
         result["width-128"]["4 processes"] = processes(4)
+    if options.no_eight:
+        print(json.dumps(result, indent=2))
+        return
     budget = Budget(tokens=options.steps * 128 * 128, batch=128, recall_share=0.0, rungs=(), validation_tokens=65_536)
     seconds, outcomes, most = eight(budget, 0, 8)
     found: dict[str, Any] = {"steps": options.steps, "packed": {"seconds": seconds, "losses": losses(outcomes)}}

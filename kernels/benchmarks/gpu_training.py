@@ -27,7 +27,7 @@ from hybrid_nas.cost import cost
 from hybrid_nas.model import build
 
 RESULTS = Path(__file__).parent / "results"
-SECONDS = 4.0
+SECONDS = 3.0
 """How long a measurement may take."""
 
 
