@@ -12,7 +12,6 @@ from hybrid_nas_kernels import norm_linear as norm_linear_op
 from hybrid_nas_kernels import rope as rope_op
 from hybrid_nas_kernels import ssd as ssd_op
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hybrid_nas.architecture import Attention, Mamba2
 from hybrid_nas.mixer_module import (
@@ -128,7 +127,7 @@ class Mamba2Heads(nn.Module):
         B, C = torch.chunk(BC, 2, dim=-1)
         y, _ = ssd_op.ssd(
             u.view(batch, tokens, m.heads, m.head_dim),
-            F.softplus(dt + self.dt_bias),
+            ssd_op.time_step(dt, self.dt_bias),
             -torch.exp(self.A_log),
             B.view(batch, tokens, m.groups, m.d_state),
             C.view(batch, tokens, m.groups, m.d_state),
@@ -157,7 +156,7 @@ class Mamba2Heads(nn.Module):
         u, B, C = torch.split(xBC, [m.d_ssm, m.groups * m.d_state, m.groups * m.d_state], dim=-1)
         y = ssd_op.ssd_step(
             u.view(batch, m.heads, m.head_dim),
-            F.softplus(dt + self.dt_bias),
+            ssd_op.time_step(dt, self.dt_bias),
             -torch.exp(self.A_log),
             B.view(batch, m.groups, m.d_state),
             C.view(batch, m.groups, m.d_state),
