@@ -16,6 +16,7 @@ NAMES = {
     "gated_deltanet": "gated DeltaNet",
     "parallel_hybrid": "parallel hybrid",
     "swiglu": "SwiGLU",
+    "moe": "experts",
 }
 
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import settings
 from installed import COMMAND, TINY, environment
 
-
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
 
