@@ -181,13 +181,25 @@ class SwiGLU:
         positive(self, "hidden")
 
 
+@dataclass(frozen=True)
+class SquaredReLU:
+    """Feed-forward network without a gate: down(relu(up(x)) ** 2) with `hidden` channels, as Nemotron-H has it."""
+
+    kind: ClassVar[str] = "squared_relu"
+
+    hidden: int
+
+    def __post_init__(self) -> None:
+        positive(self, "hidden")
+
+
 Mixer = Attention | Mamba2 | ParallelHybrid | Mamba1 | Mamba3 | GatedDeltaNet
-FFN = SwiGLU | MoE
+FFN = SwiGLU | SquaredReLU | MoE
 
 MIXERS: dict[str, type[Mixer]] = {
     cls.kind: cls for cls in (Attention, Mamba2, ParallelHybrid, Mamba1, Mamba3, GatedDeltaNet)
 }
-FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU, MoE)}
+FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU, SquaredReLU, MoE)}
 
 
 @dataclass(frozen=True)

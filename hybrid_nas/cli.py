@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hybrid_nas import __version__
-from hybrid_nas.commands import answer, installation, model
+from hybrid_nas.commands import answer, handover, installation, model, training
 from hybrid_nas.commands.compare import compare
 from hybrid_nas.commands.dashboard import dashboard
 from hybrid_nas.commands.describe import describe
@@ -25,6 +25,10 @@ COMMANDS = (
     compare,
     model.cost,
     describe,
+    handover.export,
+    handover.import_,
+    training.train,
+    training.confirm,
     installation.spaces,
     installation.schema,
     installation.doctor,
@@ -37,7 +41,7 @@ app = typer.Typer(
     help="Architecture search for hybrid language models: attention and Mamba-2, quality against efficiency.",
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(command.__name__.rstrip("_"))(command)
 app.add_typer(probe, name="probe")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hybrid_nas.architecture import FFN, Architecture, Attention, Mamba2, Mixer, ParallelHybrid, SwiGLU
+from hybrid_nas.architecture import FFN, Architecture, Attention, Mamba2, Mixer, ParallelHybrid, SquaredReLU, SwiGLU
 from hybrid_nas.moe import MoE
 from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 
@@ -166,6 +166,8 @@ def ffn_params(ffn: FFN, width: int, active: bool = False) -> int:
     match ffn:
         case SwiGLU():
             return 3 * width * ffn.hidden
+        case SquaredReLU():
+            return 2 * width * ffn.hidden
         case MoE():
             experts = ffn.active if active else ffn.experts
             return width * ffn.experts + (1 + experts) * 3 * width * ffn.hidden

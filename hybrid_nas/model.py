@@ -12,7 +12,7 @@ from hybrid_nas_kernels import swiglu as swiglu_op
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybrid_nas.architecture import FFN, Architecture, Block, SwiGLU
+from hybrid_nas.architecture import FFN, Architecture, Block, SquaredReLU, SwiGLU
 from hybrid_nas.mixer_module import NORM_EPS, Gain, LayerCache, MambaInit, draw_linear
 from hybrid_nas.mixers import MODULES
 from hybrid_nas.moe import MoE
@@ -40,7 +40,33 @@ class SwiGLUModule(nn.Module):
         return {"swiglu": swiglu_op.choose(device)[0]}
 
 
-FFN_MODULES: dict[type[FFN], Callable[..., SwiGLUModule | MoEModule]] = {SwiGLU: SwiGLUModule, MoE: MoEModule}
+class SquaredReLUModule(nn.Module):
+    """down(relu(up(n)) ** 2), n = rms_norm(x) * norm [arXiv:2109.08668]."""
+
+    def __init__(self, ffn: SquaredReLU, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, ffn.hidden, bias=False)
+        self.down = nn.Linear(ffn.hidden, width, bias=False)
+
+    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
+        (hidden,) = norm_linear_op.norm_linear(x, norm, self.up.weight, [self.up.out_features], eps=NORM_EPS)
+        out: Tensor = self.down(F.relu(hidden).square())
+        return out
+
+    def reset(self, generator: torch.Generator, residual_scale: float) -> None:
+        for projection in (self.up, self.down):
+            draw_linear(projection.weight, generator)
+        self.down.weight.data.mul_(residual_scale)
+
+    def implementations(self, device: torch.device) -> dict[str, str]:
+        return {"norm_linear": norm_linear_op.choose(device)[0]}
+
+
+FFN_MODULES: dict[type[FFN], Callable[..., SwiGLUModule | SquaredReLUModule | MoEModule]] = {
+    SwiGLU: SwiGLUModule,
+    SquaredReLU: SquaredReLUModule,
+    MoE: MoEModule,
+}
 
 
 class BlockModule(nn.Module):

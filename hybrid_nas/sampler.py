@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,16 +49,20 @@ def make_sampler(kind: str, seed: int) -> BaseSampler:
 class UnseenDesigns(BaseSampler):
     """Asks an inner sampler until it proposes a proposal that no trial holds yet.
 
-    The first trials are the ends of each efficiency axis, so that every front has both. `grid` takes the proposals in
-    the space's order. After 24 proposals of known or refused designs one of the census is drawn at random.
+    The first trials are the seeds, then the ends of each efficiency axis, so that every front has both. `grid` takes
+    the proposals in the space's order. After 24 proposals of known or refused designs one of the census is drawn at
+    random.
     """
 
-    def __init__(self, file: StudyFile, census: Census, known: Callable[[FrozenTrial], set[str]]) -> None:
+    def __init__(
+        self, file: StudyFile, census: Census, known: Callable[[FrozenTrial], set[str]], seeds: Sequence[Proposal] = ()
+    ) -> None:
         self.file = file
         self.census = census
         self.known = known
         self.refused: Counter[str] = Counter()
-        self._anchors = census.ends(file)
+        self._seeds = tuple(seeds)
+        self._anchors = [*seeds, *census.ends(file)]
         self._answers: dict[str, Option] = {}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -82,7 +86,8 @@ class UnseenDesigns(BaseSampler):
     def _propose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Option]:
         known = self.known(trial)
         space = self.file.space
-        first = self.census.proposals.values() if self.file.search.sampler == "grid" else self._anchors
+        every = self.census.proposals.values() if self.file.search.sampler == "grid" else ()
+        first = (*self._seeds, *every) if every else self._anchors
         for proposal in first:
             if proposal.key not in known:
                 return space.answers(proposal.design)

@@ -19,6 +19,12 @@ COUNT = {
     ]
 }
 
+SEEDS = {
+    "type": "array",
+    "items": {"type": "string"},
+    "description": "designs to try first: design files, or names of published models",
+}
+
 
 def study_schema() -> dict[str, Any]:
     """Draft 2020-12."""
@@ -65,7 +71,7 @@ def study_schema() -> dict[str, Any]:
     }
     properties["search"] = {
         "type": "object",
-        "properties": {**_properties(Search), "sampler": {"enum": list(SAMPLERS)}},
+        "properties": {**_properties(Search), "sampler": {"enum": list(SAMPLERS)}, "seeds": SEEDS},
         "additionalProperties": False,
         "description": "how the space is explored",
     }

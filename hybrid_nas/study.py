@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,14 +53,14 @@ class Asked:
 class Study:
     """`trials` are the finished search trials by number, `replicates` those that repeat a design at another seed."""
 
-    def __init__(self, file: StudyFile, census: Census, database: Path) -> None:
+    def __init__(self, file: StudyFile, census: Census, database: Path, seeds: Sequence[Proposal] = ()) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.file = file
         self.census = census
         self.storage = _storage(database)
         self.artifacts = database.with_name(ARTIFACTS)
         name = _name(file)
-        self.sampler = UnseenDesigns(file, census, self._known)
+        self.sampler = UnseenDesigns(file, census, self._known, seeds)
         directions = [objective.direction for objective in file.objectives]
         self.study = self._open(name, directions)
         self._replicates = self._open(f"{name}{REPLICATES}", directions)

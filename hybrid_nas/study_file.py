@@ -30,7 +30,8 @@ COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
 class Search:
     """How the space is explored. `dominators`: a trial stops at a rung once that many trials of equal or better
     efficiency had a loss there that is lower by more than `margin`, in nats (0: never stop). `workers` None: as many
-    as the cores carry."""
+    as the cores carry. `seeds` are designs to try first: design files,
+    or names of published models; of one that the space does not hold, the nearest that it holds."""
 
     sampler: str = "tpe"
     trials: int = 24
@@ -38,6 +39,7 @@ class Search:
     workers: int | None = None
     dominators: int = 3
     margin: float = 0.02
+    seeds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,14 @@ class StudyFile:
             options["arms"] = [_arm(arm) for arm in self.space.arms]
         data: dict[str, Any] = {"name": self.name, "family": self.space.family, **options}
         data["proxy"] = {**self.proxy.to_dict(), **self.budget.to_dict()}
+        del data["proxy"]["flops" if self.budget.flops is None else "tokens"]
         data["target"] = self.target.to_dict()
         data["objectives"] = [objective.name for objective in self.objectives]
         data["constraints"] = {constraint.name: constraint.maximum for constraint in self.constraints}
-        data["search"] = {name: value for name, value in asdict(self.search).items() if value is not None}
+        search = asdict(self.search)
+        data["search"] = {name: value for name, value in search.items() if value is not None and name != "seeds"}
+        if self.search.seeds:
+            data["search"]["seeds"] = list(self.search.seeds)
         if self.data is not None:
             data["data"] = dict(self.data)
         return data
@@ -89,7 +95,8 @@ class StudyFile:
         """Eight hex digits that change with anything that changes what a trial's values mean or which designs are
         drawn; not with the number of trials or workers, so that a study can grow."""
         data = self.to_dict()
-        data["search"] = {name: data["search"][name] for name in ("sampler", "seed", "dominators", "margin")}
+        kept = ("sampler", "seed", "dominators", "margin", "seeds")
+        data["search"] = {name: data["search"][name] for name in kept if name in data["search"]}
         del data["proxy"]["replicates"]
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:8]
 
@@ -118,7 +125,7 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
         budget=budget,
         objectives=objectives,
         constraints=_constraints(sections.get("constraints")),
-        search=_search(sections.get("search")),
+        search=_search(sections.get("search"), folder),
         data=_data(sections.get("data"), folder),
         places=dict(_places(root)),
     )
@@ -193,6 +200,8 @@ def _proxy(item: Item | None) -> tuple[Scale, Budget]:
         return _scale(item, "proxy", "proxy"), Budget()
     scale_keys = [field.name for field in fields(Scale)]
     entries = item.keys(["preset", *scale_keys, *budget_keys], "proxy")
+    if "flops" in entries and "tokens" in entries:
+        raise entries["flops"].error("proxy: flops gives each candidate its own tokens; leave one of the two out")
     budget = _build(Budget, {key: entries.pop(key) for key in budget_keys if key in entries}, item, Budget())
     return _scale(Item(entries, item.source, item.line), "proxy", "proxy"), budget
 
@@ -278,11 +287,12 @@ def _constraints(item: Item | None) -> tuple[Constraint, ...]:
     return tuple(constraints)
 
 
-def _search(item: Item | None) -> Search:
+def _search(item: Item | None, folder: Path | None) -> Search:
     if item is None:
         return Search()
     entries = item.keys([field.name for field in fields(Search)], "search")
-    search: Search = _build(Search, entries, item, Search())
+    seeds = _seeds(entries.pop("seeds", None), folder)
+    search: Search = replace(_build(Search, entries, item, Search()), seeds=seeds)
     if search.sampler not in SAMPLERS:
         place = entries["sampler"]
         raise place.error(f"search: unknown sampler {place.shown()}; {nearest(str(place.value), SAMPLERS)}")
@@ -295,6 +305,19 @@ def _search(item: Item | None) -> Search:
     if search.seed > 2**32 - 1:
         raise entries["seed"].error(f"search: seed must be below 2**32, found {entries['seed'].shown()}")
     return search
+
+
+def _seeds(item: Item | None, folder: Path | None) -> tuple[str, ...]:
+    """Names as they are; a file's path is absolute from here on."""
+    found = []
+    for member in () if item is None else item:
+        if not isinstance(member.value, str) or not member.value:
+            raise member.error(f"seeds: a design file or a published model must stand here, found {member.shown()}")
+        path = Path(member.value).expanduser()
+        if path.suffix == ".json" and folder is not None:
+            path = path if path.is_absolute() else (folder / path).resolve()
+        found.append(str(path))
+    return tuple(found)
 
 
 def _data(item: Item | None, folder: Path | None) -> dict[str, str] | None:

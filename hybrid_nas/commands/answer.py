@@ -15,19 +15,59 @@ if TYPE_CHECKING:
     from hybrid_nas.trial import Trial
 
 
-def front(run: RunName = None, as_json: AsJson = False) -> None:
+def front(
+    run: RunName = None,
+    beside: Annotated[
+        str | None, typer.Option("--with", metavar="published", help="Show the published models' designs beside it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Print the front of a run."""
     from hybrid_nas.run_folder import Run
 
+    if beside not in (None, "published"):
+        raise ValueError(f"--with: published is what can stand beside a front, found {beside!r}")
     folder = Run.of(run)
     trials = folder.trials()
     if as_json:
         from hybrid_nas.front import Front
 
-        print(json.dumps(Front.of(trials, folder.study_file().objectives).to_dict(), indent=2))
+        data = Front.of(trials, folder.study_file().objectives).to_dict()
+        if beside:
+            from hybrid_nas.gallery import beside as published
+
+            data["published"] = [row.to_dict() for row in published(folder.study_file(), trials)]
+        print(json.dumps(data, indent=2))
         return
     out.print(f"{folder.path}", style="dim", highlight=False)
     print_front(folder, trials)
+    if beside:
+        print_published(folder, trials)
+
+
+def print_published(run: Run, trials: list[Trial]) -> None:
+    """The published designs at the run's target, their costs, and their losses where the run has trained them."""
+    from hybrid_nas.gallery import beside
+    from hybrid_nas.units import readable
+
+    file = run.study_file()
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title_justify="left")
+    for heading in ("published design", f"layout at {file.target.name}"):
+        table.add_column(heading, no_wrap=True)
+    for objective in file.objectives:
+        table.add_column(objective.name, no_wrap=True)
+    table.add_column("")
+    for row in beside(file, trials):
+        cells = []
+        for objective in file.objectives:
+            value = row.values.get(objective.name)
+            exact = f"{value:.4f}" if objective.trained and value is not None else ""
+            cells.append(exact or ("" if value is None else readable(value, objective.unit)))
+        said = row.refused or ("" if row.trial is None else f"trial {row.trial}")
+        table.add_row(row.name, row.layout, *cells, said)
+    out.print()
+    out.print(table)
+    out.print("A loss stands where a trial is the same model; search.seeds: [NAME] trains one.", style="dim")
 
 
 def recipe(

@@ -20,6 +20,7 @@ from hybrid_nas.shipped import find
 if TYPE_CHECKING:
     from hybrid_nas.census import Census
     from hybrid_nas.run_folder import Run
+    from hybrid_nas.seeds import Seed
     from hybrid_nas.study_file import StudyFile
     from hybrid_nas.trial import Trial
 
@@ -48,6 +49,7 @@ def search(
     read_study(path.read_text(), str(path), (), path.resolve().parent)  # what an option hides is still wrong
     file = read_study(path.read_text(), str(path), tuple(assignments), path.resolve().parent)
     census = Census.of(file).checked(file, str(path))
+    seeds = _seeds(file, census)
     from hybrid_nas.data import Corpus, open_corpus
 
     try:
@@ -61,11 +63,29 @@ def search(
     run = Run(out_folder or default_folder(file))
     run.begin(file)
     with run.locked():
-        finished = _search(run, file, census, path, data, as_json)
+        finished = _search(run, file, census, seeds, path, data, as_json)
     raise typer.Exit(0 if finished else INTERRUPTED)
 
 
-def _search(run: Run, file: StudyFile, census: Census, path: Path, data: str, as_json: bool) -> bool:
+def _seeds(file: StudyFile, census: Census) -> tuple[Seed, ...]:
+    """The seeds of a study, found by file or name."""
+    if not file.search.seeds:
+        return ()
+    from hybrid_nas.model_source import find_model
+    from hybrid_nas.seeds import seeds_of
+
+    designs = {}
+    for name in file.search.seeds:
+        source = find_model(name, None, None)
+        if source.design is None:
+            raise ValueError(f"search: seed {name} is one model, with no design that the space could hold")
+        designs[name] = source.design
+    return seeds_of(designs, file, census)
+
+
+def _search(
+    run: Run, file: StudyFile, census: Census, seeds: tuple[Seed, ...], path: Path, data: str, as_json: bool
+) -> bool:
     from hybrid_nas.progress import JsonLines, Lines, LiveTable, Progress
     from hybrid_nas.run_folder import environment
     from hybrid_nas.search import Loop, now
@@ -74,7 +94,7 @@ def _search(run: Run, file: StudyFile, census: Census, path: Path, data: str, as
 
     began, begin = now(), time.monotonic()
     workers = file.search.workers or default_workers()
-    study = Study(file, census, run.database)
+    study = Study(file, census, run.database, [seed.proposal for seed in seeds])
     before = study.all_trials()
     progress: Progress
     if as_json:
@@ -85,6 +105,8 @@ def _search(run: Run, file: StudyFile, census: Census, path: Path, data: str, as
         progress = Lines(file, before, workers, out)
     progress.said(f"space {path}: {census.looked_at:,} designs, {len(census.proposals):,} different models"
                   + (f", {sum(census.refused.values()):,} refused" if census.refused else ""))  # fmt: skip
+    for seed in seeds:
+        progress.said(str(seed))
     progress.said(f"run {run.path}: {file.search.trials} trials on {workers} workers; data: {data}")
     if before:
         progress.said(f"{len(study.trials)} trials and {len(study.replicates)} replicates are done already")

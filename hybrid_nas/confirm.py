@@ -1,0 +1,166 @@
+"""Confirm: train the designs of a front again at a larger budget, and say how far their order held."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hybrid_nas.candidate import Candidate
+from hybrid_nas.front import Front
+from hybrid_nas.rank import Correlation, kendall
+from hybrid_nas.study_file import StudyFile
+from hybrid_nas.trial import Trial
+from hybrid_nas.workers import Died, Done, Pool, Report
+
+TICK_S = 0.5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One design: the trained quantity at the study's budget (mean over `seeds_before` seeds) and at the larger one
+    (mean over the seeds in `after`; failures are left out and named)."""
+
+    number: int
+    layout: str
+    member: bool
+    before: float
+    seeds_before: int
+    after: dict[int, float]
+    failures: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> float | None:
+        return math.fsum(self.after.values()) / len(self.after) if self.after else None
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """`tau` is Kendall's between the order before and after over `rows`, None where there are fewer than two values
+    or no order among them."""
+
+    quantity: str
+    tokens_before: int
+    tokens: int
+    rows: tuple[Row, ...]
+    tau: Correlation | None
+
+    @classmethod
+    def of(cls, quantity: str, before: int, tokens: int, rows: tuple[Row, ...]) -> Confirmation:
+        pairs = [(row.before, row.mean) for row in rows if row.mean is not None]
+        tau = kendall([x for x, _ in pairs], [y for _, y in pairs]) if len(pairs) > 1 else None
+        return cls(quantity, before, tokens, rows, tau)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "quantity": self.quantity,
+            "tokens_before": self.tokens_before,
+            "tokens": self.tokens,
+            "kendall_tau": None if self.tau is None else self.tau.to_dict(),
+            "designs": [{**asdict(row), "mean": row.mean} for row in self.rows],
+        }
+
+
+def chosen(front: Front, also: int) -> list[Candidate]:
+    """The members of the front, and the best `also` other designs in its first objective."""
+    first = front.objectives[0]
+    others = sorted(
+        (c for c in front.candidates if not c.member), key=lambda c: (first.loss(c.value(first.name)), c.number)
+    )
+    return [*front.members, *others[:also]]
+
+
+def confirm(
+    file: StudyFile,
+    trials: list[Trial],
+    path: Path,
+    tokens: int,
+    also: int,
+    seeds: int,
+    pool: Pool,
+    said: Callable[[str], None],
+) -> Confirmation:
+    """Train each chosen design with `tokens` at `seeds` seeds on the pool's workers, at the study's proxy scale.
+
+    Every outcome is written to `path` as it comes, and one that is there already is not trained again. Designs that
+    are one model at the proxy scale share a training.
+    """
+    front = Front.of(trials, file.objectives)
+    if not front.candidates:
+        raise ValueError("no trial is complete, so there is no front to confirm")
+    quantity = next(objective.name for objective in front.objectives if objective.trained)
+    candidates = chosen(front, also)
+    proxies = {trial.key: trial.proxy for trial in trials}
+    budget = replace(file.budget, tokens=tokens, rungs=())
+    known: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+    wanted = {
+        f"{proxies[c.key].id}/{seed}/{tokens}": (proxies[c.key], seed)
+        for c in candidates
+        for seed in range(file.search.seed, file.search.seed + seeds)
+    }
+    waiting = [name for name in wanted if name not in known]
+    said(
+        f"{len(candidates)} designs, {len(waiting)} trainings of {tokens:,} tokens; {len(wanted) - len(waiting)} known"
+    )
+    running: dict[int, str] = {}
+    next_job = 0
+    while waiting or running:
+        while waiting and pool.free:
+            name = waiting.pop(0)
+            proxy, seed = wanted[name]
+            running[next_job] = name
+            pool.submit(
+                next_job,
+                {
+                    "architecture": proxy.to_dict(),
+                    "context": file.proxy.context,
+                    "budget": budget.to_dict(),
+                    "data": file.data or {},
+                    "seed": seed,
+                },
+            )
+            next_job += 1
+        for event in pool.events(TICK_S):
+            match event:
+                case Report():
+                    pool.answer(event.job, True) if event.validation else None
+                case Done():
+                    name = running.pop(event.job)
+                    outcome = event.outcome
+                    known[name] = {"values": outcome["values"], "failure": outcome["failure"]}
+                    _write(path, known)
+                    value = outcome["values"].get(quantity)
+                    said(f"{wanted[name][0].layout}, seed {wanted[name][1]}: "
+                         + (outcome["failure"] or f"{quantity} {value:.4f}"))  # fmt: skip
+                case Died():
+                    name = running.pop(event.job)
+                    known[name] = {"values": {}, "failure": event.reason}
+                    _write(path, known)
+                    said(f"{wanted[name][0].layout}: {event.reason}")
+    rows = tuple(_row(candidate, quantity, proxies[candidate.key].id, tokens, known) for candidate in candidates)
+    return Confirmation.of(quantity, file.budget.tokens, tokens, rows)
+
+
+def _row(candidate: Candidate, quantity: str, proxy: str, tokens: int, known: dict[str, dict[str, Any]]) -> Row:
+    after: dict[int, float] = {}
+    failures = []
+    for name, outcome in known.items():
+        of, seed, spent = name.split("/")
+        if (of, int(spent)) == (proxy, tokens):
+            if quantity in outcome["values"]:
+                after[int(seed)] = outcome["values"][quantity]
+            else:
+                failures.append(f"seed {seed}: {outcome['failure']}")
+    estimate = candidate.estimates[quantity]
+    return Row(candidate.number, candidate.layout, candidate.member, estimate.mean, estimate.n, after, tuple(failures))
+
+
+def _write(path: Path, known: dict[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(known, indent=1) + "\n")
+    os.replace(partial, path)
