@@ -64,20 +64,20 @@ def test_a_trial_of_a_run(tmp_path: Path, nas: Command) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     command = [COMMAND, "search", "tiny.yaml", "--out", "run", "--workers", "1", "--trials", "2"]
     subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True, timeout=300)
-    assert "trial 1 of run at paper-1b" in nas("describe", "run:1", "--html", "one.html").stdout
+    assert "run#1" in nas("describe", "run#1", "--html", "one.html").stdout
     page = (tmp_path / "one.html").read_text()
     assert "<polyline" in page
     assert "nats/byte" in page
-    assert "has no trial 77" in nas("describe", "run:77", check=2).stderr
-    assert "leave --scale" in nas("describe", "run:1", "--scale", "paper-3b", check=2).stderr
+    assert "has no trial 77" in nas("describe", "run#77", check=2).stderr
+    assert "run#1 at paper-3b" in nas("describe", "run#1", "--scale", "paper-3b").stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("describe", "MXM"), "'X'"),
+        (("describe", "MXM"), "no such file, and no published model"),
         (("describe", "1:5", "--device", "h1000"), "nearest: h100"),
-        (("describe", "nowhere:3"), "no run folder"),
+        (("describe", "nowhere#3"), "no run folder"),
         (("compare", "nowhere", "elsewhere"), "no run folder"),
     ],
 )

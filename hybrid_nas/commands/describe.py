@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from hybrid_nas.commands.model import asked
 from hybrid_nas.commands.terminal import AsJson, Set, out
+from hybrid_nas.yaml_file import Item
 
 if TYPE_CHECKING:
     from hybrid_nas.description import Description
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
 
 def describe(
     design: Annotated[
-        str, typer.Argument(metavar="DESIGN", help="A layout (MMMAMMM), a ratio (1:5), or a trial of a run (RUN:12).")
+        str,
+        typer.Argument(
+            metavar="DESIGN",
+            help="A layout (MMMAMMM), a ratio (1:5), a trial (RUN#12), a design file or a published model.",
+        ),
     ],
     scale: Annotated[str | None, typer.Option(help="A scale; default: paper-1b, or the run's target.")] = None,
     context: Annotated[str | None, typer.Option(help="Tokens, like 8192 or 32k; default: the scale's.")] = None,
@@ -32,21 +38,10 @@ def describe(
     as_json: AsJson = False,
 ) -> None:
     """One design: its blocks, what each part costs, and what a device could do with it (predicted)."""
-    from hybrid_nas.description import Description
     from hybrid_nas.roofline import device as device_of
 
     on = device_of(device)
-    more = ""
-    run, colon, number = design.rpartition(":")
-    if colon and number.isdecimal() and not run.isdecimal():
-        if scale or context or settings:
-            raise ValueError("a trial of a run has its own scale and settings; leave --scale, --context and --set away")
-        title, described, more = _of_trial(run, int(number))
-    else:
-        by_ratio = colon != ""
-        layout, ratio = (None, design) if by_ratio else (design, None)
-        _, model, sized, tokens = asked(layout, ratio, scale or "paper-1b", context, settings or (), "describe")
-        title, described = f"{design} at {sized.name}", Description.of(model, tokens)
+    title, described, more = _meant(design, scale, context, tuple(settings or ()))
     if page is not None:
         from hybrid_nas.description_page import description_page
 
@@ -64,30 +59,45 @@ def describe(
         out.print(f"\n{page}: the page", highlight=False)
 
 
-def _of_trial(run: str, number: int) -> tuple[str, Description, str]:
-    """Title, description, and what the study knows of the trial."""
+def _meant(
+    design: str, scale: str | None, context: str | None, settings: tuple[str, ...]
+) -> tuple[str, Description, str]:
+    """Title, description, and HTML of what is known beside."""
     from hybrid_nas.description import Description
+    from hybrid_nas.model_source import DEFAULT_SCALE, find_model
+    from hybrid_nas.placement import LETTERS
+    from hybrid_nas.study_file import count_of
+
+    ratio = all(part.isdecimal() for part in design.split(":")) and ":" in design
+    if ratio or set(design.upper()) <= set(LETTERS):
+        layout = None if ratio else design
+        _, model, sized, tokens = asked(
+            layout, design if ratio else None, scale or DEFAULT_SCALE, context, settings, "describe"
+        )
+        return f"{design} at {sized.name}", Description.of(model, tokens), ""
+    found = find_model(design, None, scale, settings)
+    tokens = found.context if context is None else count_of(Item(context, "--context", None, context), "context")
+    described = Description.of(found.architecture, tokens)
+    title = found.name if scale is None else f"{found.name} at {scale}"
+    return title, described, _of_trial(design) if "#" in design else ""
+
+
+def _of_trial(name: str) -> str:
+    """What the study knows of the trial."""
+    from hybrid_nas.objective import QUANTITIES
     from hybrid_nas.pictures import curve_svg
     from hybrid_nas.recipe import describe as words
     from hybrid_nas.run_folder import Run
-    from hybrid_nas.units import listed, readable
+    from hybrid_nas.units import readable
 
+    run, _, number = name.rpartition("#")
     folder = Run.of(run or None)
-    trials = {trial.number: trial for trial in folder.trials()}
-    if number not in trials:
-        near = sorted(trials, key=lambda n: abs(n - number))[:3]
-        raise ValueError(f"{folder.path} has no trial {number}; near it are {listed(map(str, sorted(near)))}")
-    trial = trials[number]
-    values = ", ".join(
-        f"{name} {readable(value, 'nats/byte' if name == 'loss' else 'accuracy')}"
-        for name, value in trial.values.items()
+    trial = next(trial for trial in folder.trials() if trial.number == int(number))
+    values = ", ".join(f"{name} {readable(value, QUANTITIES[name].unit)}" for name, value in trial.values.items())
+    told = f"Trial {number}, {trial.state}: {values or trial.failure or 'no value'}; {words(trial.design.to_dict())}."
+    return (
+        f"<section><h2>In {html.escape(folder.name)}</h2><p>{html.escape(told)}</p>{curve_svg(trial.curve)}</section>"
     )
-    more = (
-        f"<section><h2>In {folder.name}</h2><p>Trial {number}, {trial.state}: {values or trial.failure or 'no value'}; "
-        f"{words(trial.design.to_dict())}.</p>{curve_svg(trial.curve)}</section>"
-    )
-    title = f"trial {number} of {folder.name} at {folder.study_file().target.name}"
-    return title, Description.of(trial.target, trial.cost.context), more
 
 
 def _print(described: Description, device: Device, batch: int, title: str) -> None:
