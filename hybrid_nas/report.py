@@ -14,7 +14,7 @@ from hybrid_nas.front import Front
 from hybrid_nas.objective import QUANTITIES, Objective
 from hybrid_nas.page import Figures, document, plot, prose, strip
 from hybrid_nas.plot import attainment_figure, curves_figure, front_figure
-from hybrid_nas.recipe import METHOD, Recipe, describe
+from hybrid_nas.recipe import Recipe, describe
 from hybrid_nas.report_recipe import agreement, rules
 from hybrid_nas.report_tables import coinciding, left_out, run_again, trials_table
 from hybrid_nas.trial import Trial
@@ -59,7 +59,7 @@ def page(
         "All trials": trials_table(trials, front),
         "Told apart by cost alone": coinciding(run_info, front),
         "Stopped, failed, refused": left_out(run_info, trials),
-        "How this was found": f"<p>{prose(front.statement)}</p><p>{prose(METHOD)}</p>",
+        "How this was found": f"<p>{prose(front.statement)}</p><p>{prose(recipe.method)}</p>",
         "Run again": run_again(run_info, front),
     }
     shown = {title: (f"s{i}", text) for i, (title, text) in enumerate(sections.items()) if text}
