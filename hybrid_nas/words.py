@@ -17,7 +17,7 @@ NAMES = {
     "parallel_hybrid": "parallel hybrid",
     "parallel_pair": "parallel pair",
     "swiglu": "SwiGLU",
-    "moe": "mixture of experts",
+    "moe": "experts",
 }
 
 
