@@ -9,6 +9,7 @@ from typing import Any
 from hybrid_nas.export.bamba import BAMBA
 from hybrid_nas.export.custom import HYBRID
 from hybrid_nas.export.falcon_h1 import FALCON_H1
+from hybrid_nas.export.fla import FLA
 from hybrid_nas.export.format import CannotRead, Format, Imported
 from hybrid_nas.export.granite import GRANITE
 from hybrid_nas.export.megatron import MEGATRON
@@ -16,7 +17,7 @@ from hybrid_nas.export.nemotron_h import NEMOTRON_H
 from hybrid_nas.export.read_only import READ_ONLY
 
 FORMATS: dict[str, Format] = {
-    format.name: format for format in (HYBRID, GRANITE, BAMBA, FALCON_H1, NEMOTRON_H, MEGATRON, *READ_ONLY)
+    format.name: format for format in (HYBRID, GRANITE, BAMBA, FALCON_H1, NEMOTRON_H, MEGATRON, FLA, *READ_ONLY)
 }
 
 
