@@ -15,9 +15,11 @@ from hybrid_nas.export.granite import GRANITE
 from hybrid_nas.export.megatron import MEGATRON
 from hybrid_nas.export.nemotron_h import NEMOTRON_H
 from hybrid_nas.export.read_only import READ_ONLY
+from hybrid_nas.export.torchtitan import TORCHTITAN
 
 FORMATS: dict[str, Format] = {
-    format.name: format for format in (HYBRID, GRANITE, BAMBA, FALCON_H1, NEMOTRON_H, MEGATRON, FLA, *READ_ONLY)
+    format.name: format
+    for format in (HYBRID, GRANITE, BAMBA, FALCON_H1, NEMOTRON_H, MEGATRON, FLA, TORCHTITAN, *READ_ONLY)
 }
 
 
