@@ -17,6 +17,9 @@ LIGHT = {
     "accent": "#24598a",
     "against": "#b2502a",
     "band": "rgba(36,89,138,0.10)",
+    "third": "#3f7d5a",
+    "fourth": "#8a5a9e",
+    "fifth": "#a8852a",
 }
 DARK = {
     "ink": "#e9e6e0",
@@ -27,7 +30,11 @@ DARK = {
     "accent": "#84b6e2",
     "against": "#e5946c",
     "band": "rgba(132,182,226,0.13)",
+    "third": "#7fc29b",
+    "fourth": "#c59ad6",
+    "fifth": "#dcbb62",
 }
+SERIES = ("accent", "against", "third", "fourth", "fifth", "muted")
 
 
 def amount_axis(objective: Objective, values: list[float], logarithmic: bool) -> dict[str, Any]:

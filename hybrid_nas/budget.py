@@ -1,9 +1,14 @@
-"""A Budget: what one proxy training may spend and how it spends it. Equal for all candidates of a study."""
+"""A Budget: what one proxy training may spend and how it spends it. Equal for all candidates of a study, in tokens or
+in FLOPs."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
+
+from hybrid_nas.architecture import Architecture
+from hybrid_nas.cost import cost
 
 
 @dataclass(frozen=True)
@@ -15,6 +20,9 @@ class Budget:
     `hybrid_nas.proxy` for the width. `recall_share` of the sequences of each batch are recall sequences of
     `recall_task` and `recall_symbols` (see `hybrid_nas.recall`); at 1 there is no text, and no loss.
     `replicates` is the number of further seeds that members of the front are trained with at the end.
+
+    With `flops` each candidate has the tokens that so many training FLOPs buy at its own cost at the proxy scale (equal
+    compute); without, all have the same `tokens` (equal data).
     """
 
     tokens: int = 200_000
@@ -31,6 +39,7 @@ class Budget:
     recall_symbols: int = 16
     mamba_init: Literal["paper", "original"] = "paper"
     replicates: int = 2
+    flops: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rungs", tuple(self.rungs))
@@ -50,6 +59,8 @@ class Budget:
             )
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise ValueError(f"budget: learning_rate lies between 0 and 1, found {self.learning_rate!r}")
+        if self.flops is not None and not 0 < self.flops < math.inf:
+            raise ValueError(f"budget: flops must be a number above 0, found {self.flops!r}")
         if self.weight_decay < 0 or self.clip <= 0:
             raise ValueError(
                 f"budget: weight_decay must be 0 or more and clip above 0, found {self.weight_decay}, {self.clip}"
@@ -60,6 +71,28 @@ class Budget:
             raise ValueError(f"budget: recall_task is copy or associative, found {self.recall_task!r}")
         if self.mamba_init not in ("paper", "original"):
             raise ValueError(f"budget: mamba_init is paper or original, found {self.mamba_init!r}")
+
+    def of(self, architecture: Architecture, context: int) -> Budget:
+        """This budget with the tokens that it gives to `architecture`, trained at `context`."""
+        if self.flops is None:
+            return self
+        tokens = self.flops / cost(architecture, context).train_flops_per_token
+        return replace(self, tokens=max(1, round(tokens)))
+
+    @property
+    def mode(self) -> str:
+        """What all candidates have in common, in words."""
+        if self.flops is None:
+            return f"Equal data: every design was trained on {self.tokens:,} tokens."
+        return (
+            f"Equal compute: every design was trained for {self.flops:.3g} FLOPs, on as many tokens as its own cost at "
+            "the proxy scale allows."
+        )
+
+    def rung(self, tokens: int, context: int) -> int:
+        """The number of the rung at which a training of this budget has seen `tokens`: the nearest."""
+        share = tokens / (self.steps(context) * self.batch * context)
+        return min(range(len(self.rungs)), key=lambda i: abs(self.rungs[i] - share), default=0)
 
     def steps(self, context: int) -> int:
         """Optimizer steps at sequences of `context` tokens, at least one."""

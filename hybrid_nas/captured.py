@@ -14,6 +14,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from hybrid_nas_kernels.dispatch import why_not
@@ -36,6 +37,10 @@ def unusable(device: torch.device) -> str | None:
     if device.type != "cuda":
         return f"CUDA graphs need a CUDA device, not {device.type}"
     return why_not("triton")
+
+
+class NoMixedPrecision(RuntimeError):
+    """An operation of the model does not take bfloat16 matrices beside float32 vectors."""
 
 
 @dataclass
@@ -88,55 +93,61 @@ class Flat:
 
 class CapturedTraining:
     """One candidate's training, enqueued on a stream of its own. The weights of `model` become bfloat16 (matrices) and
-    float32 (vectors) until `restore`. `how` says whether the graph runs, or why the step runs eagerly."""
+    float32 (vectors) until `restore`. `how` says whether the graph runs, or why the step runs eagerly; `bytes` is the
+    device memory that building it took. Raises NoMixedPrecision, with the model as it was, where a mixer cannot run so.
+    """
 
     def __init__(
         self, model: Model, architecture: Architecture, proxy: Proxy, device: torch.device, *, capture: bool = True
     ) -> None:
-        budget = proxy.budget
+        why = unusable(device)
+        if why is not None:
+            raise NoMixedPrecision(why)
         self.model, self.proxy, self.device = model, proxy, device
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.stream.wait_stream(torch.cuda.current_stream(device))
         self.enqueued = self.loads = 0
-        rows, length = budget.batch, proxy.context + 1
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.how = "eager, bfloat16: not asked to capture"
+        self.flats: list[Flat] = []
         with CAPTURING, torch.cuda.stream(self.stream):
-            groups = optimizer(model, budget, architecture.width).param_groups
-            peak = groups[0]["lr"]
-            shares = [trapezoid(n, proxy.steps, budget.warmup, budget.cooldown) for n in range(1, proxy.steps + 1)]
-            self.rates = torch.tensor([*(peak * share for share in shares), 0.0], device=device)
-            self.flats = [
-                Flat(group["params"], dtype)
-                for group, dtype in zip(groups, (COMPUTE, torch.float32), strict=True)
-                if group["params"]
-            ]
-            self.rate = torch.zeros((), device=device)
-            self.adamw = torch.optim.AdamW(
-                [
-                    {"params": [flat.master], "weight_decay": group["weight_decay"]}
-                    for flat, group in zip(self.flats, (g for g in groups if g["params"]), strict=True)
-                ],
-                lr=self.rate,
-                betas=BETAS,
-                fused=True,
-                capturable=True,
-            )
-            self.tokens = torch.zeros((CHUNK, rows, length), dtype=torch.int64, device=device)
-            self.row_weights = torch.zeros((CHUNK, rows, length - 1), device=device)
-            self.losses = torch.zeros(CHUNK, device=device)
-            self.slot, self.step = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
-            self.staging = [
-                (
-                    torch.zeros(self.tokens.shape, dtype=torch.int64).pin_memory(),
-                    torch.zeros(self.row_weights.shape).pin_memory(),
-                )
-                for _ in range(2)
-            ]
-            self.copied = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
-            self.graph: torch.cuda.CUDAGraph | None = None
-            self.how = "eager: not asked to capture"
-            self._warm_up()
+            before = torch.cuda.memory_reserved(device)
+            try:
+                self._build(optimizer(model, proxy.budget, architecture.width).param_groups)
+                self._warm_up()
+            except (RuntimeError, TypeError, NotImplementedError) as error:
+                for flat in self.flats:
+                    flat.restore()
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                raise NoMixedPrecision(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
             if capture:
                 self._capture()
+            self.bytes = torch.cuda.memory_reserved(device) - before
+
+    def _build(self, groups: list[dict[str, Any]]) -> None:
+        """Everything that the step reads and writes, at fixed places on the device."""
+        proxy, budget, device = self.proxy, self.proxy.budget, self.device
+        rows, length = budget.batch, proxy.context + 1
+        peak = groups[0]["lr"]
+        shares = [trapezoid(n, proxy.steps, budget.warmup, budget.cooldown) for n in range(1, proxy.steps + 1)]
+        self.rates = torch.tensor([*(peak * share for share in shares), 0.0], device=device)
+        self.rate = torch.zeros((), device=device)
+        decays = []
+        for group, dtype in zip(groups, (COMPUTE, torch.float32), strict=True):
+            if group["params"]:
+                self.flats.append(Flat(group["params"], dtype))
+                decays.append({"params": [self.flats[-1].master], "weight_decay": group["weight_decay"]})
+        self.adamw = torch.optim.AdamW(decays, lr=self.rate, betas=BETAS, fused=True, capturable=True)
+        self.tokens = torch.zeros((CHUNK, rows, length), dtype=torch.int64, device=device)
+        self.row_weights = torch.zeros((CHUNK, rows, length - 1), device=device)
+        self.losses = torch.zeros(CHUNK, device=device)
+        self.slot, self.step = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
+        self.staging = [
+            tuple(torch.zeros(v.shape, dtype=v.dtype).pin_memory() for v in (self.tokens, self.row_weights))
+            for _ in range(2)
+        ]
+        self.copied = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
 
     def _warm_up(self) -> None:
         """One step that changes nothing: compiles kernels, and makes the optimizer's moments."""
@@ -156,7 +167,7 @@ class CapturedTraining:
         except RuntimeError as error:  # an operation that cannot be captured; memory errors are the caller's
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            self.how = f"eager: {str(error).splitlines()[0]}"
+            self.how = f"eager, bfloat16: {str(error).splitlines()[0]}"
             return
         self.graph, self.how = graph, "CUDA graph"
 

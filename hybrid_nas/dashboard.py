@@ -18,7 +18,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from hybrid_nas.front import Front
 from hybrid_nas.objective import QUANTITIES
-from hybrid_nas.plot import effects_figure, front_figure
+from hybrid_nas.plot import front_figure
+from hybrid_nas.plot_recipe import effects_figure
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.run_folder import Run
 from hybrid_nas.study import ARTIFACTS, Record

@@ -17,7 +17,7 @@ from hybrid_nas.architecture import (
     halves_meet,
 )
 from hybrid_nas.fit import fit, stack
-from hybrid_nas.parts import FEED_FORWARD, RECURRENT, RECURRENT_LETTERS, Amount, attention_of, parallel_of
+from hybrid_nas.parts import FEED_FORWARD, RECURRENT, RECURRENT_LETTERS, Amount, attention_of, parallel_of, read_by
 from hybrid_nas.placement import PLACEMENTS, Placement, Ratio, layout_at, place, place_at, read_layout
 from hybrid_nas.scale import Refused, Scale
 
@@ -243,8 +243,7 @@ class Design:
     @property
     def reads(self) -> set[str]:
         """Which of d_state and head_dim a mixer of this design reads."""
-        stands = {**RECURRENT_LETTERS, "M": self.mixer or MAMBA2, "H": MAMBA2}
-        return {name for letter in self.letters & stands.keys() for name in RECURRENT[stands[letter]].reads}
+        return read_by(self.letters, self.mixer)
 
     @property
     def has_parallel(self) -> bool:

@@ -15,14 +15,25 @@ REQUIRED = ("torch", "numpy", "scipy", "optuna", "pyarrow", "plotly", "typer", "
 OPTIONAL = {
     "optuna-dashboard": ("optuna_dashboard", "watching a study live", "pip install 'hybrid-nas[dashboard]'"),
     "transformers": ("transformers", "comparing with other implementations", "pip install 'hybrid-nas[hf]'"),
-    "mamba-ssm": ("mamba_ssm", "Mamba-2 kernels on an NVIDIA GPU", "pip install 'hybrid-nas[cuda]' on a CUDA machine"),
+    "mamba-ssm": (
+        "mamba_ssm",
+        "Mamba-1 and -3 on an NVIDIA GPU",
+        "pip install 'hybrid-nas[cuda]' on a CUDA machine",
+    ),
     "causal-conv1d": (
         "causal_conv1d",
         "the short convolution on an NVIDIA GPU",
         "pip install 'hybrid-nas[cuda]' on a CUDA machine",
     ),
+    "flash-linear-attention": (
+        "fla",
+        "gated DeltaNet on an NVIDIA GPU",
+        "pip install 'hybrid-nas[fla]' on a CUDA machine",
+    ),
     "flash-attn": ("flash_attn", "attention on an NVIDIA GPU", "pip install 'hybrid-nas[cuda]' on a CUDA machine"),
 }
+
+COMPILED = ("mamba-ssm", "causal-conv1d", "flash-attn")
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ def examine() -> list[Finding]:
             findings.append(Finding(name, "missing", f"not installed: {use}", advice))
             continue
         try:
-            if name not in ("transformers", "optuna-dashboard"):  # compiled: only an import shows that they load
+            if name in COMPILED:  # compiled: only an import shows that they load
                 importlib.import_module(module)
         except ImportError as error:
             findings.append(Finding(name, "broken", f"{version}, but it does not import: {error}", advice))

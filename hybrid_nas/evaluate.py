@@ -16,7 +16,7 @@ from hybrid_nas_kernels.cross_entropy import choose as choose_cross_entropy
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.budget import Budget
-from hybrid_nas.captured import CapturedTraining, unusable
+from hybrid_nas.captured import CapturedTraining, NoMixedPrecision
 from hybrid_nas.captured import train as train_captured
 from hybrid_nas.data import Corpus, open_corpus
 from hybrid_nas.model import build
@@ -65,15 +65,17 @@ def evaluate(
     seed: int,
     report: Callable[[Progress], bool],
     device: str = "auto",
+    built: Callable[[], None] | None = None,
 ) -> Outcome:
     """Train `architecture` on sequences of `context` tokens of the corpus that `data` describes (`Corpus.to_dict`;
     None: Python's standard library), and score it.
 
     `seed` draws the initial weights and the batches. `report` hears of the training a few times a second, and of the
     held-out loss at every rung; False at a rung stops the training there. `device` is "auto" (CUDA where there is
-    one), "cpu", or any torch device. Whatever goes wrong with a candidate is a failed outcome that says why: one
-    candidate must not end a study. Global state is left alone: threads are the caller's, and so are the results of
-    more than one, since sums in another order differ in the last bits. On one thread equal arguments give equal bits.
+    one), "cpu", or any torch device. `built` is called once the training holds the memory that it will hold. Whatever
+    goes wrong with a candidate is a failed outcome that says why: one candidate must not end a study. Global state is
+    left alone: threads are the caller's, and so are the results of more than one, since sums in another order differ in
+    the last bits. On one thread equal arguments give equal bits.
     """
     started = time.perf_counter()
     steps: list[Step] = []
@@ -99,12 +101,15 @@ def evaluate(
         training: Iterator[Step] = train(model, architecture, proxy, on)
         stream: AbstractContextManager[object] = nullcontext()
         if on.type == "cuda":
-            why = unusable(on)
-            if why is None:
+            try:
                 captured = CapturedTraining(model, architecture, proxy, on)
+            except NoMixedPrecision as error:
+                implementations["training_step"] = f"eager, float32: {error}"
+            else:
                 training, stream = train_captured(captured), torch.cuda.stream(captured.stream)
-                implementations["linear_cross_entropy"] = "triton"
-            implementations["training_step"] = captured.how if why is None else f"eager, float32: {why}"
+                implementations |= {"training_step": captured.how, "linear_cross_entropy": "triton"}
+        if built is not None:
+            built()
         if not _train(training, steps, report):
             return outcome("stopped")
         with stream:

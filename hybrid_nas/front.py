@@ -47,6 +47,7 @@ class Front:
     ends: dict[str, str]
     draws: int
     counts: dict[str, int]
+    mode: str = ""
 
     @classmethod
     def of(
@@ -117,6 +118,7 @@ class Front:
             ends={name: candidates[i].key for name, i in ends.items()},
             draws=drawn,
             counts=counts,
+            mode=complete[0].budget.mode,
         )
 
     @property
@@ -142,17 +144,17 @@ class Front:
 
     @property
     def statement(self) -> str:
-        """What the intervals mean, or why there are none."""
+        """What all designs had in common, and what the intervals mean, or why there are none."""
         if not self.candidates:
             return "No trial is complete: there is no front."
         if not self.measured_noise:
             return (
-                "No design was trained at more than one seed, so the noise is unknown: no intervals, and the order of "
-                "designs that lie close together is not known to be real."
+                f"{self.mode} No design was trained at more than one seed, so the noise is unknown: no intervals, and "
+                "the order of designs that lie close together is not known to be real."
             )
         return (
-            "Intervals are 95%, Student's t, from the deviation over seeds, pooled over all replicated designs; "
-            "a design trained at one seed is given the same deviation."
+            f"{self.mode} Intervals are 95%, Student's t, from the deviation over seeds, pooled over all replicated "
+            "designs; a design trained at one seed is given the same deviation."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -162,7 +164,7 @@ class Front:
         - `counts`: trials by state; `designs` (distinct), `replicates`, `trainings` (distinct proxy and seed)
         - `noise`, by trained quantity: `sd` over seeds and its `df`; `own_sd`, `own_df` with the seeds' common effect
           taken out; `floor` and `same_seed_floor`, the smallest difference that two single-seed trials show at 95%
-        - `statement`: what the intervals mean
+        - `statement`: whether designs had equal data or equal compute, and what the intervals mean
         - `hypervolume`: `value` (share of the box), `ideal` and `reference` (its corners)
         - `knee`: `key`, `definition`, `is_end` (no member beats the line between the ends), `probability`
         - `ends`: objective name -> key of the member best in it
@@ -205,7 +207,10 @@ def _check(complete: list[Trial], objectives: tuple[Objective, ...]) -> None:
                 raise ValueError(f"trial {trial.number}: complete, but without a value of the objective {name}")
             if not math.isfinite(value):
                 raise ValueError(f"trial {trial.number}: {name} must be a finite number, found {value}")
-    spent = {(t.budget.tokens, t.budget.batch, t.budget.learning_rate, t.budget.recall_share): t for t in complete}
+    spent = {
+        (t.budget.flops or t.budget.tokens, t.budget.batch, t.budget.learning_rate, t.budget.recall_share): t
+        for t in complete
+    }
     if len(spent) > 1:
         one, other = list(spent.values())[:2]
         raise ValueError(

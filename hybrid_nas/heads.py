@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from hybrid_nas.architecture import Attention, Mamba2
 from hybrid_nas.mixer_module import (
+    NORM_EPS,
     LayerCache,
     MambaInit,
     decay_log,
@@ -72,8 +73,12 @@ class AttentionHeads(nn.Module):
         """Queries and keys, turned by RoPE, and values, of tokens from position `start`: (batch, tokens, heads, _)."""
         m = self.mixer
         turned = m.heads + m.kv_heads
-        weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
-        qk, v = project(x, norm, weight, [turned * m.head_dim, m.kv_values])
+        weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+        if tokens == 1:
+            q, k, v = norm_linear_op.norm_linears(x, norm, weights, eps=NORM_EPS)
+            qk = torch.cat((q, k), dim=-1)
+        else:
+            qk, v = project(x, norm, torch.cat(weights), [turned * m.head_dim, m.kv_values])
         qk = qk.view(batch, tokens, turned, m.head_dim)
         if m.rope_theta is not None:
             qk = rope_op.rope(qk, *rope_op.rope_table(m.rope_theta, m.head_dim, start, tokens, x.device))

@@ -98,18 +98,19 @@ class LayerOrder:
         loss throughout. None without a finished seed, or where an order says nothing."""
         if not self.seeds:
             return None
-        value = self._rho(self.seeds)
+        value = self.rho(self.seeds)
         if value is None:
             return None
         if len(self.seeds) == 1:
             return Agreement(value, None, None, 1)
-        resampled = [rho for seeds in self._resamples() if (rho := self._rho(seeds)) is not None]
+        resampled = [rho for seeds in self._resamples() if (rho := self.rho(seeds)) is not None]
         ordered = sorted(resampled)
         low, high = (ordered[round(q * (len(ordered) - 1))] for q in (0.025, 0.975))
         return Agreement(value, low, high, len(self.seeds))
 
-    def _rho(self, seeds: Sequence[int]) -> float | None:
-        found = spearman(self.attention(seeds), [-loss for loss in self.losses(seeds)], draws=1)
+    def rho(self, seeds: Sequence[int]) -> float | None:
+        """Spearman's rho of the two orders, of the means over `seeds`. None where an order says nothing."""
+        found = spearman(self.attention(seeds), [-loss for loss in self.losses(seeds)], draws=50)
         return None if found is None else found.value
 
     def _resamples(self) -> list[tuple[int, ...]]:

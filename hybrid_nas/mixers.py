@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import torch
 from hybrid_nas_kernels import gated_norm_linear as gated_norm_op
+from hybrid_nas_kernels import mamba2 as mamba2_op
 from torch import Tensor, nn
 
 from hybrid_nas.architecture import Attention, Mamba2, Mixer, ParallelHybrid
@@ -49,7 +50,22 @@ class Mamba2Module(Mamba2Heads, MixerModule):
         self.out_proj = nn.Linear(mixer.d_ssm, width, bias=False)
 
     def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
-        return self._close(*self.scan(x, norm))
+        if norm is None:
+            return self._close(*self.scan(x, norm))
+        return mamba2_op.mamba2(
+            x,
+            norm,
+            self.in_proj.weight,
+            self.conv1d.weight.squeeze(1),
+            self._conv_bias(),
+            self.dt_bias,
+            self.A_log,
+            self.D,
+            self.norm.weight,
+            self.out_proj.weight,
+            groups=self.mixer.groups,
+            eps=NORM_EPS,
+        )
 
     def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
         del position
@@ -61,7 +77,11 @@ class Mamba2Module(Mamba2Heads, MixerModule):
         self.norm.weight.data.fill_(1.0)
 
     def implementations(self, device: torch.device) -> dict[str, str]:
-        return {**super().implementations(device), "gated_norm_linear": gated_norm_op.choose(device)[0]}
+        whole = mamba2_op.choose(device)[0]
+        if whole != "separate":
+            return {"mamba2": whole}
+        parts = {**super().implementations(device), "gated_norm_linear": gated_norm_op.choose(device)[0]}
+        return {"mamba2": whole, **parts}
 
     def _close(self, y: Tensor, z: Tensor) -> Tensor:
         return gated_norm_op.gated_norm_linear(

@@ -107,9 +107,8 @@ def _whole(name: str, step: int) -> Callable[[Item], Option]:
             near = ""
             if isinstance(value, int | float) and not isinstance(value, bool):
                 near = f"; the nearest is {min(65_536, max(step, step * round(value / step)))}"
-            raise item.error(
-                f"{name}: a multiple of {step} from {step} to 65536 must stand here, found {item.shown()}{near}"
-            )
+            what = "whole number" if step == 1 else f"multiple of {step}"
+            raise item.error(f"{name}: a {what} from {step} to 65536 must stand here, found {item.shown()}{near}")
         return value
 
     return parse
@@ -151,6 +150,8 @@ def _tokens(name: str) -> Callable[[Item], Option]:
 
 _TOKENS_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^(none|[0-9]+/[0-9]+)$"}]}
 
+_COUNT_SCHEMA = {"type": "integer", "minimum": 1, "maximum": 65_536}
+
 _WIDTH_SCHEMA = {
     "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+(/[0-9]+)?$"}],
 }
@@ -187,17 +188,26 @@ KEYS: dict[str, Key] = {
     ),
     LAYOUT: Key(
         _layout,
-        "a letter a layer (A or T attention, S sliding window, M Mamba, H parallel), kept in place and share at other "
-        "depths; several with a space between are one model at several depths",
-        {"type": "string", "pattern": "^[ATSMHatsmh ]+$"},
+        "a letter a layer (A or T attention, S sliding window, M Mamba-2 or the mixer in its place, H parallel; beside "
+        "M also 1 Mamba-1, 3 Mamba-3, G gated DeltaNet), kept in place and share at other depths; several with a space "
+        "between are one model at several depths",
+        {"type": "string", "pattern": "^[ATSMH13Gatsmhg ]+$"},
     ),
     "mixer": _named("mixer", RECURRENT, "what M stands for"),
-    "ffn": _named("ffn", FEED_FORWARD, "the feed-forward network of every layer"),
+    "ffn": _named("ffn", FEED_FORWARD, "the feed-forward network of every layer; moe: a mixture of experts"),
+    "experts": Key(
+        _whole("experts", 1), "ffn moe: experts that a router picks from, beside a shared one", _COUNT_SCHEMA
+    ),
+    "experts_active": Key(_whole("experts_active", 1), "ffn moe: how many of them a token uses", _COUNT_SCHEMA),
     "d_state": Key(
-        _whole("d_state", 8), "Mamba-2 state size per channel", {"type": "integer", "minimum": 8, "multipleOf": 8}
+        _whole("d_state", 8),
+        "state size per channel of the recurrent layers (gated_deltanet: channels of a head's key)",
+        {"type": "integer", "minimum": 8, "multipleOf": 8},
     ),
     "head_dim": Key(
-        _whole("head_dim", 8), "channels of a Mamba-2 head", {"type": "integer", "minimum": 8, "multipleOf": 8}
+        _whole("head_dim", 8),
+        "channels of a head of Mamba-2 and Mamba-3",
+        {"type": "integer", "minimum": 8, "multipleOf": 8},
     ),
     "kv_heads": Key(
         _kv_heads,

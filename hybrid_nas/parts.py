@@ -91,6 +91,12 @@ RECURRENT_LETTERS = {kind.letter: name for name, kind in MIXERS.items() if name 
 """Letters of a layout that name their recurrent mixer themselves; M may stand for another."""
 
 
+def read_by(letters: set[str], mixer: str | None) -> set[str]:
+    """Which of d_state and head_dim are read by the layers of these letters, where M stands for `mixer`."""
+    stands = {**RECURRENT_LETTERS, "M": mixer or "mamba2", "H": "mamba2"}
+    return {name for letter in letters & stands.keys() for name in RECURRENT[stands[letter]].reads}
+
+
 def swiglu_of(scale: Scale, experts: int | None, active: int | None) -> FFN:
     del experts, active
     return SwiGLU(scale.ffn_hidden)

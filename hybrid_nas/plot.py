@@ -10,17 +10,19 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hybrid_nas.attainment import Step
 from hybrid_nas.axes import LIGHT, amount_axis, figure_layout, spans_a_decade
 from hybrid_nas.candidate import Candidate
 from hybrid_nas.front import Front
 from hybrid_nas.objective import QUANTITIES, Objective
-from hybrid_nas.recipe import Recipe, describe
-from hybrid_nas.trial import Trial
+from hybrid_nas.recipe import describe
+from hybrid_nas.trial import Point, Trial
 from hybrid_nas.units import bare, label, readable
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+POINTS_DRAWN = 60  # of one curve
 CURVES_DRAWN = 400  # further ones are left out of the picture, never of the table
 COSTS_TOLD = ("cache_bytes", "decode_flops_per_token", "train_flops_per_token", "params")
 
@@ -45,7 +47,7 @@ def front_figure(front: Front, x: Objective | None = None) -> go.Figure:
     layout["xaxis"] |= amount_axis(x, [c.value(x.name) for c in front.candidates], logarithmic)
     layout["yaxis"]["title"] = {"text": f"{label(y.name)}, {y.unit}" if y.unit != label(y.name) else y.name}
     layout["annotations"] = _labels(front, x, y, logarithmic)
-    return _figure(traces, layout)
+    return figure(traces, layout)
 
 
 def curves_figure(trials: Iterable[Trial], front: Front) -> go.Figure:
@@ -68,19 +70,21 @@ def curves_figure(trials: Iterable[Trial], front: Front) -> go.Figure:
         if not group:
             continue
         for held_out in (False, True):
-            xs, ys, texts = [], [], []
+            xs: list[int | None] = []
+            ys: list[float | None] = []
+            numbers: list[int | None] = []
             for trial in group:
-                points = [p for p in trial.curve if p.validation == held_out]
+                points = thinned([p for p in trial.curve if p.validation == held_out])
                 xs += [*(p.tokens for p in points), None]
-                ys += [*(p.loss for p in points), None]
-                texts += [f"trial {trial.number}, {_safe(trial.layout)}"] * len(points) + [""]
+                ys += [*(round(p.loss, 4) if math.isfinite(p.loss) else None for p in points), None]
+                numbers += [trial.number] * len(points) + [None]
             trace = {
                 "type": "scatter",
                 "mode": "markers" if held_out else "lines",
                 "x": xs,
                 "y": ys,
-                "text": texts,
-                "hovertemplate": "%{text}<br>%{x:.3s} tokens: %{y:.4f}<extra></extra>",
+                "customdata": numbers,
+                "hovertemplate": "trial %{customdata}<br>%{x:.3s} tokens: %{y:.4f}<extra></extra>",
                 "name": name,
                 "legendgroup": name,
                 "showlegend": not held_out,
@@ -97,68 +101,52 @@ def curves_figure(trials: Iterable[Trial], front: Front) -> go.Figure:
     if late:
         margin = 0.04 * (max(late) - min(late)) or 0.1
         layout["yaxis"]["range"] = [min(late) - margin, max(late) + margin]
-    return _figure(traces, layout)
+    return figure(traces, layout)
 
 
-def effects_figure(recipe: Recipe, quantity: str) -> go.Figure:
-    """Each option against the mean of its choice's other options, with 95% intervals; rules most worth first.
-
-    Filled in one colour: none is shown to beat it where the choice is decided. Filled in the other: beaten. Hollow:
-    undecided, its place says nothing.
-    """
-    rows: list[tuple[str, Any, str]] = []  # label, effect, look
-    for rule in recipe.rules:
-        evidence = next((e for e in rule.evidence if e.quantity == quantity), None)
-        if evidence is None:
-            continue
-        rows.append((f"<b>{_safe(rule.choice)}</b>", None, ""))
-        for option in evidence.options:
-            beaten, kept = option.option in evidence.beaten, option.option in evidence.kept
-            look = "beaten" if beaten else "ahead" if evidence.decided and kept else "undecided"
-            rows.append((f"{_safe(option.option)}", option, look))
-    looks = {
-        "ahead": (LIGHT["accent"], "circle", "not beaten by any option"),
-        "beaten": (LIGHT["against"], "circle", "beaten by some option"),
-        "undecided": (LIGHT["muted"], "circle-open", "undecided"),
-    }
-    unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
+def attainment_figure(steps: Sequence[Step]) -> go.Figure:
+    """Share of the box dominated over tokens, and (hidden, for the reader to switch to) over training time."""
     traces = []
-    for look, (colour, symbol, name) in looks.items():
-        shown = [(len(rows) - i, o) for i, (_, o, its) in enumerate(rows) if its == look and o.effect is not None]
-        if shown:
-            traces.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": name,
-                    "x": [o.effect for _, o in shown],
-                    "y": [y for y, _ in shown],
-                    "error_x": {"array": [o.high - o.effect for _, o in shown], "color": colour, "width": 0},
-                    "marker": {"color": colour, "symbol": symbol, "size": 8},
-                    "text": [
-                        f"{_safe(o.option)}: {bare(o.effect, unit, True)} "
-                        f"[{bare(o.low, unit, True)}, {bare(o.high, unit, True)}]<br>n = {o.n}, by {o.method}"
-                        for _, o in shown
-                    ],
-                    "hovertemplate": "%{text}<extra></extra>",
-                }
-            )
-    layout = figure_layout(height=110 + 24 * len(rows), legend=True)
-    better = "right" if quantity in QUANTITIES and QUANTITIES[quantity].direction == "maximize" else "left"
-    layout["xaxis"] |= {
-        "title": {"text": f"{quantity}{f', {unit}' if unit != 'accuracy' else ''} (better: {better})"},
-        "zeroline": True,
-        "zerolinecolor": LIGHT["faint"],
-        "zerolinewidth": 1,
-    }
-    layout["yaxis"] |= {
-        "tickvals": list(range(len(rows), 0, -1)),
-        "ticktext": [name for name, _, _ in rows],
-        "range": [0.2, len(rows) + 0.8],
-        "showgrid": False,
-        "automargin": True,
-    }
-    return _figure(traces, layout)
+    for spent, shown in (("tokens", True), ("seconds", False)):
+        xs = [0.0, *(float(getattr(step, spent)) for step in steps)]
+        unit = "tokens" if spent == "tokens" else "s of training"
+        line = {
+            "type": "scatter",
+            "mode": "lines",
+            "x": xs,
+            "y": [0.0, *(step.share for step in steps)],
+            "customdata": [None, *(step.number for step in steps)],
+            "hovertemplate": f"after trial %{{customdata}}, %{{x:.3s}} {unit}: %{{y:.3f}}<extra></extra>",
+            "line": {"color": LIGHT["accent"], "width": 1.6, "shape": "hv"},
+            "showlegend": False,
+            "visible": shown,
+            "meta": spent,
+        }
+        members = [step for step in steps if step.member]
+        dots = {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [float(getattr(step, spent)) for step in members],
+            "y": [step.share for step in members],
+            "customdata": [step.number for step in members],
+            "hovertemplate": f"trial %{{customdata}} is on the front<br>%{{x:.3s}} {unit}: %{{y:.3f}}<extra></extra>",
+            "marker": {"color": LIGHT["accent"], "size": 8},
+            "name": "brought a member of the front",
+            "visible": shown,
+            "meta": spent,
+        }
+        traces += [line, dots]
+    layout = figure_layout(height=300, legend=True)
+    layout["xaxis"] |= {"title": {"text": "tokens trained"}, "rangemode": "tozero"}
+    layout["yaxis"] |= {"title": {"text": "share of the box dominated"}, "range": [0, 1]}
+    return figure(traces, layout)
+
+
+def thinned(points: Sequence[Point]) -> list[Point]:
+    """At most about `POINTS_DRAWN` of them, the first and the last among them."""
+    step = max(1, math.ceil(len(points) / POINTS_DRAWN))
+    kept = list(points[::step])
+    return kept if not points or kept[-1] is points[-1] else [*kept, points[-1]]
 
 
 def _steps(front: Front, x: Objective, y: Objective) -> list[dict[str, Any]]:
@@ -204,12 +192,13 @@ def _points(
         "error_y": {"array": widths, "color": colour, "thickness": width, "width": 0, "visible": any(widths)},
         "marker": {"color": colour, "size": size},
         "text": [_hover(c) for c in candidates],
+        "customdata": [list(c.trials) for c in candidates],
         "hovertemplate": "%{text}<extra></extra>",
     }
 
 
 def _hover(candidate: Candidate) -> str:
-    lines = [f"<b>{_safe(candidate.layout)}</b>  trial {candidate.number}", _safe(describe(candidate.design))]
+    lines = [f"<b>{safe(candidate.layout)}</b>  trial {candidate.number}", safe(describe(candidate.design))]
     for name, e in candidate.estimates.items():
         unit = QUANTITIES[name].unit if name in QUANTITIES else ""
         interval = "" if e.low is None or e.high is None else f" [{bare(e.low, unit)}, {bare(e.high, unit)}]"
@@ -246,11 +235,11 @@ def _labels(front: Front, x: Objective, y: Objective, logarithmic: bool) -> list
     return labels
 
 
-def _figure(traces: list[dict[str, Any]], layout: dict[str, Any]) -> go.Figure:
+def figure(traces: list[dict[str, Any]], layout: dict[str, Any]) -> go.Figure:
     import plotly.graph_objects as go
 
     return go.Figure({"data": traces, "layout": {**layout, "template": {}}})
 
 
-def _safe(text: object) -> str:
+def safe(text: object) -> str:
     return html.escape(str(text), quote=False)

@@ -201,9 +201,10 @@ class LiveTable(Progress):
                 "best so far" if trial is best[0] else "",
                 style="bold" if trial is best[0] else "",
             )
-        steps = self.file.budget.steps(self.file.proxy.context)
-        total = steps * self.file.budget.batch * self.file.proxy.context
+        context = self.file.proxy.context
         for task, _ in self.running:
+            budget = self.file.budget.of(task.proposal.proxy, context)
+            total = budget.steps(context) * budget.batch * context
             name = str(task.number) if task.replicate_of is None else f"{task.replicate_of} again"
             loss = "" if task.loss is None else f"{task.loss:.4f}"
             cache = readable(task.proposal.cost.cache_bytes, "bytes")

@@ -169,13 +169,20 @@ class Recipe:
 
 def describe(design: dict[str, Any]) -> str:
     """A design on one line: `1:3, spread, d_state 64, RoPE`."""
-    told = {"ratio": "{}", "placement": "{}", "position": "{}"}
+    told = {"ratio": "{}", "placement": "{}", "position": "{}", "layout": "{}", "positions": "attention at {}"}
+    first = ("layout", "ratio", "positions", "placement")
     position = {"rope": "RoPE", "none": "NoPE"}
-    return ", ".join(
-        told.get(name, name + " {}").format(position.get(value, value) if name == "position" else value)
-        for name, value in sorted(design.items(), key=lambda item: (item[0] != "ratio", item[0] != "placement"))
-        if name != "family"
-    )
+
+    def text(name: str, value: Any) -> str:
+        if name == "position":
+            value = position.get(value, value)
+        if isinstance(value, list):
+            value = ", ".join(f"{part:g}" for part in value)
+        return told.get(name, name + " {}").format(value)
+
+    ordered = sorted(design, key=lambda name: (first.index(name) if name in first else len(first), name))
+    family = [] if design.get("family", "inter") == "inter" else [f"{design['family']}"]
+    return ", ".join(family + [text(name, design[name]) for name in ordered if name != "family"])
 
 
 def estimate_text(candidate: Candidate, quantity: str) -> str:

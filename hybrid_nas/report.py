@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import html
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hybrid_nas.attainment import attainment
 from hybrid_nas.axes import DARK, LIGHT
 from hybrid_nas.candidate import Candidate
 from hybrid_nas.front import Front
 from hybrid_nas.objective import QUANTITIES, Objective
-from hybrid_nas.plot import curves_figure, effects_figure, front_figure
+from hybrid_nas.pictures import colour
+from hybrid_nas.plot import attainment_figure, curves_figure, front_figure
 from hybrid_nas.recipe import METHOD, Recipe, describe
+from hybrid_nas.report_recipe import Figures, agreement, plot, prose, rules
 from hybrid_nas.report_tables import coinciding, left_out, run_again, trials_table
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import bare, duration, label, readable
+from hybrid_nas.units import bare, duration, label, moment, readable
+from hybrid_nas.words import letters, part_name
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-KINDS = {"A": "attention", "S": "sliding-window attention", "M": "Mamba-2"}
 LETTERS_UP_TO = 40
+CLOSE_SHOWN = 8
 
 
 def write_report(
@@ -53,53 +55,67 @@ def page(
     from plotly.offline import get_plotlyjs
 
     name = str(run_info.get("name") or "study")
-    figures: dict[str, go.Figure] = {}
+    figures: Figures = {}
+    sections = {
+        "The front": _front(front, objectives, figures),
+        "Designs on the front": _members(trials, front, recipe),
+        "What quality costs": _prices(recipe),
+        "Rules": rules(recipe, trials, figures),
+        "Agreement with what was published": agreement(recipe),
+        "What the search bought": _attained(trials, front, figures),
+        "Loss curves": _curves(trials, front, figures),
+        "All trials": trials_table(trials, front),
+        "Told apart by cost alone": coinciding(run_info, front),
+        "Stopped, failed, refused": left_out(run_info, trials),
+        "How this was found": f"<p>{prose(front.statement)}</p><p>{prose(METHOD)}</p>",
+        "Run again": run_again(run_info, front),
+    }
+    shown = {title: (f"s{i}", text) for i, (title, text) in enumerate(sections.items()) if text}
+    links = "".join(f'<a href="#{key}">{title}</a>' for title, (key, _) in shown.items())
     body = [
-        f"<h1>{html.escape(name)}</h1>",
+        f"<header><h1>{html.escape(name)}</h1>",
         f'<p class="answer">{prose(recipe.headline)}</p>',
         _meta(run_info, front),
-        _front(front, objectives, figures),
-        _members(front, recipe),
-        _rules(recipe, figures),
-        _curves(trials, front, figures),
-        coinciding(run_info, front),
-        left_out(run_info, trials),
-        trials_table(trials, front),
-        f"<h2>How this was found</h2><p>{prose(front.statement)}</p><p>{prose(METHOD)}</p>",
-        run_again(run_info, front),
+        f'<nav aria-label="sections">{links}</nav></header><main>',
+        *(f'<section id="{key}"><h2>{title}</h2>{text}</section>' for title, (key, text) in shown.items()),
+        "</main>",
     ]
     sources = [
         f'<script type="application/json" data-figure="{key}">{_embedded(figure.to_json())}</script>'
         for key, figure in figures.items()
     ]
     colours = json.dumps([[LIGHT[key], DARK[key]] for key in LIGHT])
+    used = sorted({letter for t in trials for letter in t.layout + t.proxy.layout})
+    library = base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode() if figures else ""
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<link rel="icon" href="data:,">',
             f"<title>{html.escape(name)}</title>",
-            f"<style>{_asset('report.css')}</style></head><body>",
-            *(part for part in body if part),
+            f"<style>{_asset('report.css')}{_blocks(used)}</style></head><body>",
+            *body,
             f'<script type="application/json" id="colours">{colours}</script>',
             *sources,
-            f"<script>{get_plotlyjs()}</script>",
+            f'<script type="application/gzip" id="library">{library}</script>',
             f"<script>{_asset('report.js')}</script>",
             "</body></html>\n",
         ]
     )
 
 
-def prose(text: str) -> str:
-    """Escaped, with `code` in backticks set as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+def _blocks(used: Iterable[str]) -> str:
+    """The colours of the blocks' letters, light and dark."""
+    rules = "".join(f'i[data-b="{html.escape(x)}"]{{--light:{colour(x)};--dark:{colour(x, dark=True)}}}' for x in used)
+    return rules + (
+        "i[data-b]{background:var(--light)}@media(prefers-color-scheme:dark){i[data-b]{background:var(--dark)}}"
+    )
 
 
 def strip(layout: str, note: str) -> str:
     """A model drawn as a row of blocks, a letter each; without letters where there are too many to read."""
-    blocks = "".join(
-        f'<i class="{letter if letter in KINDS else "other"}">{html.escape(letter)}</i>' for letter in layout
-    )
+    blocks = "".join(f'<i data-b="{html.escape(letter)}">{html.escape(letter)}</i>' for letter in layout)
     thin = " thin" if len(layout) > LETTERS_UP_TO or note == "proxy" else ""
     return (
         f'<span>{html.escape(note)}</span><div class="blocks{thin}" role="img" '
@@ -118,7 +134,7 @@ def _meta(run_info: Mapping[str, Any], front: Front) -> str:
     ]
     if run_info.get("seconds") is not None:
         told.append(duration(float(run_info["seconds"])))
-    told += [html.escape(str(run_info[key])) for key in ("device", "finished") if run_info.get(key)]
+    told += [html.escape(moment(str(run_info[key]))) for key in ("device", "finished") if run_info.get(key)]
     text = f'<p class="meta">{", ".join(told)}.</p>'
     if run_info.get("status") == "interrupted":
         text += '<p class="warn">The study was interrupted; this is the answer of the trials that had finished.</p>'
@@ -127,16 +143,7 @@ def _meta(run_info: Mapping[str, Any], front: Front) -> str:
     return text
 
 
-def _plot(key: str, figure: go.Figure, caption: str, figures: dict[str, go.Figure]) -> str:
-    figures[key] = figure
-    height = figure.layout.height
-    return (
-        f'<figure><div class="plot" id="{key}" style="height:{height}px"></div>'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _front(front: Front, objectives: Sequence[Objective], figures: dict[str, go.Figure]) -> str:
+def _front(front: Front, objectives: Sequence[Objective], figures: Figures) -> str:
     if not front.candidates:
         return ""
     costs: list[Objective | None] = [*(o for o in objectives if not o.trained)] or [None]
@@ -155,39 +162,55 @@ def _front(front: Front, objectives: Sequence[Objective], figures: dict[str, go.
         f"Hypervolume {front.hypervolume:.3f} of the box between the best values found and the reference ({corner})."
     )
     plots = [
-        _plot(f"front-{i}", front_figure(front, cost), " ".join(caption) if not i else "", figures)
+        plot(f"front-{i}", front_figure(front, cost), " ".join(caption) if not i else "", figures)
         for i, cost in enumerate(costs)
     ]
-    return f"<h2>The front</h2>{''.join(plots)}"
+    return (
+        "".join(plots)
+        + "<p class='note'>Tap a point to see its trial in the table; tap a trial's number there to see its point.</p>"
+    )
 
 
-def _members(front: Front, recipe: Recipe) -> str:
+def _members(trials: list[Trial], front: Front, recipe: Recipe) -> str:
     if not front.members:
         return ""
     roles: dict[str, list[str]] = {}
     for role, candidate in recipe.named.items():
         if not (role == "knee" and front.knee_is_end):
             roles.setdefault(candidate.key, []).append("best " + label(role[5:]) if role != "knee" else role)
-    letters = dict.fromkeys("".join(c.layout + c.proxy_layout for c in front.members))
+    named: dict[str, str] = {}
+    numbers = {number for c in front.members for number in c.trials}
+    for trial in trials:
+        if trial.number in numbers:
+            for architecture in (trial.target, trial.proxy):
+                for letter, block in letters(architecture).items():
+                    named.setdefault(letter, part_name(block.mixer))
     legend = "".join(
-        f'<span><i class="{letter}">{letter}</i>{KINDS[letter]}</span>' for letter in KINDS if letter in letters
+        f'<span><i data-b="{html.escape(letter)}">{html.escape(letter)}</i>{html.escape(what)}</span>'
+        for letter, what in named.items()
     )
+    members = "".join(_member(c, roles.get(c.key, []), front.objectives) for c in front.members)
+    text = f'<div class="legend">{legend}</div>{members}'
+    close = ", ".join(
+        f'<a href="#t{c.number}">{c.number}</a> (<code>{html.escape(c.layout)}</code>, {c.probability:.0%})'
+        for c in front.close[:CLOSE_SHOWN]
+    )
+    if close:
+        further = len(front.close) - CLOSE_SHOWN
+        text += (
+            "<p class='note'>Off the front by no more than the noise (trial, layout, share of redraws in which it is "
+            f"on the front): {close}{f' and {further} more' if further > 0 else ''}.</p>"
+        )
+    return text
+
+
+def _prices(recipe: Recipe) -> str:
     prices = [
         f"<li>The {html.escape('best ' + label(role[5:]) if role != 'knee' else role)} design "
         f"{html.escape(price.sentence)}.</li>"
         for role, price in recipe.prices.items()
     ]
-    members = "".join(_member(c, roles.get(c.key, []), front.objectives) for c in front.members)
-    close = ", ".join(f"{c.number} (<code>{html.escape(c.layout)}</code>, {c.probability:.0%})" for c in front.close)
-    text = f'<h2>Designs on the front</h2><div class="legend">{legend}</div>{members}'
-    if close:
-        text += (
-            "<p class='note'>Off the front by no more than the noise (trial, layout, share of redraws in which it is "
-            f"on the front): {close}.</p>"
-        )
-    if prices:
-        text += f"<h2>What quality costs</h2><ul>{''.join(prices)}</ul>"
-    return text
+    return f"<ul>{''.join(prices)}</ul>" if prices else ""
 
 
 def _member(candidate: Candidate, roles: list[str], objectives: Sequence[Objective]) -> str:
@@ -204,38 +227,38 @@ def _member(candidate: Candidate, roles: list[str], objectives: Sequence[Objecti
     role = f'<span class="role">{html.escape(", ".join(roles))}</span>' if roles else ""
     return (
         f'<div class="member"><header><b>{html.escape(describe(candidate.design))}</b>{role}'
-        f'<span class="note">trial {candidate.number}</span></header>'
+        f'<a class="note" href="#t{candidate.number}">trial {candidate.number}</a></header>'
         f'<div class="strip">{strip(candidate.layout, "target")}{strip(candidate.proxy_layout, "proxy")}</div>'
         f'<div class="note">{"; ".join(told)}</div></div>'
     )
 
 
-def _rules(recipe: Recipe, figures: dict[str, go.Figure]) -> str:
-    if not recipe.rules:
-        return "<h2>Rules</h2><p>No choice has two options among the complete trials: there is nothing to compare.</p>"
-    parts = ["<h2>Rules</h2>"]
-    for rule in recipe.rules:
-        verdict = "decided" if rule.decided else "undecided"
-        parts.append(f"<h3>{html.escape(rule.choice)}<small>{verdict}</small></h3>")
-        parts += [f"<p>{html.escape(e.quantity.capitalize())}: {prose(e.statement)}</p>" for e in rule.evidence]
-        parts += [f'<p class="warn">{prose(contradiction)}</p>' for contradiction in rule.contradictions]
-    for i, quantity in enumerate(recipe.quantities):
-        caption = (
-            f"Effect of each option on {html.escape(quantity)} against the mean of the choice's other options, with "
-            "95% intervals. Hollow: undecided, so its place says nothing."
-        )
-        parts.append(_plot(f"effects-{i}", effects_figure(recipe, quantity), caption, figures))
-    return "".join(parts)
+def _attained(trials: list[Trial], front: Front, figures: Figures) -> str:
+    steps = attainment(trials, front)
+    if len(steps) < 2:
+        return ""
+    near = next(step for step in steps if step.share >= 0.95 * steps[-1].share)
+    caption = (
+        "Share of the box between the best values found and the reference that the designs known so far dominate, over "
+        f"what had been trained, summed over workers. 95% of the end was reached after trial {near.number}, at "
+        f"{near.tokens / max(1, steps[-1].tokens):.0%} of the tokens."
+    )
+    toggle = (
+        '<div class="toggle" role="group" aria-label="over" data-for="attainment"><button type="button" '
+        'data-show="tokens" data-title="tokens trained" aria-pressed="true">tokens</button><button type="button" '
+        'data-show="seconds" data-title="training time, s" aria-pressed="false">time</button></div>'
+    )
+    return toggle + plot("attainment", attainment_figure(steps), caption, figures)
 
 
-def _curves(trials: list[Trial], front: Front, figures: dict[str, go.Figure]) -> str:
+def _curves(trials: list[Trial], front: Front, figures: Figures) -> str:
     if not any(trial.curve for trial in trials):
         return ""
     caption = (
         "Loss while training, scaled to what follows the first quarter; dots are held-out losses. Replicates and "
         "trials that share a training are left out."
     )
-    return f"<h2>Loss curves</h2>{_plot('curves', curves_figure(trials, front), caption, figures)}"
+    return plot("curves", curves_figure(trials, front), caption, figures)
 
 
 def _asset(name: str) -> str:

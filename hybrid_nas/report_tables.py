@@ -10,7 +10,7 @@ from typing import Any
 from hybrid_nas.front import Front
 from hybrid_nas.recipe import describe
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import bare, duration, listed, readable
+from hybrid_nas.units import bare, duration, listed, moment, readable
 
 
 def coinciding(run_info: Mapping[str, Any], front: Front) -> str:
@@ -21,7 +21,7 @@ def coinciding(run_info: Mapping[str, Any], front: Front) -> str:
     named = "; ".join(listed(str(n) for n in group) for group in sorted(groups))
     told = run_info.get("coincide") or sum(len(group) - 1 for group in groups)
     return (
-        "<h2>Told apart by cost alone</h2><p>Some designs are one model at the proxy scale. They share its training, "
+        "<p>Some designs are one model at the proxy scale. They share its training, "
         f"so their quality is the same number and only their cost at the target differs ({told} designs): trials "
         f"{named}.</p>"
     )
@@ -53,7 +53,7 @@ def left_out(run_info: Mapping[str, Any], trials: list[Trial]) -> str:
             '<p>Refused before training:</p><div class="scroll"><table><thead><tr><th class="n">designs</th>'
             f"<th>why</th></tr></thead><tbody>{rows}</tbody></table></div>"
         )
-    return "<h2>Stopped, failed, refused</h2>" + ("".join(parts) or "<p>None.</p>")
+    return "".join(parts) or "<p>None.</p>"
 
 
 def _trials(numbers: list[str]) -> str:
@@ -65,19 +65,25 @@ def trials_table(trials: list[Trial], front: Front) -> str:
     if not trials:
         return ""
     members = {number for c in front.members for number in c.trials}
+    drawn = {number for c in front.candidates for number in c.trials}
     numeric = ("trial", "seed", "loss", "recall", "cache", "decoding", "training", "parameters", "time")
     head = ["trial", "state", "layout", "design", *numeric[1:], "note"]
     cells = "".join(
         f'<th{" class=n" if name in numeric else ""}><button type="button">{name}</button></th>' for name in head
     )
-    rows = "".join(_trial_row(trial, trial.number in members) for trial in trials)
+    rows = "".join(_trial_row(trial, trial.number in members, trial.number in drawn) for trial in trials)
+    states = "".join(f"<option>{state}</option>" for state in dict.fromkeys(t.state for t in trials))
     return (
-        "<h2>All trials</h2><p class='note'>Sort by a heading; members of the front are marked ●.</p>"
-        f'<div class="scroll"><table id="trials"><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table></div>'
+        '<div class="filter" role="search"><input type="search" id="wanted" aria-label="filter" '
+        'placeholder="Filter: layout, design, note ..."><select id="state" aria-label="state"><option value="">any '
+        f'state</option>{states}</select><label><input type="checkbox" id="onfront"> on the front</label>'
+        '<output id="count" class="note"></output></div>'
+        f'<div class="scroll tall"><table id="trials"><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>'
+        "</div><p class='note'>Headings sort; ● marks members of the front. Several words must all be found.</p>"
     )
 
 
-def _trial_row(trial: Trial, member: bool) -> str:
+def _trial_row(trial: Trial, member: bool, drawn: bool) -> str:
     cost = trial.cost
     numbers: list[tuple[float | None, str]] = [(trial.seed, str(trial.seed))]
     for name, unit in (("loss", "nats/byte"), ("recall", "accuracy")):
@@ -91,9 +97,10 @@ def _trial_row(trial: Trial, member: bool) -> str:
         (trial.seconds, duration(trial.seconds)),
     ]
     rest = "".join(f'<td class="n" data-v="{"" if v is None else v}">{html.escape(text)}</td>' for v, text in numbers)
-    off = "" if trial.state == "complete" else ' class="off"'
+    kind = ("" if trial.state == "complete" else " off") + (" member" if member else "")
+    number = f'<button type="button" class="find">{trial.number}</button>' if drawn else str(trial.number)
     return (
-        f'<tr{off}><td class="n" data-v="{trial.number}">{"● " if member else ""}{trial.number}</td>'
+        f'<tr id="t{trial.number}" class="{kind.strip()}"><td class="n" data-v="{trial.number}">{number}</td>'
         f"<td>{trial.state}</td><td><code>{html.escape(trial.layout)}</code></td>"
         f'<td class="nowrap">{html.escape(describe(trial.design.to_dict()))}</td>{rest}'
         f"<td>{html.escape(_note(trial))}</td></tr>"
@@ -120,7 +127,7 @@ def run_again(run_info: Mapping[str, Any], front: Front) -> str:
     told: dict[str, str] = {}
     for key in ("sampler", "seed", "data", "device", "started", "finished", "version"):
         if run_info.get(key) is not None:
-            told[key] = str(run_info[key])
+            told[key] = moment(str(run_info[key]))
     for key in ("versions", "implementations"):
         if run_info.get(key):
             told[key] = ", ".join(f"{name} {value}" for name, value in run_info[key].items())
@@ -128,9 +135,10 @@ def run_again(run_info: Mapping[str, Any], front: Front) -> str:
     if ran:
         told["implementations that ran"] = ", ".join(sorted(ran))
     items = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in told.items())
-    text = "<h2>Run again</h2>"
+    text = ""
     if run_info.get("command"):
-        text += f"<pre>{html.escape(str(run_info['command']))}</pre>"
+        command = html.escape(str(run_info["command"]))
+        text += f'<div class="copy"><pre id="command">{command}</pre><button type="button">copy</button></div>'
     text += f"<dl>{items}</dl>" if items else ""
     if run_info.get("study"):
         text += (

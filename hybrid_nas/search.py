@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from hybrid_nas.budget import Budget
 from hybrid_nas.front import Front
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.study import Asked, Study
@@ -67,7 +68,8 @@ class Loop:
         for trial in study.trials.values():
             for point in trial.curve:
                 if point.validation and trial.shared_with is None:
-                    self.rungs.append((trial.key, self._efficiency(trial.cost), point.tokens, point.loss))
+                    rung = trial.budget.rung(point.tokens, self.file.proxy.context)
+                    self.rungs.append((trial.key, self._efficiency(trial.cost), rung, point.loss))
         trained = [objective.name for objective in self.file.objectives if objective.trained]
         self.may_stop = trained == ["loss"] and self.file.search.dominators > 0
         self.next_job = 0
@@ -112,7 +114,7 @@ class Loop:
                     {
                         "architecture": task.proposal.proxy.to_dict(),
                         "context": self.file.proxy.context,
-                        "budget": self.file.budget.to_dict(),
+                        "budget": self._budget(task).to_dict(),
                         "data": self.file.data or {},
                         "seed": task.seed,
                     },
@@ -155,22 +157,28 @@ class Loop:
             go_on = task.asked is None or not self._dominated(task, report)
             if task.asked is not None:
                 efficiency = self._efficiency(task.proposal.cost)
-                self.rungs.append((task.proposal.key, efficiency, report.tokens, report.loss))
+                self.rungs.append((task.proposal.key, efficiency, self._rung(task, report), report.loss))
             self.pool.answer(report.job, go_on)
 
     def _dominated(self, task: Task, report: Report) -> bool:
         """Whether enough others of equal or better efficiency had a loss at this rung that is lower beyond the
         margin."""
-        mine = self._efficiency(task.proposal.cost)
+        mine, mark = self._efficiency(task.proposal.cost), self._rung(task, report)
         better = {
             key
-            for key, theirs, tokens, loss in self.rungs
-            if tokens == report.tokens
+            for key, theirs, rung, loss in self.rungs
+            if rung == mark
             and key != task.proposal.key
             and loss < report.loss - self.file.search.margin
             and all(a <= b for a, b in zip(theirs, mine, strict=True))
         }
         return self.may_stop and len(better) >= self.file.search.dominators
+
+    def _budget(self, task: Task) -> Budget:
+        return self.file.budget.of(task.proposal.proxy, self.file.proxy.context)
+
+    def _rung(self, task: Task, report: Report) -> int:
+        return self._budget(task).rung(report.tokens, self.file.proxy.context)
 
     def _efficiency(self, cost: Any) -> tuple[float, ...]:
         return tuple(
@@ -189,7 +197,7 @@ class Loop:
                 proxy=task.proposal.proxy,
                 target=task.proposal.target,
                 cost=task.proposal.cost,
-                budget=self.file.budget,
+                budget=self._budget(task),
                 seed=task.seed,
                 values=outcome["values"] if outcome["state"] == "complete" else {},
                 curve=tuple(Point(**point) for point in outcome["curve"]),

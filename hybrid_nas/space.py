@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from hybrid_nas.architecture import PARALLEL_AXES, halves_meet
 from hybrid_nas.design import AMOUNTS, Design, Ratio
+from hybrid_nas.parts import read_by
 
 Option = str | int
 Answers = Mapping[str, Option]
@@ -57,6 +58,10 @@ def _has(letters: str) -> Callable[[Answers], bool]:
     return lambda answers: bool(set(letters) & letters_of(answers))
 
 
+def _reads(name: str) -> Callable[[Answers], bool]:
+    return lambda answers: name in read_by(letters_of(answers), str(answers["mixer"]) if "mixer" in answers else None)
+
+
 def _whole(answers: Answers) -> bool:
     """Whether the split leaves one half alone, so that there is nothing to fuse."""
     return any(str(answers.get(name)) in ("0", "1") for name in ("attention_share", "attention_width", "mamba_width"))
@@ -80,10 +85,12 @@ QUESTIONS = (
     Question("ratio", lambda answers: answers["family"] != LAYOUT, gates=True),
     Question("placement", lambda answers: _mixed(answers) and not _placed_at(answers)),
     Question(POSITIONS, _placed_at),
-    Question("mixer", _has("M")),
-    Question("ffn", lambda answers: True),
-    Question("d_state", _has("MH")),
-    Question("head_dim", _has("MH")),
+    Question("mixer", _has("M"), gates=True),
+    Question("ffn", lambda answers: True, gates=True),
+    Question("experts", lambda answers: answers.get("ffn") == "moe"),
+    Question("experts_active", lambda answers: answers.get("ffn") == "moe"),
+    Question("d_state", _reads("d_state")),
+    Question("head_dim", _reads("head_dim")),
     Question("kv_heads", _has("ASH")),
     Question("position", _has("ASH")),
     Question("window", lambda answers: bool(letters_of(answers) & set("S" if LAYOUT in answers else "AH")), gates=True),
@@ -121,9 +128,10 @@ class SearchSpace:
         name = question.name
         options = self.options.get(name) or DEFAULTS.get(name, ())
         if name == "family":
-            families: tuple[Option, ...] = ("inter", "intra") if self.family == "hybrid" else (self.family,)
-            if self.family == "hybrid" and set(self.options.get("ratio", ())) == {"0:1"}:
-                families = ("inter",)  # Mamba alone is one model, whichever family asks
+            families: tuple[Option, ...] = (self.family,)
+            if self.family == "hybrid":
+                parallel = any(option != "0:1" for option in self.options.get("ratio", ()))
+                families = ("inter", "intra") if parallel else ("inter",)
             options = (families if "ratio" in self.options else ()) + ((LAYOUT,) if LAYOUT in self.options else ())
         if name == "ratio" and self.family == "hybrid" and answers["family"] == "intra":
             return PARALLEL_RATIO, tuple(option for option in options if option != "0:1")
@@ -259,7 +267,7 @@ class SearchSpace:
         return self.build(lambda name, options: rng.choice(options))
 
 
-PLAIN = ("placement", "d_state", "head_dim", "position", "mixer", "ffn", *PARALLEL_AXES)
+PLAIN = ("placement", "d_state", "head_dim", "position", "mixer", "ffn", "experts", "experts_active", *PARALLEL_AXES)
 
 
 def design_of(answers: Answers) -> Design:

@@ -8,6 +8,7 @@ from itertools import product
 from hybrid_nas.architecture import PARALLEL_AXES
 from hybrid_nas.design import PLACEMENTS, Ratio
 from hybrid_nas.options import KEYS
+from hybrid_nas.parts import RECURRENT_LETTERS
 from hybrid_nas.space import (
     DEFAULTS,
     LAYOUT,
@@ -27,8 +28,10 @@ NEEDS = {
     "ratio": "layers that are not all spelled by layouts",
     "placement": "a ratio that mixes two kinds of layers",
     "mixer": "a ratio with Mamba",
+    "experts": "ffn: moe",
+    "experts_active": "ffn: moe",
     "d_state": "a ratio with Mamba",
-    "head_dim": "a ratio with Mamba",
+    "head_dim": "a ratio with Mamba, and a mixer that has heads (mamba2, mamba3)",
     "kv_heads": "a ratio with attention",
     "position": "a ratio with attention",
     "window": "a ratio with attention (or S in a layout)",
@@ -101,7 +104,13 @@ def _explicit_positions(options: dict[str, tuple[Option, ...]], entries: dict[st
 def _check_layouts(space: SearchSpace, entries: dict[str, Item]) -> None:
     allowed = {"inter": "ASM", "intra": "HM", "hybrid": "ASMH"}[space.family]
     for layout in space.options.get(LAYOUT, ()):
-        other = set(str(layout)) - {" ", *allowed}
+        named = sorted(set(str(layout)) & (RECURRENT_LETTERS.keys() - {"M"}))
+        if len(named) == 1 and "M" not in str(layout):
+            raise entries[LAYOUT].error(
+                f"layout: {layout} has one kind of recurrent layer, which a space calls M; write "
+                f"{str(layout).replace(named[0], 'M')} and mixer: {RECURRENT_LETTERS[named[0]]}"
+            )
+        other = set(str(layout)) - {" ", *allowed, *RECURRENT_LETTERS}
         if other:
             raise entries[LAYOUT].error(
                 f"layout: {layout} has {sorted(other)[0]}, which family {space.family} does not hold; write family: "

@@ -78,6 +78,7 @@ class StudyFile:
             options["arms"] = [_arm(arm) for arm in self.space.arms]
         data: dict[str, Any] = {"name": self.name, "family": self.space.family, **options}
         data["proxy"] = {**self.proxy.to_dict(), **self.budget.to_dict()}
+        del data["proxy"]["flops" if self.budget.flops is None else "tokens"]
         data["target"] = self.target.to_dict()
         data["objectives"] = [objective.name for objective in self.objectives]
         data["constraints"] = {constraint.name: constraint.maximum for constraint in self.constraints}
@@ -199,6 +200,8 @@ def _proxy(item: Item | None) -> tuple[Scale, Budget]:
         return _scale(item, "proxy", "proxy"), Budget()
     scale_keys = [field.name for field in fields(Scale)]
     entries = item.keys(["preset", *scale_keys, *budget_keys], "proxy")
+    if "flops" in entries and "tokens" in entries:
+        raise entries["flops"].error("proxy: flops gives each candidate its own tokens; leave one of the two out")
     budget = _build(Budget, {key: entries.pop(key) for key in budget_keys if key in entries}, item, Budget())
     return _scale(Item(entries, item.source, item.line), "proxy", "proxy"), budget
 

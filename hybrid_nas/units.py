@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from datetime import datetime
 
 BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
 DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z")
@@ -83,6 +84,20 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(text: str) -> str:
+    """A time stamp as a reader says it; other text as it is.
+
+    >>> moment("2026-11-24T23:50:00+0000"), moment("cpu")
+    ('24 Nov 2026, 23:50 UTC', 'cpu')
+    """
+    try:
+        stamp = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = stamp.strftime("%z")
+    return f"{stamp.day} {stamp:%b %Y, %H:%M}" + ("" if not zone else " UTC" if zone == "+0000" else f" UTC{zone}")
 
 
 def listed(names: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 
 from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiGLU
 from hybrid_nas.budget import Budget
-from hybrid_nas.captured import CapturedTraining, Flat, train, unusable
+from hybrid_nas.captured import CapturedTraining, Flat, NoMixedPrecision, train, unusable
 from hybrid_nas.data import Corpus, open_corpus
 from hybrid_nas.evaluate import evaluate
 from hybrid_nas.model import build
@@ -35,6 +35,8 @@ def proxy(**changes):
 
 def test_without_a_cuda_device_it_says_so():
     assert "need a CUDA device, not cpu" in unusable(CPU)
+    with pytest.raises(NoMixedPrecision, match="need a CUDA device, not cpu"):
+        CapturedTraining(build(SMALL, generator=0), SMALL, proxy(), CPU)
 
 
 def test_flat_parameters_are_the_same_numbers_before_and_after():
@@ -62,7 +64,7 @@ def test_the_graph_trains_as_the_same_step_launched_one_by_one():
     device, results = torch.device("cuda"), []
     for capture in (True, False):
         training = CapturedTraining(build(SMALL, generator=0, device=device), SMALL, proxy(), device, capture=capture)
-        assert training.how == ("CUDA graph" if capture else "eager: not asked to capture")
+        assert training.how == ("CUDA graph" if capture else "eager, bfloat16: not asked to capture")
         results.append(list(train(training)))
     graph, eager = results
     assert [s.number for s in graph] == list(range(1, 61))

@@ -50,7 +50,7 @@ def test_a_complete_outcome_and_the_same_bits_again() -> None:
         p.tokens: p.loss for p in first.curve if p.validation
     }.items()
     assert heard[0].validation is False
-    assert set(first.implementations) >= {"attention", "ssd"}
+    assert set(first.implementations) >= {"attention", "mamba2", "swiglu"}
     assert Outcome.from_dict(json.loads(json.dumps(first.to_dict()))) == first
 
 

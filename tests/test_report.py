@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import doctest
+import gzip
 import json
 import re
 from html.parser import HTMLParser
@@ -12,9 +14,12 @@ import pytest
 from synthetic import bare_trial, curve, grid, objectives, study, trial
 
 from hybrid_nas import units
+from hybrid_nas.attainment import attainment
 from hybrid_nas.axes import DARK, LIGHT
 from hybrid_nas.front import Front
-from hybrid_nas.plot import curves_figure, effects_figure, front_figure
+from hybrid_nas.importance import importances
+from hybrid_nas.plot import attainment_figure, curves_figure, front_figure, thinned
+from hybrid_nas.plot_recipe import effects_figure, interaction_figure, positions_figure
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.report import page, write_report
 
@@ -96,12 +101,13 @@ def test_the_page_is_whole_and_points_nowhere(studied, tmp_path):
     write_report(INFO, trials, objectives(), front, recipe, path)
     text = path.read_text(encoding="utf-8")
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
-    assert len(text.encode()) < 5.3e6
+    assert len(text.encode()) < 3e6
     page_read = Reader(text)
-    assert page_read.links == []
+    ids = set(re.findall(r' id="([^"]+)"', text))
+    assert all(link == "data:," or (link[0] == "#" and link[1:] in ids) for link in page_read.links)
     assert not re.search(r"@import|url\(", text.split("</style>")[0])
-    library = [s for _, s in page_read.scripts if "plotly.js v" in s]
-    assert len(library) == 1
+    (library,) = [s for attrs, s in page_read.scripts if dict(attrs).get("id") == "library"]
+    assert "plotly.js v" in gzip.decompress(base64.b64decode(library)).decode()
     headline = recipe.headline.replace("`", "")
     assert headline in page_read.text
     assert page_read.text.index(headline) < page_read.text.index("The front")
@@ -123,18 +129,19 @@ def test_text_from_outside_is_text(studied):
 def test_layouts_are_drawn_block_by_block(studied):
     trials, front, recipe = studied
     text = page({}, trials, objectives(), front, recipe)
-    drawn = re.findall(r'aria-label="(\w+)"[^>]*>((?:<i class="\w">\w</i>)+)</div>', text)
+    drawn = re.findall(r'aria-label="(\w+)"[^>]*>((?:<i data-b="\w">\w</i>)+)</div>', text)
     assert [label for label, _ in drawn] == [x for c in front.members for x in (c.layout, c.proxy_layout)]
     for label, blocks in drawn:
-        assert "".join(re.findall(r'class="(\w)"', blocks)) == label
+        assert "".join(re.findall(r'data-b="(\w)"', blocks)) == label
 
 
 def test_every_trial_is_in_the_table_with_its_sort_keys(studied):
     trials, front, recipe = studied
     text = page({}, trials, objectives(), front, recipe)
-    rows = re.findall(r"<tr[^>]*><td class=\"n\" data-v=\"(\d+)\">", text)
+    rows = re.findall(r'<tr id="t(\d+)"[^>]*><td class="n" data-v="\1">', text)
     assert [int(row) for row in rows] == [t.number for t in trials]
-    assert text.count("●") - 1 == sum(len(c.trials) for c in front.members)
+    members = re.findall(r'<tr id="t(\d+)" class="member">', text)
+    assert sorted(map(int, members)) == sorted(n for c in front.members for n in c.trials)
     caches = [float(v) for v in re.findall(r'data-v="(\d+)">[\d.]+ MiB', text)]
     assert caches == [t.cost.cache_bytes for t in trials if t.cost.cache_bytes >= 1000 * 1024]
 
@@ -182,6 +189,8 @@ def test_every_colour_has_a_dark_partner(studied):
     assert len(set(LIGHT.values())) == len(LIGHT)
     assert not set(LIGHT.values()) & set(DARK.values())
     figures = [front_figure(front), curves_figure(trials, front), effects_figure(recipe, "loss")]
+    figures += [attainment_figure(attainment(trials, front)), *map(positions_figure, recipe.positions)]
+    figures += map(interaction_figure, recipe.interactions)
     used = set(re.findall(r"#[0-9a-f]{6}", "".join(f.to_json() for f in figures)))
     assert used <= set(LIGHT.values())
 
@@ -220,3 +229,61 @@ def test_designs_told_apart_by_cost_alone_are_named():
     assert "Told apart by cost alone" in text
     assert "trials 0 and 1" in text
     assert "shares the training of 0" in text
+
+
+def test_the_search_is_shown_as_it_grew(studied):
+    """The last step is the front's hypervolume; the first that reaches it is no later than the last member."""
+    trials, front, _ = studied
+    trials = [t.with_changes(tokens=1000, seconds=2.0) for t in trials]
+    steps = attainment(trials, front)
+    searched = [t for t in trials if t.replicate_of is None]
+    assert steps[-1].share == pytest.approx(front.hypervolume)
+    assert steps[-1].tokens == 1000 * len(searched)
+    assert steps[-1].seconds == pytest.approx(2.0 * len(searched))
+    shares = [step.share for step in steps]
+    assert shares == sorted(shares)
+    assert {step.number for step in steps if step.member} == {c.number for c in front.members}
+    last = max(c.number for c in front.members)
+    assert next(step for step in steps if step.number == last).share == pytest.approx(front.hypervolume)
+    traces = attainment_figure(steps).data
+    assert [trace.visible for trace in traces] == [True, True, False, False]
+    assert list(traces[0].y)[1:] == shares
+
+
+def test_curves_are_thinned_and_keep_their_ends():
+    points = curve(2.0, steps=500)
+    kept = thinned(points)
+    assert len(kept) <= 62
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    assert thinned(points[:50]) == list(points[:50])
+
+
+def test_importance_is_optunas_and_needs_trials(studied):
+    trials, _, recipe = studied
+    shares = importances(trials, "loss")
+    assert sum(shares.values()) == pytest.approx(1)
+    assert importances(trials[:5], "loss") == {}
+    text = page({}, trials, objectives(), Front.of(trials, objectives(), draws=50), recipe)
+    assert all(f"{share:.0%}</td>" in text for share in shares.values())
+    by_state = [trial(i, d, 2 - d.d_state / 1000) for i, d in enumerate(grid(ratios=("1:1", "1:3")))]
+    assert max(importances(by_state, "loss").items(), key=lambda item: item[1])[0] == "d_state"
+
+
+def test_verdicts_on_published_claims_are_in_the_page(studied):
+    trials, front, recipe = studied
+    text = page({}, trials, objectives(), front, recipe)
+    rows = dict(re.findall(r"<tr><td>(\w+)</td><td>.*?<span class='verdict (\w+)'>", text))
+    assert rows == {f.id: f.verdict for f in recipe.agreement if f.tested}
+    assert rows["C4"] == "supported"
+
+
+def test_five_hundred_trials_fit_into_five_megabytes():
+    rng = np.random.default_rng(0)
+    states = tuple(range(8, 248, 8))
+    designs = grid(d_states=states)[:490]
+    trials = study(designs, lambda d: 2 - d.d_state / 5000 if d.d_state else 2.0, rng, own=0.005)
+    trials = [t.with_changes(curve=curve(t.values["loss"], steps=400)) for t in trials]
+    assert len(trials) >= 500
+    front = Front.of(trials, objectives(), draws=100)
+    recipe = Recipe.of(trials, objectives(), front)
+    assert len(page(INFO, trials, objectives(), front, recipe).encode()) < 5e6

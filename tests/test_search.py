@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hybrid_nas.cost import cost
 from hybrid_nas.front import Front
 from hybrid_nas.objective import DEFAULT_OBJECTIVES
 from hybrid_nas.run_folder import Run
@@ -195,3 +196,27 @@ def test_samplers(sampler: str, nas: Command, tiny: Path, tmp_path: Path) -> Non
         "--set", "proxy.tokens=64", "--set", "search.dominators=0", "--set", "proxy.replicates=0")  # fmt: skip
     trials = search_trials(tmp_path / "run")
     assert len({trial.key for trial in trials}) == 9
+
+
+def test_equal_compute_and_both_families(nas: Command, tmp_path: Path) -> None:
+    """Each design trains on the tokens of its own cost; recipe and report name the mode; resuming repeats nothing."""
+    path = tmp_path / "compute.yaml"
+    path.write_text(
+        "family: hybrid\nratio: [1:0, 0:1, 1:5]\n"
+        "proxy: {flops: 2e9, batch: 1, context: 32, recall_share: 0, validation_tokens: 128, replicates: 0}\n"
+        "search: {trials: 4, workers: 2}\n"
+    )
+    nas("search", path, "--out", "run")
+    trials = Run.of(tmp_path / "run").trials()
+    assert {"A", "H", "M"} <= {letter for trial in trials for letter in trial.layout}
+    for trial in trials:
+        if trial.state == "complete":
+            flops = trial.tokens * cost(trial.proxy, 32).train_flops_per_token
+            assert flops == pytest.approx(2e9, rel=0.05)  # whole steps of 32 tokens of some 500
+    assert len({trial.budget.tokens for trial in trials}) > 1
+    for name in ("recipe.md", "report.html"):
+        assert "Equal compute: every design was trained for 2e+09 FLOPs" in (tmp_path / "run" / name).read_text()
+    before = (tmp_path / "run" / "trials.parquet").read_bytes()
+    nas("search", path, "--out", "run")
+    assert Run.of(tmp_path / "run").trials() == trials
+    assert before == (tmp_path / "run" / "trials.parquet").read_bytes()

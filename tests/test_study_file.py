@@ -128,6 +128,8 @@ def test_numbers_mean_what_they_say() -> None:
         ("arms:\n  - ratio: 1:3\n  - {ratio: 2:6}\n", 3, "arm 2 is the same design as arm 1"),
         ("arms:\n  - {ratio: 0:1, window: 4}\n", 2, "window means nothing in arm 1"),
         ("arms:\n  - {ratio: 1:3, fusoin: add}\n", 2, "did you mean 'fusion'"),
+        ("ratio: 1:3\nproxy: {flops: 1e9, tokens: 5k}\n", 2, "leave one of the two out"),
+        ("ratio: 1:3\nproxy: {flops: 0}\n", 2, "flops must be a number above 0"),
         ("arms: []\n", 1, "a list of mappings must stand here"),
         ("name: ../x\nratio: 1:3\n", 1, "small letters"),
         ("name: x\n", 1, "no ratio"),
@@ -285,6 +287,24 @@ def test_families_of_one_space() -> None:
     )  # fmt: skip
 
 
+def test_equal_compute() -> None:
+    """Each candidate gets the tokens that the same FLOPs buy: 2% apart at most, by whole tokens far less."""
+    from hybrid_nas.cost import cost
+
+    study = read("ratio: [1:0, 0:1, 1:3]\nproxy: {flops: 5e11, context: 512}\n")
+    assert read(dumped(study)) == study
+    assert study.identity != read("ratio: [1:0, 0:1, 1:3]\nproxy: {context: 512}\n").identity
+    tokens = []
+    for design in study.space.enumerate():
+        proxy = design.at(study.proxy)
+        budget = study.budget.of(proxy, 512)
+        tokens.append(budget.tokens)
+        assert budget.tokens * cost(proxy, 512).train_flops_per_token == pytest.approx(5e11, rel=1e-5)
+        assert [budget.rung(round(s * budget.steps(512)) * budget.batch * 512, 512) for s in budget.rungs] == [0, 1]
+    assert len(set(tokens)) == 3
+    assert "Equal compute" in study.budget.mode
+
+
 def test_arms() -> None:
     study = read("d_state: 64\narms:\n  - ratio: 1:0\n  - {placement: [0.5], family: intra}\n  - layout: MHA\n")
     one, two, three = study.space.enumerate()
@@ -336,3 +356,55 @@ def test_a_bomb_is_refused_at_once() -> None:
         read(bomb)
     with pytest.raises(FileError, match=r"nested too deeply|not valid YAML"):
         read("ratio: " + "[" * 5000)
+
+
+MIXERS = """\
+ratio: [1:0, 1:3]
+mixer: [mamba2, mamba1, mamba3, gated_deltanet]
+d_state: [16, 32]
+head_dim: [16, 32]
+ffn: [swiglu, moe]
+experts: [4, 8]
+experts_active: [1, 2]
+"""
+
+
+def test_mixers_and_experts_are_choices() -> None:
+    """Each is asked where it means something: no mixer in pure attention, no heads where the mixer has none, no
+    experts without moe."""
+    study = read(MIXERS)
+    designs = list(study.space.enumerate())
+    of_mixers, of_ffn = 2 * (2 * 2) + 2 * 2, 1 + 2 * 2  # two mixers read d_state and head_dim, two d_state alone
+    assert len(set(designs)) == len(designs) == study.space.size() == (1 + of_mixers) * of_ffn
+    assert {design.mixer for design in designs} == {None, "mamba2", "mamba1", "mamba3", "gated_deltanet"}
+    assert {design.head_dim for design in designs if design.mixer in ("mamba1", "gated_deltanet")} == {None}
+    assert {design.experts for design in designs if design.ffn == "swiglu"} == {None}
+    assert {"".join(sorted(set(d.at(study.proxy).layout))) for d in designs} == {"A", "AM", "1A", "3A", "AG"}
+    assert all(study.space.allows(design) for design in designs)
+    assert read(dumped(study)) == study
+    jsonschema.validate(read_yaml(MIXERS, "x").plain(), study_schema())
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("ratio: 1:3\nmixer: mamba4\n", 2, "did you mean 'mamba"),
+        ("ratio: 1:0\nmixer: mamba1\n", 2, "mixer means nothing in this space"),
+        ("ratio: 1:3\nmixer: mamba1\nhead_dim: 16\n", 3, "it needs a ratio with Mamba, and a mixer that has heads"),
+        ("ratio: 1:3\nexperts: 8\n", 2, "experts means nothing in this space: it needs ffn: moe"),
+        ("ratio: 1:3\nffn: moe\nexperts: 0\n", 3, "a whole number from 1 to 65536 must stand here, found 0"),
+        ("layout: G11A\nratio: 1:3\nplacement: ende\n", 3, "unknown placement"),
+        ("layout: AG\n", 1, "write AM and mixer: gated_deltanet"),
+    ],
+)
+def test_errors_of_mixers_and_experts_teach(text: str, line: int, message: str) -> None:
+    with pytest.raises(FileError, match=message) as caught:
+        read(text)
+    assert str(caught.value).startswith(f"space.yaml:{line}: ")
+
+
+def test_experts_that_cannot_be_are_counted() -> None:
+    census = Census.of(read("ratio: 1:3\nffn: moe\nexperts: [1, 4]\nexperts_active: [1, 2]\n"))
+    assert len(census.proposals) == 3
+    assert sum(census.refused.values()) == 1
+    assert "experts_active 2 is more than the 1 experts" in "".join(census.refused)

@@ -12,15 +12,19 @@ from hybrid_nas.commands.terminal import AsJson, Set, out
 from hybrid_nas.yaml_file import Item, nearest, set_key
 
 LETTERS_OF = {
-    "placement": "", "mixer": "M", "ffn": "ASMH", "d_state": "MH", "head_dim": "MH", "kv_heads": "ASH",
-    "position": "ASH", "window": "S", "sinks": "S",
+    "placement": "", "mixer": "M", "d_state": "MH13G", "head_dim": "MH3", "kv_heads": "ASH", "position": "ASH",
+    "window": "S", "sinks": "S", **dict.fromkeys(("ffn", "experts", "experts_active"), "ASMH13G"),
 }  # fmt: skip
 """Key -> the letters of a layout that it means something to; the parallel hybrid's own keys mean H."""
 
 
 def cost(
     layout: Annotated[
-        str | None, typer.Option(help="A letter a layer: A attention, S sliding window, M Mamba-2, H both in parallel.")
+        str | None,
+        typer.Option(
+            help="A letter a layer: A attention, S sliding window, M Mamba-2, H both in parallel, 1 Mamba-1, "
+            "3 Mamba-3, G gated DeltaNet."
+        ),
     ] = None,
     ratio: Annotated[
         str | None,
@@ -40,6 +44,7 @@ def cost(
     from hybrid_nas.design import architecture_of_layout
     from hybrid_nas.options import KEYS
     from hybrid_nas.paper import printed_layers
+    from hybrid_nas.parts import read_by
     from hybrid_nas.placement import read_layout
     from hybrid_nas.scale import SCALES
     from hybrid_nas.space import LAYOUT, PRESETS, design_of
@@ -75,6 +80,12 @@ def cost(
                 needs = f"needs one of the letters {letters}" if letters else "is what the layout itself says"
                 raise item.error(f"{key} means nothing for the layout {layout}: it {needs}")
         answers = {key: KEYS[key].parse(item) for key, item in entries.items()}
+        read = read_by(letters_of_layout, str(answers["mixer"]) if "mixer" in answers else None)
+        for key in ({"d_state", "head_dim"} - read) & entries.keys():
+            raise entries[key].error(f"{key} means nothing here: mixer {answers['mixer']} does not read it")
+        for key in {"experts", "experts_active"} & entries.keys():
+            if answers.get("ffn") != "moe":
+                raise entries[key].error(f"{key} means nothing here: it needs ffn=moe")
         answers |= PRESETS.get(str(answers.get("preset")), {})
         model = architecture_of_layout(layout, design_of({"family": LAYOUT, LAYOUT: layout, **answers}), sized)
         printed = None

@@ -80,6 +80,11 @@ def triton_or(
     return name, f"{missing}, so this runs in torch's own operations"
 
 
+def runs_triton(value: torch.Tensor) -> bool:
+    """Whether Triton kernels run on the device of `value` and in its dtype."""
+    return value.is_cuda and value.dtype != torch.float64 and why_not("triton") is None
+
+
 def pick(operation: str, asked: str, implementations: Mapping[str, T], auto: Callable[[], tuple[str, str]]) -> T:
     """The implementation of `operation` that `asked` names; "auto" takes the one that the rule `auto` names.
 

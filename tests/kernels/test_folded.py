@@ -35,6 +35,11 @@ OPERATIONS = {
         ((2, 5, 6), (6,), (8, 6), (8, 6), (6, 8)),
         "folded",
     ),
+    "swiglu native": (
+        lambda x, w, g, u, d, how: swiglu(x, w, g, u, d, eps=EPS, implementation=how),
+        ((2, 5, 6), (6,), (8, 6), (8, 6), (6, 8)),
+        "native",
+    ),
     "rope": (lambda x, how: rope(x, COS, SIN, implementation=how), ((2, 5, 3, 6),), "in_place"),
     "cross_entropy": (lambda x, how: cross_entropy(x, TARGETS, implementation=how), ((2, 3, 7),), "exp2"),
 }

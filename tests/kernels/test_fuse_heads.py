@@ -44,7 +44,7 @@ def written_out(y, z, attended, norms, scales, fusion, weights, groups, eps):
     return torch.tensor(out, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", [name for name in IMPLEMENTATIONS if name != "triton"])
 @pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("scale", ["none", "vector", "diff", "gate"])
 @pytest.mark.parametrize(("fusion", "outputs"), [("add", 2), ("difference", 2), ("difference", 1), ("concat", 1)])

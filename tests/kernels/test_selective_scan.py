@@ -130,6 +130,8 @@ def test_on_a_gpu(assert_close):
     y, state, gradients = run(selective_scan_reference, values, torch.float64, False)
     on_gpu = {name: None if value is None else value.cuda() for name, value in values.items()}
     got_y, got_state, got = run(selective_scan, on_gpu, torch.float32, False, implementation="mamba_ssm")
+    with pytest.raises(ValueError, match="begins at a zero state"):
+        selective_scan(**{name: value.cuda() for name, value in inputs(4).items()}, implementation="mamba_ssm")
     assert_close(got_y.cpu(), y)
     assert_close(got_state.cpu(), state)
     for gradient, expected in zip(got, gradients, strict=True):
@@ -142,5 +144,3 @@ def test_what_runs_where():
     assert set(ON_CPU) < set(IMPLEMENTATIONS)
     with pytest.raises(ValueError, match="at least 1 token"):
         selective_scan(**{k: v[:, :0] if k in ("x", "dt", "B", "C") else v for k, v in inputs(4).items()})
-    with pytest.raises(ValueError, match="begins at a zero state"):
-        selective_scan(**inputs(4), implementation="mamba_ssm")

@@ -3,7 +3,17 @@ there is one (bfloat16 there alone: the interpreter has no bfloat16 products).""
 
 import pytest
 import torch
-from hybrid_nas_kernels import causal_conv1d, cross_entropy, gated_norm_linear, norm_linear, rope, ssd, swiglu
+from hybrid_nas_kernels import (
+    attention,
+    causal_conv1d,
+    cross_entropy,
+    fuse_heads,
+    gated_norm_linear,
+    norm_linear,
+    rope,
+    ssd,
+    swiglu,
+)
 from torch.nn import functional as F
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -38,6 +48,22 @@ def convolved(x, w, b, how):
     return torch.cat(causal_conv1d.causal_conv1d(x, w, b, (7, 5), implementation=how), -1)
 
 
+SCALES = {"no": (), "vector": ((6,), (6,)), "token": ((2, 5, 1), (2, 5, 1))}
+
+
+def fused(fusion, maps, scale, norms):
+    """fuse_heads of leaves: y, z, attended, then gains, scales and maps as there are."""
+
+    def run(y, z, attended, *rest):
+        *rest, how = rest
+        gains, rest = (rest[:2], rest[2:]) if norms else (None, rest)
+        scales, rest = ((None, None), rest) if scale == "no" else (rest[:2], rest[2:])
+        options = {"norms": gains, "scales": tuple(scales), "fusion": fusion, "weights": tuple(rest), "groups": 2}
+        return fuse_heads.fuse_heads(y, z, attended, **options, eps=EPS, implementation=how)
+
+    return run
+
+
 # name -> (function of leaves and implementation, shapes of the leaves, indices of leaves that stay float32)
 OPERATIONS = {
     "norm_linear": (
@@ -65,6 +91,20 @@ OPERATIONS = {
         ((2, 129, 3), (3,), (5, 3), (5, 3), (3, 5)),
         (1,),
     ),
+    **{
+        f"fuse_heads, {fusion}, {len(maps)} maps, {scale} scales, {'norms' if norms else 'no norms'}": (
+            fused(fusion, len(maps), scale, norms),
+            ((2, 5, 6), (2, 5, 6), (2, 5, 6), *(((6,), (6,)) if norms else ()), *SCALES[scale], *maps),
+            tuple(range(3, 3 + 2 * norms + 2 * (scale == "vector"))),
+        )
+        for fusion, maps, scale, norms in (
+            ("difference", ((7, 6), (7, 6)), "no", True),
+            ("add", ((7, 6), (7, 6)), "vector", True),
+            ("add", ((7, 6),), "token", True),
+            ("difference", ((7, 6),), "vector", False),
+            ("concat", ((7, 12),), "no", False),
+        )
+    },
     "rope": (lambda x, how: rope.rope(x, COS.to(x.device), SIN.to(x.device), implementation=how), ((2, 5, 3, 6),), ()),
     "cross_entropy": (
         lambda x, how: cross_entropy.cross_entropy(x, TARGETS.to(x.device), implementation=how)[None],
@@ -276,3 +316,45 @@ def test_the_custom_operations_meet_torchs_rules(operation):
     assert all((_conv, _norm, _ssd))
     op = getattr(torch.ops.hybrid_nas, operation.split("::")[1]).default
     torch.library.opcheck(op, arguments, test_utils=("test_schema", "test_autograd_registration", "test_faketensor"))
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("slots", "heads", "kv_heads", "dims"), [(1, 2, 1, (8, 8)), (70, 6, 2, (20, 12)), (300, 4, 4, (64, 64))]
+)
+def test_a_step_of_attention(slots, heads, kv_heads, dims, dtype, assert_close):
+    g = torch.Generator().manual_seed(0)
+    q, keys, values = (
+        torch.randn(shape, generator=g).to(dtype)
+        for shape in ((2, heads, dims[0]), (2, slots + 3, kv_heads, dims[0]), (2, slots + 3, kv_heads, dims[1]))
+    )
+    expected = attention.attention_step_reference(q.double(), keys[:, :slots].double(), values[:, :slots].double())
+    got = attention.attention_step_triton(on(q), on(keys)[:, :slots], on(values)[:, :slots])
+    assert_close(got.cpu(), expected)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_steps_of_the_scan_and_of_the_convolution(dtype, assert_close):
+    values = scan_inputs(5, dtype, groups=2, head_dim=20, d_state=17)
+    expected, final = ssd.ssd_reference(**{k: v.double() for k, v in values.items()})
+    state = on(values["initial_state"].float())
+    steps = []
+    for t in range(5):
+        x, dt, B, C = (on(values[k])[:, t] for k in ("x", "dt", "B", "C"))
+        steps.append(ssd.ssd_step_triton(x, dt, on(values["A"]), B, C, on(values["D"]), state))
+    assert_close(torch.stack(steps, 1).cpu(), expected)
+    assert_close(state.cpu().to(dtype), final)
+
+    g = torch.Generator().manual_seed(0)
+    x, weight, bias = (
+        torch.randn(2, 7, 300, generator=g).to(dtype),
+        torch.randn(300, 4, generator=g),
+        torch.randn(300, generator=g),
+    )
+    (expected,) = causal_conv1d.causal_conv1d_reference(x.double(), weight.double(), bias.double(), (300,))
+    window = on(torch.zeros(2, 300, 4, dtype=dtype))
+    got = [causal_conv1d.causal_conv1d_step_triton(on(x)[:, t], window, on(weight), on(bias)) for t in range(7)]
+    assert_close(torch.stack(got, 1).cpu(), expected)
+    assert torch.equal(window.cpu(), x[:, -4:].transpose(1, 2))

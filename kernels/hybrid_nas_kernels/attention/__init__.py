@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from hybrid_nas_kernels.attention.blocked import attention_blocked
-from hybrid_nas_kernels.attention.reference import attention_reference, attention_step
+from hybrid_nas_kernels.attention.reference import attention_reference, attention_step_reference
 from hybrid_nas_kernels.attention.sdpa import attention_sdpa
-from hybrid_nas_kernels.dispatch import pick
+from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -17,6 +17,7 @@ __all__ = [
     "attention_reference",
     "attention_sdpa",
     "attention_step",
+    "attention_step_reference",
     "choose",
 ]
 
@@ -43,3 +44,15 @@ def attention(
         raise ValueError(f"attention: heads must be a multiple of kv_heads, found {q.shape[2]} and {k.shape[2]}")
     run = pick("attention", implementation, IMPLEMENTATIONS, lambda: choose(q.device))
     return run(q, k, v, window=window, sinks=sinks)
+
+
+def attention_step(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """One token over every cached slot given, whose order does not matter. Triton on a CUDA device, the reference
+    elsewhere.
+
+    q (batch, heads, head_dim); keys (batch, slots, kv_heads, head_dim) and values (..., value_dim); returns (batch,
+    heads, value_dim)."""
+    return (attention_step_triton if runs_triton(q) else attention_step_reference)(q, keys, values)
+
+
+attention_step_triton = deferred("hybrid_nas_kernels.attention.triton_step", "attention_step_triton", needs="triton")

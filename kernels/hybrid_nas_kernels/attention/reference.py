@@ -24,7 +24,7 @@ def attention_reference(q: Tensor, k: Tensor, v: Tensor, *, window: int | None =
     return torch.einsum("bhts,bshd->bthd", scores.softmax(-1), v)
 
 
-def attention_step(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attention_step_reference(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """One token over every cached slot given, whose order does not matter.
 
     q (batch, heads, head_dim); keys (batch, slots, kv_heads, head_dim) and values (..., value_dim); returns (batch,

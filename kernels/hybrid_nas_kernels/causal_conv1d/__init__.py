@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from hybrid_nas_kernels.causal_conv1d.channels_last import causal_conv1d_channels_last
-from hybrid_nas_kernels.causal_conv1d.reference import causal_conv1d_reference, causal_conv1d_step
-from hybrid_nas_kernels.dispatch import deferred, pick, triton_or
+from hybrid_nas_kernels.causal_conv1d.reference import causal_conv1d_reference, causal_conv1d_step_reference
+from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton, triton_or
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -17,6 +17,7 @@ __all__ = [
     "causal_conv1d_channels_last",
     "causal_conv1d_reference",
     "causal_conv1d_step",
+    "causal_conv1d_step_reference",
     "choose",
 ]
 
@@ -46,3 +47,14 @@ def causal_conv1d(
     """
     run = pick("causal_conv1d", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.dtype))
     return run(x, weight, bias, tuple(parts))
+
+
+def causal_conv1d_step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """One token: x (batch, channels); `state` (batch, channels, K), the last K inputs, is updated in place. Triton on a
+    CUDA device, the reference elsewhere."""
+    return (causal_conv1d_step_triton if runs_triton(x) else causal_conv1d_step_reference)(x, state, weight, bias)
+
+
+causal_conv1d_step_triton = deferred(
+    "hybrid_nas_kernels.causal_conv1d.triton_step", "causal_conv1d_step_triton", needs="triton"
+)

@@ -17,7 +17,7 @@ def causal_conv1d_reference(x: Tensor, weight: Tensor, bias: Tensor, parts: tupl
     return torch.split(F.silu(total), list(parts), dim=-1)
 
 
-def causal_conv1d_step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def causal_conv1d_step_reference(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """One token: x (batch, channels); `state` (batch, channels, K), the last K inputs, is updated in place."""
     state.copy_(torch.roll(state, -1, dims=-1))
     state[..., -1] = x

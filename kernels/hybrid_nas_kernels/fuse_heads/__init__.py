@@ -5,18 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybrid_nas_kernels.dispatch import pick
+from hybrid_nas_kernels.dispatch import deferred, pick, triton_or
 from hybrid_nas_kernels.fuse_heads.reference import fuse_heads_reference
 
 __all__ = ["IMPLEMENTATIONS", "choose", "fuse_heads", "fuse_heads_reference"]
 
-IMPLEMENTATIONS = {"reference": fuse_heads_reference}
+IMPLEMENTATIONS = {
+    "reference": fuse_heads_reference,
+    "triton": deferred("hybrid_nas_kernels.fuse_heads.triton_kernels", "fuse_heads_triton", needs="triton"),
+}
 FUSIONS = ("add", "difference", "concat")
 
 
-def choose(device: torch.device) -> tuple[str, str]:
+def choose(device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
     """The implementation that "auto" takes on `device`, and why."""
-    return "reference", f"there is no other on {device.type}"
+    return triton_or(device, lambda: ("reference", f"there is no other on {device.type}"), dtype)
 
 
 def fuse_heads(
@@ -45,5 +48,5 @@ def fuse_heads(
             f"fuse_heads: fusion is one of {', '.join(FUSIONS)} with 1 or 2 weights (concat: 1), found {fusion!r} with "
             f"{len(weights)}"
         )
-    run = pick("fuse_heads", implementation, IMPLEMENTATIONS, lambda: choose(y.device))
+    run = pick("fuse_heads", implementation, IMPLEMENTATIONS, lambda: choose(y.device, y.dtype))
     return run(y, z, attended, norms, scales, fusion, weights, groups, eps)

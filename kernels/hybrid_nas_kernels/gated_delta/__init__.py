@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybrid_nas_kernels.dispatch import MissingPackage, package, pick
+from hybrid_nas_kernels.dispatch import deferred, pick, why_not
 from hybrid_nas_kernels.gated_delta.chunked import gated_delta_chunked
-from hybrid_nas_kernels.gated_delta.fla import gated_delta_fla
 from hybrid_nas_kernels.gated_delta.reference import gated_delta_reference, gated_delta_step
 
 __all__ = [
@@ -15,23 +14,23 @@ __all__ = [
     "choose",
     "gated_delta",
     "gated_delta_chunked",
-    "gated_delta_fla",
     "gated_delta_reference",
     "gated_delta_step",
 ]
 
-IMPLEMENTATIONS = {"reference": gated_delta_reference, "chunked": gated_delta_chunked, "fla": gated_delta_fla}
+IMPLEMENTATIONS = {
+    "reference": gated_delta_reference,
+    "chunked": gated_delta_chunked,
+    "fla": deferred("hybrid_nas_kernels.gated_delta.fla", "gated_delta_fla", needs="fla"),
+}
 
 
 def choose(device: torch.device) -> tuple[str, str]:
     """The implementation that "auto" takes on `device`, and why."""
     if device.type != "cuda":
         return "chunked", "torch alone, matrix products in chunks"
-    try:
-        package("fla")
-    except MissingPackage as missing:
-        return "chunked", f"{missing} (flash-linear-attention); torch alone"
-    return "fla", "flash-linear-attention's kernels"
+    missing = why_not("fla")
+    return ("fla", "flash-linear-attention's kernels") if missing is None else ("chunked", f"{missing}; torch alone")
 
 
 def gated_delta(

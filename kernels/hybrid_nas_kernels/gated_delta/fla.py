@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
+from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 from torch import Tensor
-
-from hybrid_nas_kernels.dispatch import package
 
 
 def gated_delta_fla(
@@ -18,9 +17,7 @@ def gated_delta_fla(
     initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `gated_delta`; decays in float32, as the kernels want them."""
-    package("fla")
-    rule = package("fla.ops.gated_delta_rule").chunk_gated_delta_rule
-    y, state = rule(
+    y, state = chunk_gated_delta_rule(
         q.contiguous(),
         k.contiguous(),
         v.contiguous(),

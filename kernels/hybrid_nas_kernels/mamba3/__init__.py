@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybrid_nas_kernels.dispatch import MissingPackage, package, pick
+from hybrid_nas_kernels.dispatch import deferred, pick, why_not
 from hybrid_nas_kernels.mamba3.chunked import mamba3_chunked
-from hybrid_nas_kernels.mamba3.mamba_ssm import mamba3_mamba_ssm
 from hybrid_nas_kernels.mamba3.reference import mamba3_reference, mamba3_step
 
 __all__ = [
@@ -15,23 +14,23 @@ __all__ = [
     "choose",
     "mamba3",
     "mamba3_chunked",
-    "mamba3_mamba_ssm",
     "mamba3_reference",
     "mamba3_step",
 ]
 
-IMPLEMENTATIONS = {"reference": mamba3_reference, "chunked": mamba3_chunked, "mamba_ssm": mamba3_mamba_ssm}
+IMPLEMENTATIONS = {
+    "reference": mamba3_reference,
+    "chunked": mamba3_chunked,
+    "mamba_ssm": deferred("hybrid_nas_kernels.mamba3.mamba_ssm", "mamba3_mamba_ssm", needs="mamba_ssm"),
+}
 
 
 def choose(device: torch.device) -> tuple[str, str]:
     """The implementation that "auto" takes on `device`, and why."""
     if device.type != "cuda":
         return "chunked", "torch alone, matrix products in chunks"
-    try:
-        package("mamba_ssm")
-    except MissingPackage as missing:
-        return "chunked", f"{missing}; torch alone"
-    return "mamba_ssm", "mamba-ssm's Triton kernels"
+    missing = why_not("mamba_ssm")
+    return ("mamba_ssm", "mamba-ssm's Triton kernels") if missing is None else ("chunked", f"{missing}; torch alone")
 
 
 def mamba3(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from mamba_ssm.ops.triton.mamba3.mamba3_siso_combined import mamba3_siso_combined
 from torch import Tensor
-
-from hybrid_nas_kernels.dispatch import package
 
 
 def mamba3_mamba_ssm(
@@ -20,10 +19,8 @@ def mamba3_mamba_ssm(
     D: Tensor,
 ) -> Tensor:
     """As `mamba3`. The kernels want time steps as (batch, heads, tokens), and decays and angles in float32."""
-    package("mamba_ssm")
-    scan = package("mamba_ssm.ops.triton.mamba3.mamba3_siso_combined").mamba3_siso_combined
     steps, decay, mix = (value.transpose(1, 2).contiguous() for value in (dt.float(), log_decay.float(), trap))
-    y: Tensor = scan(
+    y: Tensor = mamba3_siso_combined(
         Q=C.contiguous(),
         K=B.contiguous(),
         V=x.contiguous(),

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from hybrid_nas_kernels.dispatch import deferred, pick, triton_or
+from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton, triton_or
 from hybrid_nas_kernels.norm_linear.folded import norm_linear_folded
 from hybrid_nas_kernels.norm_linear.reference import norm_linear_reference
 
-__all__ = ["IMPLEMENTATIONS", "choose", "norm_linear", "norm_linear_folded", "norm_linear_reference"]
+__all__ = ["IMPLEMENTATIONS", "choose", "norm_linear", "norm_linear_folded", "norm_linear_reference", "norm_linears"]
 
 IMPLEMENTATIONS = {
     "reference": norm_linear_reference,
@@ -45,3 +46,14 @@ def norm_linear(
         "norm_linear", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.numel() // len(norm), x.dtype)
     )
     return run(x, norm, weight, tuple(parts), eps)
+
+
+def norm_linears(x: Tensor, norm: Tensor | None, weights: Sequence[Tensor], *, eps: float) -> tuple[Tensor, ...]:
+    """rms_norm(x) * norm (x itself without `norm`), times each of `weights` transposed: for a few rows, as in decoding,
+    where copying the weights side by side would cost more than the products."""
+    if norm is not None:
+        x = _rms_norm(x, norm, eps) if runs_triton(x) else F.rms_norm(x, norm.shape, norm, eps)
+    return tuple(F.linear(x, weight) for weight in weights)
+
+
+_rms_norm = deferred("hybrid_nas_kernels.norm_linear.triton_kernels", "rms_norm", needs="triton")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybrid_nas_kernels.dispatch import MissingPackage, package, pick
-from hybrid_nas_kernels.selective_scan.mamba_ssm import selective_scan_mamba_ssm
+from hybrid_nas_kernels.dispatch import deferred, pick, why_not
 from hybrid_nas_kernels.selective_scan.reference import selective_scan_reference, selective_scan_step
 from hybrid_nas_kernels.selective_scan.unrolled import selective_scan_unrolled
 
@@ -14,7 +13,6 @@ __all__ = [
     "IMPLEMENTATIONS",
     "choose",
     "selective_scan",
-    "selective_scan_mamba_ssm",
     "selective_scan_reference",
     "selective_scan_step",
     "selective_scan_unrolled",
@@ -23,7 +21,7 @@ __all__ = [
 IMPLEMENTATIONS = {
     "reference": selective_scan_reference,
     "unrolled": selective_scan_unrolled,
-    "mamba_ssm": selective_scan_mamba_ssm,
+    "mamba_ssm": deferred("hybrid_nas_kernels.selective_scan.mamba_ssm", "selective_scan_mamba_ssm", needs="mamba_ssm"),
 }
 
 
@@ -33,11 +31,8 @@ def choose(device: torch.device, from_zero: bool = True) -> tuple[str, str]:
         return "unrolled", "torch alone, one operation a token"
     if not from_zero:
         return "unrolled", "mamba-ssm's kernel begins at a zero state"
-    try:
-        package("mamba_ssm")
-    except MissingPackage as missing:
-        return "unrolled", f"{missing}; torch alone"
-    return "mamba_ssm", "mamba-ssm's CUDA kernel"
+    missing = why_not("mamba_ssm")
+    return ("mamba_ssm", "mamba-ssm's CUDA kernel") if missing is None else ("unrolled", f"{missing}; torch alone")
 
 
 def selective_scan(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
+from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 from torch import Tensor
-
-from hybrid_nas_kernels.dispatch import package
 
 
 def selective_scan_mamba_ssm(
@@ -21,10 +20,8 @@ def selective_scan_mamba_ssm(
     """As `selective_scan`, from a zero state alone: the kernel takes no other. It wants (batch, channels, tokens)."""
     if initial_state is not None:
         raise ValueError("selective_scan: mamba_ssm begins at a zero state; ask for unrolled to begin at another")
-    package("mamba_ssm")
-    scan = package("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
     x_, dt_, B_, C_ = (
         value.transpose(1, 2).contiguous() for value in (x, dt.to(x.dtype), B.to(x.dtype), C.to(x.dtype))
     )
-    y, state = scan(x_, dt_, A.float(), B_, C_, D.float(), return_last_state=True)
+    y, state = selective_scan_fn(x_, dt_, A.float(), B_, C_, D.float(), return_last_state=True)
     return y.transpose(1, 2), state.to(torch.promote_types(x.dtype, torch.float32))

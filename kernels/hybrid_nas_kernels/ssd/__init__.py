@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybrid_nas_kernels.dispatch import deferred, pick, triton_or
+from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton, triton_or
 from hybrid_nas_kernels.ssd.chunked import ssd_chunked
-from hybrid_nas_kernels.ssd.reference import ssd_reference, ssd_step
+from hybrid_nas_kernels.ssd.reference import ssd_reference, ssd_step_reference
 
-__all__ = ["IMPLEMENTATIONS", "choose", "ssd", "ssd_chunked", "ssd_reference", "ssd_step"]
+__all__ = ["IMPLEMENTATIONS", "choose", "ssd", "ssd_chunked", "ssd_reference", "ssd_step", "ssd_step_reference"]
 
 IMPLEMENTATIONS = {
     "reference": ssd_reference,
@@ -51,3 +51,14 @@ def ssd(
         raise ValueError(f"ssd: heads must be a multiple of groups, found {x.shape[2]} and {B.shape[2]}")
     run = pick("ssd", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.dtype))
     return run(x, dt, A, B, C, D, initial_state=initial_state, chunk=chunk)
+
+
+def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor) -> Tensor:
+    """One token of the recurrence; `state` (batch, heads, head_dim, d_state) is updated in place.
+
+    x (batch, heads, head_dim), dt (batch, heads), B and C (batch, groups, d_state); returns y like x. Computes in
+    float32 at least; the state keeps its own dtype. Triton on a CUDA device, the reference elsewhere."""
+    return (ssd_step_triton if runs_triton(x) else ssd_step_reference)(x, dt, A, B, C, D, state)
+
+
+ssd_step_triton = deferred("hybrid_nas_kernels.ssd.triton_step", "ssd_step_triton", needs="triton")

@@ -35,7 +35,9 @@ def ssd_reference(
     return torch.stack(outputs, dim=1), state
 
 
-def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor) -> Tensor:
+def ssd_step_reference(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor
+) -> Tensor:
     """One token of the recurrence; `state` (batch, heads, head_dim, d_state) is updated in place.
 
     x (batch, heads, head_dim), dt (batch, heads), B and C (batch, groups, d_state); returns y like x. Computes in

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from hybrid_nas_kernels import norm_linear
 from hybrid_nas_kernels.dispatch import deferred, pick
-from hybrid_nas_kernels.norm_linear import choose
+from hybrid_nas_kernels.native import why_not
+from hybrid_nas_kernels.norm_linear import FEW
 from hybrid_nas_kernels.swiglu.folded import swiglu_folded
+from hybrid_nas_kernels.swiglu.native import swiglu_native
 from hybrid_nas_kernels.swiglu.reference import swiglu_reference
 
-__all__ = ["IMPLEMENTATIONS", "choose", "swiglu", "swiglu_folded", "swiglu_reference"]
+__all__ = ["IMPLEMENTATIONS", "choose", "swiglu", "swiglu_folded", "swiglu_native", "swiglu_reference"]
 
 IMPLEMENTATIONS = {
     "reference": swiglu_reference,
     "folded": swiglu_folded,
+    "native": swiglu_native,
     "triton": deferred("hybrid_nas_kernels.swiglu.triton_kernels", "swiglu_triton", needs="triton"),
 }
+
+
+def choose(device: torch.device, rows: int = FEW, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
+    """The implementation that "auto" takes for so many rows (tokens of all sequences), and why."""
+    if rows >= FEW and why_not(device, dtype) is None:
+        return "native", "one node, compiled for this CPU"
+    return norm_linear.choose(device, rows, dtype)
 
 
 def swiglu(

@@ -25,9 +25,14 @@ def swiglu_triton(x: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tenso
     """As `swiglu`, for float32 and bfloat16; `norm` may be float32 beside bfloat16 tokens."""
     n = rms_norm(x, norm, eps)
     if x.numel() // x.shape[-1] < TOGETHER:
-        return F.linear(torch.ops.hybrid_nas.silu_mul(F.linear(n, gate), F.linear(n, up)), down)
+        return F.linear(silu_mul(F.linear(n, gate), F.linear(n, up)), down)
     both = F.linear(n, torch.cat((gate, up)))
     return F.linear(torch.ops.hybrid_nas.silu_mul_halves(both), down)
+
+
+def silu_mul(g: Tensor, u: Tensor) -> Tensor:
+    """silu(g) * u, of one shape."""
+    return torch.ops.hybrid_nas.silu_mul(g, u)  # type: ignore[no-any-return]
 
 
 @triton.jit

@@ -1,0 +1,328 @@
+"""Speed and memory of an Architecture on this device: layer by layer, each kind of layer measured once.
+
+A layer's time depends on its dimensions, the batch and the context, not on its neighbours, so a table of layers, kept
+as Parquet, gives every model made of them: a hundred candidates cost what their few kinds of layers cost. How wrong
+that is for a whole model is measured too (`whole`). Weights are random; on CUDA matrices are bfloat16 and every
+measurement is a CUDA graph, replayed.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hybrid_nas.architecture import Architecture, Block, canonical_json
+from hybrid_nas.cost import cost
+from hybrid_nas.model import Model
+
+What = Literal["decode", "prefill", "train"]
+OUT_OF_CACHE = 1 << 28
+"""Bytes that a decoding measurement touches at least, by copies of a layer: more than any device's cache holds."""
+OPTIMIZER_PARAMS = 1 << 26
+HEAD = "embedding and classifier"
+OPTIMIZER = "AdamW, a parameter"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the table. `seconds` of one layer (or one parameter of the optimizer) for the whole batch; in training
+    `kept_bytes` is what forward keeps for backward, and `peak_bytes` the most in use beyond the weights."""
+
+    device: str
+    torch: str
+    what: str
+    part: str
+    width: int
+    vocab: int
+    batch: int
+    context: int
+    seconds: float
+    kept_bytes: int = 0
+    peak_bytes: int = 0
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return (self.device, self.torch, self.what, self.part, self.width, self.vocab, self.batch, self.context)
+
+
+class Table:
+    """Layers measured so far; with a path, kept there as Parquet."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.rows: dict[tuple[Any, ...], Layer] = {}
+        if path is not None and path.exists():
+            for values in pq.read_table(path).to_pylist():
+                self._keep(Layer(**values))
+
+    def _keep(self, layer: Layer) -> None:
+        self.rows[layer.key] = layer
+
+    def add(self, layer: Layer) -> Layer:
+        self._keep(layer)
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            columns = {f.name: [getattr(row, f.name) for row in self.rows.values()] for f in fields(Layer)}
+            part = self.path.with_suffix(".part")
+            pq.write_table(pa.table(columns), part)
+            part.replace(self.path)
+        return layer
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a search can aim at. `source` is "measured, by layers" or "measured, whole", with the device's name."""
+
+    source: str
+    device: str
+    decode_tokens_per_s: float
+    prefill_s: float
+    train_tokens_per_s: float
+    peak_memory_bytes: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Load:
+    """The shapes measured at: sequences and tokens of decoding and prefill, and of a training step."""
+
+    batch: int = 4
+    context: int = 8192
+    train_batch: int = 1
+    train_context: int = 8192
+
+
+class Meter:
+    """Measures layers on `device`, each once."""
+
+    def __init__(self, device: torch.device, table: Table | None = None) -> None:
+        self.device = device
+        self.table = Table() if table is None else table
+        self.name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+
+    def speed(self, architecture: Architecture, load: Load) -> Speed:
+        """`architecture` from its layers."""
+        seconds = {
+            what: sum(layer.seconds for layer in self.layers(architecture, what, load))
+            for what in ("decode", "prefill", "train")
+        }
+        params = cost(architecture, 1).params
+        seconds["train"] += params * self._layer(architecture, OPTIMIZER, "train", load).seconds
+        trained = list(self.layers(architecture, "train", load))
+        kept = sum(layer.kept_bytes for layer in trained)
+        return Speed(
+            "measured, by layers",
+            self.name,
+            load.batch / seconds["decode"],
+            seconds["prefill"],
+            load.train_batch * load.train_context / seconds["train"],
+            kept + max(layer.peak_bytes - layer.kept_bytes for layer in trained) + training_bytes(params),
+        )
+
+    def layers(self, architecture: Architecture, what: What, load: Load) -> Iterator[Layer]:
+        """A row for every block of `architecture`, in order, and one for its embedding and classifier."""
+        for block in architecture.blocks:
+            yield self._layer(architecture, block, what, load)
+        yield self._layer(architecture, HEAD, what, load)
+
+    def _layer(self, architecture: Architecture, part: Block | str, what: What, load: Load) -> Layer:
+        train = what == "train"
+        batch, context = (load.train_batch, load.train_context) if train else (load.batch, load.context)
+        if isinstance(part, Block):
+            one = Architecture(architecture.width, 8, (part,))
+            name = canonical_json(one.to_dict()["blocks"][0])
+        else:
+            one, name = Architecture(architecture.width, architecture.vocab, architecture.blocks[:1]), part
+        vocab = architecture.vocab if name == HEAD else 0
+        key = (self.name, torch.__version__, what, name, architecture.width, vocab, batch, context)
+        if key not in self.table.rows:
+            if name == OPTIMIZER:
+                found = (self._optimizer() / OPTIMIZER_PARAMS, 0, 0)
+            elif name != HEAD:
+                found = self._block(one, what, batch, context)
+            else:
+                found = self._head(one, what, batch, context)
+            self.table.add(Layer(*key, *found))
+        return self.table.rows[key]
+
+    def _block(self, one: Architecture, what: What, batch: int, context: int) -> tuple[float, int, int]:
+        block = one.blocks[0]
+        copies = 1
+        if what == "decode" and self.device.type == "cuda":
+            touched = cost(Architecture(one.width, 1, one.blocks), context)
+            copies = -(-OUT_OF_CACHE // (2 * touched.params_nonembedding + batch * touched.cache_bytes))
+        model = random_model(Architecture(one.width, one.vocab, (block,) * copies), self.device, self.dtype)
+        if what == "decode":
+            return self._decode(model, batch, context, head=False) / copies, 0, 0
+        x = self._random(batch, context, one.width)
+        if what == "prefill":
+            with torch.no_grad():
+                return self._time(lambda: model.blocks[0](x)), 0, 0
+        x.requires_grad_()
+        dy = self._random(batch, context, one.width)
+        leaves = [x, *(p for p in model.blocks.parameters() if p.requires_grad)]
+
+        def step() -> int:
+            y = model.blocks[0](x)
+            kept = self._allocated()
+            torch.autograd.grad(y, leaves, dy)
+            return kept
+
+        return self._train(step)
+
+    def _head(self, one: Architecture, what: What, batch: int, context: int) -> tuple[float, int, int]:
+        model = random_model(Architecture(one.width, one.vocab, one.blocks), self.device, self.dtype, blocks=False)
+        tokens = torch.randint(one.vocab, (batch, context), device=self.device)
+        if what != "train":
+            x = self._random(batch, 1, one.width)
+            ids = tokens[:, :1] if what == "decode" else tokens
+
+            def forward() -> Any:
+                return F.embedding(ids, model.embedding), model._classify(x)
+
+            with torch.no_grad():
+                return self._time(forward), 0, 0
+        weights = torch.full((batch, context), 1 / tokens.numel(), device=self.device)
+        leaves = [model.embedding, model.norm.weight]
+
+        def step() -> int:
+            total, _ = model.losses(tokens, tokens, weights)
+            kept = self._allocated()
+            torch.autograd.grad(total, leaves)
+            return kept
+
+        return self._train(step)
+
+    def _optimizer(self) -> float:
+        master = torch.zeros(OPTIMIZER_PARAMS, device=self.device)
+        master.grad = torch.zeros_like(master)
+        adamw = torch.optim.AdamW([master], fused=True, capturable=self.device.type == "cuda")
+        compute = master.to(self.dtype)
+
+        def step() -> None:
+            adamw.step()
+            compute.copy_(master)
+
+        return self._time(step)
+
+    def _decode(self, model: Model, batch: int, context: int, head: bool = True) -> float:
+        """Seconds of one token of each sequence at the last position of `context`."""
+        cache = model.cache(batch, context, self.dtype)
+        for layer in cache.layers:
+            for value in layer.values():
+                value.normal_()
+        token = torch.zeros(batch, dtype=torch.int64, device=self.device)
+        x = self._random(batch, model.architecture.width)
+
+        def step() -> Any:
+            cache.position = context - 1
+            if head:
+                return model.step(token, cache)
+            y = x
+            for block, layer in zip(model._blocks(), cache.layers, strict=True):
+                y = block.step(y, layer, cache.position)
+            return y
+
+        with torch.no_grad():
+            return self._time(step)
+
+    def _train(self, step: Callable[[], int]) -> tuple[float, int, int]:
+        step()
+        before = self._allocated()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        kept = step() - before
+        peak = torch.cuda.max_memory_allocated(self.device) - before if self.device.type == "cuda" else 0
+        return self._time(step), kept, peak
+
+    def _time(self, run: Callable[[], Any]) -> float:
+        """Median seconds of `run`, as a CUDA graph where there is CUDA."""
+        if self.device.type != "cuda":
+            run()
+            taken = []
+            for _ in range(5):
+                begin = time.perf_counter()
+                run()
+                taken.append(time.perf_counter() - begin)
+            return statistics.median(taken)
+        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            run()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=stream):
+                run()
+            graph.replay()
+            taken = []
+            for _ in range(7):
+                first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+                first.record(stream)
+                for _ in range(3):
+                    graph.replay()
+                last.record(stream)
+                last.synchronize()
+                taken.append(first.elapsed_time(last) / 3e3)
+        return statistics.median(taken)
+
+    def _random(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=self.device, dtype=self.dtype)
+
+    def _allocated(self) -> int:
+        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
+
+    def whole(self, architecture: Architecture, load: Load) -> dict[str, float]:
+        """Seconds of decoding and prefill of the whole model, measured as one, to hold the layers against."""
+        model = random_model(architecture, self.device, self.dtype)
+        tokens = torch.randint(architecture.vocab, (load.batch, load.context), device=self.device)
+
+        def prefill() -> Tensor:
+            x = F.embedding(tokens, model.embedding)
+            for block in model.blocks:
+                x = block(x)
+            return model._classify(x[:, -1])
+
+        with torch.no_grad():
+            return {"decode": self._decode(model, load.batch, load.context), "prefill": self._time(prefill)}
+
+
+def training_bytes(params: int) -> int:
+    """What the captured step keeps a parameter: 2 bytes of weight, and of gradient twice; in float32 the weight, two
+    moments and the clipped gradient."""
+    return params * (2 + 2 * 2 + 4 * 4)
+
+
+def random_model(architecture: Architecture, device: torch.device, dtype: torch.dtype, blocks: bool = True) -> Model:
+    """A model with matrices in `dtype` and vectors in float32, of no use but to be timed."""
+    with torch.device("meta"):
+        model = Model(architecture)
+    if not blocks:
+        model.blocks = torch.nn.ModuleList()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data = parameter.data.to(dtype)
+    model.to_empty(device=device)
+    for parameter in model.parameters():
+        parameter.data.normal_(0.0, 0.02) if parameter.ndim > 1 else parameter.data.fill_(1.0)
+    return model
+
+
+def describe(layer: Layer) -> str:
+    """A layer's part in a few words."""
+    if not layer.part.startswith("{"):
+        return layer.part
+    block = json.loads(layer.part)
+    return " + ".join(str(block[kind]["kind"]) for kind in ("mixer", "ffn") if block[kind] is not None)

@@ -1,0 +1,103 @@
+"""The decoding step of attention as Triton kernels: the cached slots are cut among programs, so that a few sequences
+fill the device, and each program's softmax is put together in a second launch."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+SLOTS = 64
+PROGRAMS = 528
+"""Programs to aim at: four a multiprocessor of an H100."""
+
+
+@triton.jit
+def _part(
+    q_ptr, k_ptr, v_ptr, out_ptr, top_ptr, total_ptr, slots, part, scale,
+    stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
+    HEADS: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, V: tl.constexpr,
+    BG: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    b = (tl.program_id(0) // KV).to(tl.int64)
+    kv = tl.program_id(0) % KV
+    split = tl.program_id(1)
+    g = tl.arange(0, BG)
+    d = tl.arange(0, BD)
+    v = tl.arange(0, BV)
+    share: tl.constexpr = HEADS // KV
+    head = b * HEADS + kv * share + g
+    q = tl.load(q_ptr + head[:, None] * D + d[None, :], mask=(g < share)[:, None] & (d < D)[None, :], other=0.0)
+    top = tl.full((BG,), -1e30, tl.float32)
+    total = tl.zeros((BG,), tl.float32)
+    out = tl.zeros((BG, BV), tl.float32)
+    last = tl.minimum((split + 1) * part, slots)
+    for first in range(split * part, last, BS):
+        s = first + tl.arange(0, BS)
+        seen = s < last
+        k = tl.load(
+            k_ptr + b * stride_kb + kv * stride_kh + s[None, :] * stride_ks + d[:, None],
+            mask=seen[None, :] & (d < D)[:, None], other=0.0,
+        )  # fmt: skip
+        scores = tl.dot(q, k.to(q.dtype), input_precision=PRECISION) * scale
+        scores = tl.where(seen[None, :], scores, -1e30)
+        higher = tl.maximum(top, tl.max(scores, 1))
+        keep = tl.exp(top - higher)
+        weights = tl.where(seen[None, :], tl.exp(scores - higher[:, None]), 0.0)
+        values = tl.load(
+            v_ptr + b * stride_vb + kv * stride_vh + s[:, None] * stride_vs + v[None, :],
+            mask=seen[:, None] & (v < V)[None, :], other=0.0,
+        )  # fmt: skip
+        out = out * keep[:, None] + tl.dot(weights.to(q.dtype), values.to(q.dtype), input_precision=PRECISION)
+        total = total * keep + tl.sum(weights, 1)
+        top = higher
+    row = (tl.program_id(0).to(tl.int64) * tl.num_programs(1) + split) * BG + g
+    tl.store(out_ptr + row[:, None] * BV + v[None, :], out)
+    tl.store(top_ptr + row, top)
+    tl.store(total_ptr + row, total)
+
+
+@triton.jit
+def _join(
+    out_ptr, top_ptr, total_ptr, y_ptr, splits,
+    SHARE: tl.constexpr, V: tl.constexpr, BG: tl.constexpr, BV: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """One head: the parts' averages, weighed by their share of the softmax."""
+    head = tl.program_id(0).to(tl.int64)
+    group = head // SHARE
+    n = tl.arange(0, BN)
+    v = tl.arange(0, BV)
+    row = (group * splits + n) * BG + head % SHARE
+    top = tl.load(top_ptr + row, mask=n < splits, other=-1e30)
+    weight = tl.exp(top - tl.max(top, 0))
+    total = tl.sum(weight * tl.load(total_ptr + row, mask=n < splits, other=0.0), 0)
+    out = tl.load(out_ptr + row[:, None] * BV + v[None, :], mask=(n < splits)[:, None], other=0.0)
+    y = tl.sum(out * weight[:, None], 0) / total
+    tl.store(y_ptr + head * V + v, y.to(y_ptr.dtype.element_ty), mask=v < V)
+
+
+def attention_step_triton(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """As `attention_step`, for float32 and bfloat16."""
+    batch, heads, head_dim = q.shape
+    slots, kv_heads, value_dim = values.shape[1:]
+    share = heads // kv_heads
+    q = q.contiguous()
+    keys, values = (v if v.stride(-1) == 1 else v.contiguous() for v in (keys, values))
+    splits = max(1, min(triton.cdiv(slots, SLOTS), PROGRAMS // (batch * kv_heads), 128))
+    part = triton.cdiv(triton.cdiv(slots, splits), SLOTS) * SLOTS
+    splits = triton.cdiv(slots, part)
+    BG, BV = max(16, triton.next_power_of_2(share)), max(16, triton.next_power_of_2(value_dim))
+    out = torch.empty((batch * kv_heads, splits, BG, BV), dtype=torch.float32, device=q.device)
+    top, total = (torch.empty((batch * kv_heads, splits, BG), dtype=torch.float32, device=q.device) for _ in range(2))
+    y = torch.empty((batch, heads, value_dim), dtype=q.dtype, device=q.device)
+    _part[(batch * kv_heads, splits)](
+        q, keys, values, out, top, total, slots, part, head_dim**-0.5, *keys.stride()[:3], *values.stride()[:3],
+        HEADS=heads, KV=kv_heads, D=head_dim, V=value_dim, BG=BG, BS=SLOTS,
+        BD=max(16, triton.next_power_of_2(head_dim)), BV=BV,
+        PRECISION="ieee" if q.dtype == torch.float32 else "tf32", num_warps=4,
+    )  # fmt: skip
+    _join[(batch * heads,)](
+        out, top, total, y, splits, SHARE=share, V=value_dim, BG=BG, BV=BV, BN=triton.next_power_of_2(splits)
+    )
+    return y

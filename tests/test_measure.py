@@ -1,0 +1,69 @@
+"""Layers measured once, models made of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiGLU
+from hybrid_nas.measure import HEAD, Load, Meter, Table, describe, random_model, training_bytes
+
+A = Block(Attention(heads=2, kv_heads=1, head_dim=8), SwiGLU(16))
+M = Block(Mamba2(d_ssm=32, head_dim=16, d_state=8), SwiGLU(16))
+LOAD = Load(batch=2, context=24, train_batch=2, train_context=32)
+CPU = torch.device("cpu")
+
+
+def test_a_kind_of_layer_is_measured_once_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "layers.parquet"
+    meter = Meter(CPU, Table(path))
+    speed = meter.speed(Architecture(16, 64, (M, A, M, M)), LOAD)
+    # two kinds of block and the head, thrice; and the optimizer
+    assert len(meter.table.rows) == 3 * 3 + 1
+    again = Meter(CPU, Table(path))
+    again._time = pytest.fail  # nothing is measured any more
+    other = again.speed(Architecture(16, 64, (A, A)), LOAD)
+    assert again.table.rows == meter.table.rows
+    rows = {(row.what, describe(row)): row.seconds for row in meter.table.rows.values()}
+    decode = rows["decode", "mamba2 + swiglu"] * 3 + rows["decode", "attention + swiglu"] + rows["decode", HEAD]
+    assert speed.decode_tokens_per_s == pytest.approx(2 / decode)
+    assert other.prefill_s == pytest.approx(2 * rows["prefill", "attention + swiglu"] + rows["prefill", HEAD])
+    assert speed.source == "measured, by layers"
+    assert speed.device == "cpu"
+    assert speed.train_tokens_per_s > 0
+
+
+def test_what_is_measured_depends_on_shape_alone() -> None:
+    meter = Meter(CPU)
+    meter.speed(Architecture(16, 64, (M,)), LOAD)
+    count = len(meter.table.rows)
+    meter.speed(Architecture(16, 64, (M,)), Load(batch=3, context=24, train_batch=2, train_context=32))
+    assert len(meter.table.rows) == count + 4  # decoding and prefill, of block and head
+
+
+def test_whole_models_decode_and_prefill() -> None:
+    found = Meter(CPU).whole(Architecture(16, 64, (M, A)), LOAD)
+    assert set(found) == {"decode", "prefill"}
+    assert 0 < found["decode"] < 1
+    assert 0 < found["prefill"] < 1
+
+
+def test_random_models_are_mixed() -> None:
+    model = random_model(Architecture(16, 64, (M,)), CPU, torch.bfloat16)
+    assert {p.dtype for p in model.parameters() if p.ndim > 1} == {torch.bfloat16}
+    assert {p.dtype for p in model.parameters() if p.ndim == 1} == {torch.float32}
+    assert training_bytes(10) == 220
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_layers_give_the_whole_model_and_memory() -> None:
+    device = torch.device("cuda")
+    block = Block(Mamba2(d_ssm=1024, head_dim=64, d_state=64), SwiGLU(1536))
+    other = Block(Attention(heads=8, kv_heads=2, head_dim=64), SwiGLU(1536))
+    architecture = Architecture(512, 8192, (block, other) * 4)
+    load = Load(batch=4, context=2048, train_batch=4, train_context=2048)
+    meter = Meter(device)
+    speed, whole = meter.speed(architecture, load), meter.whole(architecture, load)
+    assert speed.prefill_s == pytest.approx(whole["prefill"], rel=0.25)
+    assert load.batch / speed.decode_tokens_per_s == pytest.approx(whole["decode"], rel=0.5)
+    assert speed.peak_memory_bytes > 1e8
