@@ -49,7 +49,7 @@ def test_lm_eval_scores_and_generates_as_we_do(tmp_path: Path) -> None:
     greedy = {prompt: continuation(ours, tokenizer.encode(prompt).ids) for prompt in PROMPTS}
     unused = [letter for i, letter in enumerate(alphabet) if not any(i in tokens for tokens in greedy.values())]
     folder = written(FORMATS["hybrid"], ours, tmp_path / "model")
-    saved = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=unused[-1], pad_token=unused[-2])
+    saved = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=unused[0], pad_token=unused[1])
     saved.save_pretrained(folder)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", LOADED, str(folder), json.dumps([ASKED, PROMPTS])],
