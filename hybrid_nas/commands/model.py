@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from hybrid_nas.commands.terminal import AsJson, Set, out
 from hybrid_nas.yaml_file import Item, nearest, set_key
+
+if TYPE_CHECKING:
+    from hybrid_nas.architecture import Architecture
 
 LETTERS_OF = {
     "placement": "", "mixer": "M", "d_state": "MH13G", "head_dim": "MH3", "kv_heads": "ASH", "position": "ASH",
@@ -19,6 +22,9 @@ LETTERS_OF = {
 
 
 def cost(
+    named: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="RUN#TRIAL, a design file, or a published model's name.")
+    ] = None,
     layout: Annotated[
         str | None,
         typer.Option(
@@ -33,14 +39,16 @@ def cost(
         ),
     ] = None,
     scale: Annotated[
-        str, typer.Option(help="A scale: paper-100m, paper-350m, paper-1b, paper-3b, proxy.")
-    ] = "paper-1b",
+        str | None,
+        typer.Option(
+            help="A scale: paper-100m, paper-350m, paper-1b, paper-3b, proxy; default: paper-1b, or MODEL's own."
+        ),
+    ] = None,
     context: Annotated[str | None, typer.Option(help="Tokens, like 8192 or 32k; default: the scale's.")] = None,
     settings: Set = None,
     as_json: AsJson = False,
 ) -> None:
     """What a model costs, by arithmetic: parameters, FLOPs, cache."""
-    from hybrid_nas.cost import cost as cost_of
     from hybrid_nas.design import architecture_of_layout
     from hybrid_nas.options import KEYS
     from hybrid_nas.paper import printed_layers
@@ -50,15 +58,23 @@ def cost(
     from hybrid_nas.space import LAYOUT, PRESETS, design_of
     from hybrid_nas.space_file import read_space
     from hybrid_nas.study_file import count_of
-    from hybrid_nas.units import readable
 
     if layout == "" or ratio == "":
         raise ValueError("--layout or --ratio is empty; write the letters, like MMMAMMM, or a ratio, like 1:5")
+    if named is not None:
+        from hybrid_nas.model_source import find_model
+
+        if layout or ratio or settings:
+            raise ValueError(f"{named} is a model by itself; --layout, --ratio and --set spell another")
+        source = find_model(named, None, scale)
+        tokens = source.context if context is None else count_of(Item(context, "--context", None, context), "context")
+        _print_cost(source.architecture, tokens, scale or source.name, None, as_json)
+        return
     if (layout is None) == (ratio is None):
-        raise ValueError("give --layout (MMMAMMM) or --ratio (1:5), one of the two")
-    if scale not in SCALES:
+        raise ValueError("give --layout (MMMAMMM) or --ratio (1:5), one of the two, or a MODEL by name")
+    if scale is not None and scale not in SCALES:
         raise ValueError(f"--scale: unknown scale {scale!r}; {nearest(scale, SCALES)}")
-    sized = SCALES[scale]
+    sized = SCALES[scale or "paper-1b"]
     root = Item({}, "--set", None)
     for assignment in settings or ():
         root = set_key(root, assignment)
@@ -90,9 +106,17 @@ def cost(
         model = architecture_of_layout(layout, design_of({"family": LAYOUT, LAYOUT: layout, **answers}), sized)
         printed = None
     tokens = sized.context if context is None else count_of(Item(context, "--context", None, context), "context")
+    _print_cost(model, tokens, sized.name, printed, as_json)
+
+
+def _print_cost(model: Architecture, tokens: int, where: str, printed: int | None, as_json: bool) -> None:
+    """`where` names the scale, or the model that has its own; `printed` is the paper's number of layers."""
+    from hybrid_nas.cost import cost as cost_of
+    from hybrid_nas.units import readable
+
     result = cost_of(model, tokens)
     if as_json:
-        more = {"scale": sized.name, "architecture": model.id, "paper_layers": printed}
+        more = {"scale": where, "architecture": model.id, "paper_layers": printed}
         print(json.dumps({**result.to_dict(), **more}))
         return
     active, body = result.params_active, result.params_nonembedding
@@ -112,7 +136,7 @@ def cost(
         ("  keys and values", readable(result.kv_bytes, "bytes")),
         ("  state", readable(result.state_bytes, "bytes")),
     )
-    out.print(f"{sized.name}, context {result.context:,}, bfloat16", style="dim", highlight=False)
+    out.print(f"{where}, context {result.context:,}, bfloat16", style="dim", highlight=False)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*row)
