@@ -18,7 +18,9 @@ from transformers.utils import ModelOutput
 
 from .configuration_hybrid import HybridConfig
 from .hybrid_blocks import Block
+from .hybrid_ffn import SwiGLU  # noqa: F401  older versions of transformers copy only the files that this one imports
 from .hybrid_mixers import Layer, RMSNorm
+from .hybrid_recurrent import Mamba1  # noqa: F401
 
 
 class HybridCache:
