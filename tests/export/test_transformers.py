@@ -28,6 +28,7 @@ from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, Para
 from hybrid_nas.cost import cost
 from hybrid_nas.export.format import CannotHold, CannotRead
 from hybrid_nas.export.formats import FORMATS, read_config
+from hybrid_nas.model import build
 
 transformers = pytest.importorskip("transformers")
 TOLERANCE = 1e-4
@@ -160,6 +161,21 @@ def test_the_norms_epsilon_is_written(tmp_path: Path) -> None:
     scale = float(ours(TOKENS).detach().abs().max())
     assert difference(ours, right) < TOLERANCE * scale
     assert difference(ours, wrong) > 10 * TOLERANCE * scale
+
+
+def test_a_class_s_own_first_time_steps_are_not_a_training_s(tmp_path: Path) -> None:
+    """Granite draws a time step of softplus(1) = 1.31 in every head; the weights that an export writes have those of
+    Mamba-2, from 0.001 to 0.1."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    ours = build(HELD["granite-mamba"][1], generator=0)
+    folder = written(FORMATS["granite"], ours, tmp_path)
+    own = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).model.layers[0].mamba.dt_bias
+    exported = load(folder)[0].model.layers[0].mamba.dt_bias
+    softplus = torch.nn.functional.softplus
+    torch.testing.assert_close(softplus(own), torch.full_like(own, 1.3133), rtol=1e-3, atol=0)
+    assert softplus(exported).min() > 0.0009
+    assert softplus(exported).max() < 0.11
 
 
 def test_no_row_of_the_embedding_is_frozen(tmp_path: Path) -> None:
