@@ -20,6 +20,8 @@ SGLANG_FILES = VLLM_FILES
 MISSING = {
     (VLLM, "bamba"): f"support for Bamba ended with vLLM 0.23.0 ({REGISTRY})",
     (SGLANG, "bamba"): f"no model file for Bamba ({MODELS})",
+    (VLLM, "qwen3-next"): "its Qwen3-Next was written for attention among Gated DeltaNet, and this export has none",
+    (SGLANG, "qwen3-next"): "its Qwen3-Next was written for attention among Gated DeltaNet, and this export has none",
     (VLLM, "fla"): f"no model of flash-linear-attention ({REGISTRY})",
     (SGLANG, "fla"): f"no model of flash-linear-attention ({MODELS})",
     (VLLM, "hybrid"): "its Transformers backend takes models of full or sliding-window attention alone "

@@ -29,11 +29,13 @@ from hybrid_nas.cost import cost
 from hybrid_nas.export.format import CannotHold, CannotRead
 from hybrid_nas.export.formats import FORMATS, read_config
 from hybrid_nas.model import build
+from hybrid_nas.recurrent import GatedDeltaNet
 
 transformers = pytest.importorskip("transformers")
 TOLERANCE = 1e-4
 H = ParallelHybrid(ATTENTION, replace(MAMBA, d_ssm=64), norm="none", fusion="add")
 EVEN = replace(H, attention=replace(ATTENTION, heads=8, kv_heads=2), output="joint")
+DELTA = GatedDeltaNet(heads=3, key_dim=16, value_dim=24)
 HELD = {
     "granite-rope": ("granite", stack(MAMBA, ATTENTION, MAMBA, ATTENTION)),
     "granite-none": ("granite", stack(MAMBA, BLIND, MAMBA)),
@@ -46,6 +48,7 @@ HELD = {
     "falcon-h1-vector": ("falcon-h1", stack(replace(H, scale="vector"))),
     "falcon-h1-concat": ("falcon-h1", stack(replace(H, fusion="concat", output="joint", scale="vector"))),
     "falcon-h1-joint": ("falcon-h1", stack(replace(EVEN, fusion="difference"))),
+    "qwen3-next": ("qwen3-next", stack(DELTA, DELTA)),
     "nemotron-h": ("nemotron-h", stack(MAMBA, BLIND, MAMBA, ffn=RELU)),
     "nemotron-h-apart": ("nemotron-h", Architecture(48, 131, (Block(MAMBA, None), Block(BLIND, RELU)))),
 }
@@ -114,6 +117,7 @@ TRAPS = [
     ("bamba", {"rope_parameters": None}, "half of each head is turned, whatever partial_rotary_factor says"),
     ("falcon-h1", {"ssm_out_multiplier": 0.5}, "one half is scaled"),
     ("falcon-h1", {"rope_parameters": None, "rope_theta": 100.0}, "the base at the top level is read too"),
+    ("qwen3-next", {"rms_norm_eps": 0.1}, "the norms' epsilon is read"),
     ("nemotron-h", {"time_step_min": None}, "the time step has a floor of 0.001"),
 ]
 
@@ -142,6 +146,9 @@ def test_traps_that_show_in_the_parameters(tmp_path: Path) -> None:
     assert any("block_sparse_moe" in name for name in report["missing_keys"])
     _, report = load(written(FORMATS["granite"], ours, tmp_path / "untied", tie_word_embeddings=None))
     assert report["missing_keys"] == {"lm_head.weight"}
+    delta = model_of(HELD["qwen3-next"][1])
+    experts, report = load(written(FORMATS["qwen3-next"], delta, tmp_path / "q", num_experts=4))
+    assert any("mlp.gate" in name or "experts" in name for name in report["missing_keys"])
     _, report = load(written(FORMATS["falcon-h1"], model_of(HELD["falcon-h1"][1]), tmp_path / "n", mamba_rms_norm=True))
     assert {name.split(".", 3)[3] for name in report["missing_keys"]} == {"mamba.norm.weight"}
     with pytest.raises(Exception, match=r"do not match the model intermediate_size|must divide"):  # 1,024 by default
@@ -234,6 +241,8 @@ REFUSED = [
     ),
     ("falcon-h1", stack(MAMBA), "found M", None),
     ("granite", stack(H, MAMBA, MAMBA), "Mamba-2, found H (1 layers)", stack(MAMBA, MAMBA, MAMBA)),
+    ("qwen3-next", stack(DELTA, ATTENTION), "only a stack of Gated DeltaNet", stack(DELTA, DELTA)),
+    ("qwen3-next", stack(MAMBA), "found M", None),
     ("nemotron-h", GATED, "without a gate; found SwiGLU", stack(MAMBA, BLIND, ffn=replace(RELU, hidden=120))),
 ]
 
