@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import COMMAND, TINY, environment
+from installed import COMMAND, TINY, environment
 from synthetic import curve, grid, objectives, study, trial
 
 from hybrid_nas.front import Front

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from installed import TINY
 
 from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiGLU
 from hybrid_nas.census import Census

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import COMMAND, environment
+from installed import COMMAND, environment
 from scipy.stats import kendalltau
 
 from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiGLU

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from hybrid_nas.commands.terminal import AsJson, out
@@ -49,7 +50,7 @@ def doctor(as_json: AsJson = False) -> None:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for finding in findings:
             style = {"ok": "green", "missing": "yellow", "broken": "red"}[finding.state]
-            table.add_row(f"[{style}]{finding.state}[/]", finding.what, finding.detail, finding.advice)
+            table.add_row(f"[{style}]{finding.state}[/]", *map(escape, (finding.what, finding.detail, finding.advice)))
         for operation, name in running.items():
             table.add_row("[green]runs[/]", operation, name)
         out.print(table, highlight=False)
