@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_nas.mixer_module import (
-    NORM_EPS,
     Gain,
     LayerCache,
     MambaInit,
@@ -18,6 +17,7 @@ from hybrid_nas.mixer_module import (
     decay_log,
     draw_linear,
     draw_short_convolution,
+    normed,
     project,
     time_step_bias,
 )
@@ -96,8 +96,7 @@ class GatedDeltaNetModule(MixerModule):
         return -torch.exp(self.A_log) * F.softplus(a + self.dt_bias), torch.sigmoid(b)
 
     def _close(self, y: Tensor, gate: Tensor) -> Tensor:
-        y = F.rms_norm(y, (self.mixer.value_dim,), self.o_norm.weight, NORM_EPS)
-        out: Tensor = self.o_proj(y.flatten(-2) * F.silu(gate))
+        out: Tensor = self.o_proj(normed(y, self.o_norm.weight).flatten(-2) * F.silu(gate))
         return out
 
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:

@@ -65,7 +65,8 @@ class Mamba1Module(MixerModule):
         """dt, A, B, C, D: what the scan does with u, as u itself selects it."""
         m = self.mixer
         dt, B, C = torch.split(self.x_proj(u), [m.dt_rank, m.d_state, m.d_state], dim=-1)
-        return F.softplus(self.dt_proj(dt)), -torch.exp(self.A_log), B, C, self.D
+        dt = F.softplus(F.linear(dt, self.dt_proj.weight) + _bias(self.dt_proj))  # the bias may be of a wider dtype
+        return dt, -torch.exp(self.A_log), B, C, self.D
 
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:
         """A is -1 .. -d_state in every channel, and `dt_proj` begins as the time steps of Mamba-2 [arXiv:2312.00752,

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_nas.mixer_module import (
-    NORM_EPS,
     Gain,
     LayerCache,
     MambaInit,
     MixerModule,
     draw_linear,
+    normed,
     project,
     time_step_bias,
 )
@@ -65,7 +65,7 @@ class Mamba3Module(MixerModule):
         m = self.mixer
         z, u, B, C, dt, A, trap, angle = project(x, norm, self.in_proj.weight, self.split)
         B, C = (
-            F.rms_norm(value.reshape(*value.shape[:-1], m.groups, m.d_state), (m.d_state,), gain.weight, NORM_EPS)
+            normed(value.reshape(*value.shape[:-1], m.groups, m.d_state), gain.weight)
             for value, gain in ((B, self.B_norm), (C, self.C_norm))
         )
         dt = F.softplus(dt + self.dt_bias)

@@ -78,3 +78,8 @@ def time_step_bias(uniform: Tensor) -> Tensor:
     """Inverse softplus of a time step at a share `uniform` of [0.001, 0.1] by logarithm [arXiv:2312.00752]."""
     dt = torch.exp(math.log(1e-3) + (math.log(1e-1) - math.log(1e-3)) * uniform).clamp(min=1e-4)
     return dt + torch.log(-torch.expm1(-dt))
+
+
+def normed(x: Tensor, gain: Tensor) -> Tensor:
+    """rms_norm of x over its last dimension, times `gain`, which may be of a wider dtype; returns the dtype of x."""
+    return (F.rms_norm(x, gain.shape, eps=NORM_EPS) * gain).to(x.dtype)

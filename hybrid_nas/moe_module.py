@@ -6,9 +6,8 @@ import torch
 from hybrid_nas_kernels import experts as experts_op
 from hybrid_nas_kernels import swiglu as swiglu_op
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from hybrid_nas.mixer_module import NORM_EPS, draw_linear
+from hybrid_nas.mixer_module import NORM_EPS, draw_linear, normed
 from hybrid_nas.moe import BALANCE_STEP, MoE
 
 
@@ -37,7 +36,7 @@ class MoEModule(nn.Module):
     def forward(self, x: Tensor, norm: Tensor) -> Tensor:
         shared = (self.shared_gate.weight, self.shared_up.weight, self.shared_down.weight)
         y = swiglu_op.swiglu(x, norm, *shared, eps=NORM_EPS)
-        n = F.rms_norm(x, norm.shape, norm, NORM_EPS).reshape(-1, x.shape[-1])
+        n = normed(x, norm).reshape(-1, x.shape[-1])
         chosen, weight = self.route(n)
         if self.training and torch.is_grad_enabled():
             self._move(chosen)

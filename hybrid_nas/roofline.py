@@ -17,6 +17,7 @@ from typing import Literal
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.cost import MixerCost, cost, ffn_params, mixer_cost, params_nonembedding
+from hybrid_nas.moe import MoE
 
 Bound = Literal["compute", "memory"]
 VALUE_BYTES = 2
@@ -108,21 +109,32 @@ def device(name: str) -> Device:
 
 @dataclass(frozen=True)
 class _Layer:
-    """One mixer or FFN: its parameters, FLOPs a token beyond them, and what decoding reads and keeps."""
+    """One mixer or FFN: its parameters, those that a token uses, FLOPs a token beyond them, and what decoding reads and
+    keeps. `share` of its experts serve a token; without experts all of it."""
 
     name: str
     params: int
+    active: int
     cost: MixerCost | None
+    share: float = 1.0
+
+    def read(self, batch: int) -> float:
+        """Parameters that `batch` tokens read together: experts that no token picks are left where they are, by the
+        expectation of even and independent picks."""
+        return self.params - (self.params - self.active) * (1 - self.share) ** (batch - 1)
 
 
 def _layers(architecture: Architecture, context: int) -> Iterator[_Layer]:
     for block in architecture.blocks:
         if block.mixer is not None:
             found = mixer_cost(block.mixer, architecture.width, context)
-            yield _Layer(f"{block.letter} mixer", found.params, found)
+            yield _Layer(f"{block.letter} mixer", found.params, found.params, found)
         if block.ffn is not None:
-            yield _Layer("FFN", ffn_params(block.ffn, architecture.width), None)
-    yield _Layer("classifier", architecture.vocab * architecture.width, None)
+            params, active = (ffn_params(block.ffn, architecture.width, active) for active in (False, True))
+            share = block.ffn.active / block.ffn.experts if isinstance(block.ffn, MoE) else 1.0
+            yield _Layer("FFN", params, active, None, share)
+    classifier = architecture.vocab * architecture.width
+    yield _Layer("classifier", classifier, classifier, None)
 
 
 def _predict(on: Device, tokens: int, amounts: list[tuple[str, float, float]]) -> Prediction:
@@ -145,9 +157,9 @@ def decode(architecture: Architecture, context: int, batch: int, on: Device) -> 
     amounts = []
     for layer in _layers(architecture, context):
         kept = layer.cost
-        flops = 2.0 * layer.params + (kept.decode_flops if kept else 0)
+        flops = 2.0 * layer.active + (kept.decode_flops if kept else 0)
         cached = kept.kv_values + 2 * kept.state_values if kept else 0
-        amounts.append((layer.name, batch * flops, float(VALUE_BYTES * (layer.params + batch * cached))))
+        amounts.append((layer.name, batch * flops, float(VALUE_BYTES * (layer.read(batch) + batch * cached))))
     return _predict(on, batch, amounts)
 
 
@@ -156,8 +168,8 @@ def prefill(architecture: Architecture, context: int, batch: int, on: Device) ->
     amounts, tokens = [], batch * context
     for layer in _layers(architecture, context):
         count = batch if layer.name == "classifier" else tokens
-        flops = 2.0 * layer.params + (layer.cost.forward_flops if layer.cost else 0)
-        moved = layer.params + 2 * count * _values(layer, architecture.width)
+        flops = 2.0 * layer.active + (layer.cost.forward_flops if layer.cost else 0)
+        moved = layer.read(count) + 2 * count * _values(layer, architecture.width)
         amounts.append((layer.name, count * flops, VALUE_BYTES * moved))
     return _predict(on, tokens, amounts)
 
@@ -166,7 +178,7 @@ def train_step(architecture: Architecture, context: int, batch: int, on: Device)
     """Forward, backward and AdamW over `batch` sequences of `context` tokens. The logits stay where they are made."""
     amounts, tokens = [], batch * context
     for layer in _layers(architecture, context):
-        flops = 6.0 * layer.params + (3 * layer.cost.forward_flops if layer.cost else 0)
+        flops = 6.0 * layer.active + (3 * layer.cost.forward_flops if layer.cost else 0)
         values = 0.0 if layer.name == "classifier" else _values(layer, architecture.width)
         moved = TRAIN_PASSES * VALUE_BYTES * tokens * values + TRAIN_PARAM_BYTES * layer.params
         amounts.append((layer.name, tokens * flops, moved))
@@ -190,5 +202,5 @@ def decode_memory_bytes(architecture: Architecture, context: int, batch: int) ->
 
 def _values(layer: _Layer, width: int) -> float:
     """Values a token that pass between a layer's operations: nearly all its weights are matrices from or to the
-    residual stream, so what they make and read is their parameters over the width."""
-    return layer.params / width
+    residual stream, so what they make and read is the parameters that a token uses over the width."""
+    return layer.active / width

@@ -15,6 +15,7 @@ NAMES = {
     "mamba3": "Mamba-3",
     "gated_deltanet": "gated DeltaNet",
     "parallel_hybrid": "parallel hybrid",
+    "parallel_pair": "parallel pair",
     "swiglu": "SwiGLU",
     "moe": "experts",
 }

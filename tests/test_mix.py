@@ -110,6 +110,7 @@ def test_one_seed_one_run() -> None:
     assert len({0.5, *first.mamba}) == 4  # each moved, each its own way
 
 
+@pytest.mark.slow
 def test_a_folder_keeps_and_continues(tmp_path: Path) -> None:
     heard: list[LayerRun] = []
     order = run_probe(PROBE, 1, 2, tmp_path / "probe", lambda run, done, of: heard.append(run))
@@ -186,6 +187,7 @@ def test_the_design_has_both_halves_normed_and_added() -> None:
     assert (PARALLEL.norm, PARALLEL.scale, PARALLEL.fusion, PARALLEL.output) == ("group", "none", "add", "joint")
 
 
+@pytest.mark.slow
 def test_command(nas, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     tiny = "width: 16, head_dim: 8, ssm_head_dim: 16, params: 26k, context: 32, tokens: 512, batch: 2"
     settings = ("--set", f"proxy={{{tiny}, validation_tokens: 64, recall_share: 0}}")

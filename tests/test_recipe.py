@@ -63,8 +63,6 @@ def test_holm_by_hand():
 
 def test_choices_apply_where_the_design_has_what_they_are_about():
     pure = Design(ratio=Ratio(0, 1), d_state=64)
-    own = {"mixer": "mamba2", "ffn": "swiglu"}
-    assert settings_of(pure) == {"family": "inter", "ratio": "0:1", "d_state": "64", "head_dim": "scale's own", **own}
     assert settings_of(pure) == {
         "family": "inter",
         "ratio": "0:1",

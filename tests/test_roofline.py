@@ -6,7 +6,7 @@ import pytest
 
 from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiGLU
 from hybrid_nas.cost import cost
-from hybrid_nas.design import Design, Ratio
+from hybrid_nas.design import Design, Ratio, architecture_of_layout
 from hybrid_nas.roofline import (
     Device,
     decode,
@@ -90,3 +90,26 @@ def test_device_files_say_what_is_wrong(tmp_path: Path) -> None:
         Device("x", 1.0, 1.0, 1.0, 2, 1.0, 0.0)
     with pytest.raises(ValueError, match="device x: bandwidth must be above 0"):
         Device("x", 1.0, 0, 1.0, 1.0, 1.0, 0.0)
+
+
+def test_experts_are_read_as_far_as_they_are_picked() -> None:
+    """A batch of 1 decodes with the active experts alone, a large one reads all; arithmetic is by what is active."""
+    design = Design(ratio=Ratio(1, 3), ffn="moe", experts=4)
+    scale, on = PAPER["paper-1b"], device("h100")
+    model = architecture_of_layout("MMAM", design, scale)
+    expert = 3 * scale.width * scale.ffn_hidden // 2
+    shared = scale.width * 4 + expert
+
+    def ffn(batch: int):  # type: ignore[no-untyped-def]
+        (part,) = [part for part in decode(model, 8192, batch, on).parts if part.name == "FFN"]
+        return part
+
+    assert ffn(1).bytes == 2 * 4 * (shared + expert)
+    assert ffn(2).bytes == pytest.approx(2 * 4 * (shared + expert * 4 * (1 - 0.75**2)))
+    assert ffn(512).bytes == pytest.approx(2 * 4 * (shared + 4 * expert))
+    assert ffn(2).flops == 2 * 2 * 4 * (shared + expert)
+    dense = architecture_of_layout("MMAM", Design(ratio=Ratio(1, 3)), scale)
+    (more,) = [part for part in train_step(model, 8192, 8, on).parts if part.name == "FFN"]
+    (less,) = [part for part in train_step(dense, 8192, 8, on).parts if part.name == "FFN"]
+    assert more.flops == pytest.approx(less.flops, rel=1e-3)  # but for the router
+    assert more.bytes > less.bytes

@@ -25,6 +25,9 @@ LETTERS_OF = {
 
 
 def cost(
+    named: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="RUN#TRIAL, a design file, or a published model's name.")
+    ] = None,
     layout: Annotated[
         str | None,
         typer.Option(
@@ -39,26 +42,45 @@ def cost(
         ),
     ] = None,
     scale: Annotated[
-        str, typer.Option(help="A scale: paper-100m, paper-350m, paper-1b, paper-3b, proxy.")
-    ] = "paper-1b",
+        str | None,
+        typer.Option(
+            help="A scale: paper-100m, paper-350m, paper-1b, paper-3b, proxy; default: paper-1b, or MODEL's own."
+        ),
+    ] = None,
     context: Annotated[str | None, typer.Option(help="Tokens, like 8192 or 32k; default: the scale's.")] = None,
     settings: Set = None,
     as_json: AsJson = False,
 ) -> None:
     """What a model costs, by arithmetic: parameters, FLOPs, cache."""
-    from hybrid_nas.cost import cost as cost_of
     from hybrid_nas.paper import printed_layers
-    from hybrid_nas.units import readable
+    from hybrid_nas.study_file import count_of
 
     if layout == "" or ratio == "":
         raise ValueError("--layout or --ratio is empty; write the letters, like MMMAMMM, or a ratio, like 1:5")
+    if named is not None:
+        from hybrid_nas.model_source import find_model
+
+        if layout or ratio or settings:
+            raise ValueError(f"{named} is a model by itself; --layout, --ratio and --set spell another")
+        source = find_model(named, None, scale)
+        tokens = source.context if context is None else count_of(Item(context, "--context", None, context), "context")
+        _print_cost(source.architecture, tokens, scale or source.name, None, as_json)
+        return
     if (layout is None) == (ratio is None):
-        raise ValueError("give --layout (MMMAMMM) or --ratio (1:5), one of the two")
-    design, model, sized, tokens = asked(layout, ratio, scale, context, settings or (), "cost")
+        raise ValueError("give --layout (MMMAMMM) or --ratio (1:5), one of the two, or a MODEL by name")
+    design, model, sized, tokens = asked(layout, ratio, scale or "paper-1b", context, settings or (), "cost")
     printed = None if layout else printed_layers(design, sized.name)
+    _print_cost(model, tokens, sized.name, printed, as_json)
+
+
+def _print_cost(model: Architecture, tokens: int, where: str, printed: int | None, as_json: bool) -> None:
+    """`where` names the scale, or the model that has its own; `printed` is the paper's number of layers."""
+    from hybrid_nas.cost import cost as cost_of
+    from hybrid_nas.units import readable
+
     result = cost_of(model, tokens)
     if as_json:
-        more = {"scale": sized.name, "architecture": model.id, "paper_layers": printed}
+        more = {"scale": where, "architecture": model.id, "paper_layers": printed}
         print(json.dumps({**result.to_dict(), **more}))
         return
     active, body = result.params_active, result.params_nonembedding
@@ -78,7 +100,7 @@ def cost(
         ("  keys and values", readable(result.kv_bytes, "bytes")),
         ("  state", readable(result.state_bytes, "bytes")),
     )
-    out.print(f"{sized.name}, context {result.context:,}, bfloat16", style="dim", highlight=False)
+    out.print(f"{where}, context {result.context:,}, bfloat16", style="dim", highlight=False)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*row)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from hybrid_nas.commands.terminal import AsJson, Set, err, out
+from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, err, out
 from hybrid_nas.shipped import find
 
 if TYPE_CHECKING:
@@ -53,7 +53,11 @@ def mix(
     def heard(run: LayerRun, done: int, of: int) -> None:
         err.print(f"{done}/{of} {_described(run, layers)}", highlight=False)
 
-    order = run_probe(probed, seeds, workers or default_workers(), folder, heard)
+    try:
+        order = run_probe(probed, seeds, workers or default_workers(), folder, heard)
+    except KeyboardInterrupt:
+        err.print(f"stopped; nothing finished is lost, and the same command continues in {folder}", highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         print(json.dumps({"probe": probed.to_dict(), "folder": str(folder), **order.to_dict()}))
         return
