@@ -12,6 +12,7 @@ from hybrid_nas.evidence import MIN_TRAININGS
 from hybrid_nas.noise import Noise, trainings
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.placement import Ratio
+from hybrid_nas.predicted import QUANTITY, Predictions, predicted
 from hybrid_nas.published import CLAIMS, Claim, options_of
 from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
@@ -81,7 +82,8 @@ def _ask(
         return f"it needs {claim.needs}"
     if claim.quantity not in values:
         return f"no trial has a value of {claim.quantity}"
-    effects = Effects(trials, values[claim.quantity], noise[claim.quantity], claim.settings)
+    foretold = predicted(trials) if claim.quantity == QUANTITY else Predictions()
+    effects = Effects(trials, values[claim.quantity], noise[claim.quantity], claim.settings, foretold)
     options = effects.choices.get(claim.factor, ())
     these, those = options_of(claim, options)
     weights: Weights

@@ -129,10 +129,7 @@ class ParallelHybrid:
     output: Share = "separate"
 
     def __post_init__(self) -> None:
-        for name, known in PARALLEL_AXES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"parallel hybrid: {name} is one of {', '.join(known)}, found {getattr(self, name)!r}")
-        check_axes(self.fusion, self.output)
+        check_axes(self)
         if self.meets and self.attention.values != self.mamba.d_ssm:
             why = "joint values are the Mamba channels" if self.value == "joint" else f"{self.fusion} is by channel"
             raise ValueError(
@@ -144,6 +141,34 @@ class ParallelHybrid:
     def meets(self) -> bool:
         """Whether channel i of one half meets channel i of the other, so that both must be equally wide."""
         return halves_meet(self.fusion, self.value, self.output)
+
+
+@dataclass(frozen=True)
+class ParallelPair:
+    """Two equal halves of one kind in parallel, fused as in a ParallelHybrid, the second in the attention's place
+    [arXiv:2510.04800, Table 18: T/T and M/M; difference with scale diff is the Differential Transformer's,
+    arXiv:2410.05258]. With joint values both halves of attention read the same ones.
+    """
+
+    kind: ClassVar[str] = "parallel_pair"
+    letter: ClassVar[str] = "H"
+
+    half: Attention | Mamba2
+    norm: Norm = "group"
+    scale: OutputScale = "none"
+    fusion: Fusion = "difference"
+    value: Share = "separate"
+    output: Share = "separate"
+
+    def __post_init__(self) -> None:
+        check_axes(self)
+        if self.value == "joint" and isinstance(self.half, Mamba2):
+            raise ValueError("parallel hybrid: value joint shares an attention's values; two halves of Mamba have none")
+
+    @property
+    def channels(self) -> int:
+        """Of one half's heads, side by side."""
+        return self.half.values if isinstance(self.half, Attention) else self.half.d_ssm
 
 
 PARALLEL_AXES: dict[str, tuple[str, ...]] = {
@@ -160,9 +185,12 @@ def halves_meet(fusion: str, value: str, output: str) -> bool:
     return value == "joint" or (output == "joint" and fusion != "concat")
 
 
-def check_axes(fusion: str, output: str) -> None:
-    """ValueError where these two cannot stand together."""
-    if fusion == "concat" and output == "separate":
+def check_axes(choices: Any) -> None:
+    """ValueError where an axis of `choices` (a description or a design) is none, or two cannot stand together."""
+    for name, known in PARALLEL_AXES.items():
+        if getattr(choices, name) not in known:
+            raise ValueError(f"parallel hybrid: {name} is one of {', '.join(known)}, found {getattr(choices, name)!r}")
+    if choices.fusion == "concat" and choices.output == "separate":
         raise ValueError(
             "parallel hybrid: output separate has no meaning with fusion concat: one projection reads both halves side "
             "by side; write output: joint, or fusion: add, which is the sum of one projection a half"
@@ -193,11 +221,11 @@ class SquaredReLU:
         positive(self, "hidden")
 
 
-Mixer = Attention | Mamba2 | ParallelHybrid | Mamba1 | Mamba3 | GatedDeltaNet
+Mixer = Attention | Mamba2 | ParallelHybrid | ParallelPair | Mamba1 | Mamba3 | GatedDeltaNet
 FFN = SwiGLU | SquaredReLU | MoE
 
 MIXERS: dict[str, type[Mixer]] = {
-    cls.kind: cls for cls in (Attention, Mamba2, ParallelHybrid, Mamba1, Mamba3, GatedDeltaNet)
+    cls.kind: cls for cls in (Attention, Mamba2, ParallelHybrid, ParallelPair, Mamba1, Mamba3, GatedDeltaNet)
 }
 FFNS: dict[str, type[FFN]] = {cls.kind: cls for cls in (SwiGLU, SquaredReLU, MoE)}
 

@@ -14,20 +14,21 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from hybrid_nas_kernels.dispatch import why_not
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.model import Model
-from hybrid_nas.proxy import BETAS, EXPLODED, Diverged, Proxy, Step, optimizer, trapezoid
+from hybrid_nas.proxy import BETAS, EXPLODED, Diverged, Proxy, Step, decayed_and_kept, learning_rate, trapezoid
 
 CHUNK = 32
 """Steps whose batches go to the device, and whose losses come back, together."""
 ALIGNED = 64
 COMPUTE = torch.bfloat16
+EPS = 1e-8
 CAPTURING = threading.Lock()
 """Held while a step is built and captured: trainings that share a device do so one after another."""
 
@@ -46,10 +47,11 @@ class NoMixedPrecision(RuntimeError):
 @dataclass
 class Flat:
     """Parameters side by side in flat tensors: `master` float32, `compute` what the model reads (the same tensor for
-    vectors), their gradients, and the gradients in float32, clipped."""
+    vectors), their gradients, and in float32 the gradients, clipped, and AdamW's two moments and count."""
 
     parameters: list[nn.Parameter]
     dtype: torch.dtype
+    weight_decay: float
     master: Tensor = field(init=False)
     compute: Tensor = field(init=False)
     gradient: Tensor = field(init=False)
@@ -66,7 +68,8 @@ class Flat:
         self.master = torch.zeros(end, dtype=torch.float32, device=device)
         self.compute = self.master if self.dtype == torch.float32 else torch.zeros_like(self.master, dtype=self.dtype)
         self.gradient = torch.zeros_like(self.compute)
-        self.clipped = torch.zeros_like(self.master)
+        self.clipped, self.mean, self.square = (torch.zeros_like(self.master) for _ in range(3))
+        self.count = torch.zeros((), device=device)
         self.zeros = torch.zeros(ALIGNED, dtype=self.dtype, device=device)
         for parameter, place in zip(self.parameters, self.places, strict=True):
             self.master[place] = parameter.data.reshape(-1)
@@ -113,7 +116,7 @@ class CapturedTraining:
         with CAPTURING, torch.cuda.stream(self.stream):
             before = torch.cuda.memory_reserved(device)
             try:
-                self._build(optimizer(model, proxy.budget, architecture.width).param_groups)
+                self._build(proxy.budget.learning_rate or learning_rate(architecture.width))
                 self._warm_up()
             except (RuntimeError, TypeError, NotImplementedError) as error:
                 for flat in self.flats:
@@ -125,20 +128,17 @@ class CapturedTraining:
                 self._capture()
             self.bytes = torch.cuda.memory_reserved(device) - before
 
-    def _build(self, groups: list[dict[str, Any]]) -> None:
+    def _build(self, peak: float) -> None:
         """Everything that the step reads and writes, at fixed places on the device."""
         proxy, budget, device = self.proxy, self.proxy.budget, self.device
         rows, length = budget.batch, proxy.context + 1
-        peak = groups[0]["lr"]
         shares = [trapezoid(n, proxy.steps, budget.warmup, budget.cooldown) for n in range(1, proxy.steps + 1)]
         self.rates = torch.tensor([*(peak * share for share in shares), 0.0], device=device)
         self.rate = torch.zeros((), device=device)
-        decays = []
-        for group, dtype in zip(groups, (COMPUTE, torch.float32), strict=True):
-            if group["params"]:
-                self.flats.append(Flat(group["params"], dtype))
-                decays.append({"params": [self.flats[-1].master], "weight_decay": group["weight_decay"]})
-        self.adamw = torch.optim.AdamW(decays, lr=self.rate, betas=BETAS, fused=True, capturable=True)
+        decayed, kept = decayed_and_kept(self.model)
+        for parameters, dtype, decay in ((decayed, COMPUTE, budget.weight_decay), (kept, torch.float32, 0.0)):
+            if parameters:
+                self.flats.append(Flat(parameters, dtype, decay))
         self.tokens = torch.zeros((CHUNK, rows, length), dtype=torch.int64, device=device)
         self.row_weights = torch.zeros((CHUNK, rows, length - 1), device=device)
         self.losses = torch.zeros(CHUNK, device=device)
@@ -150,13 +150,13 @@ class CapturedTraining:
         self.copied = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
 
     def _warm_up(self) -> None:
-        """One step that changes nothing: compiles kernels, and makes the optimizer's moments."""
+        """One step that changes nothing: compiles kernels."""
         kept = [buffer.clone() for buffer in self.model.buffers()]  # a mixture of experts counts its steps
         self.step.fill_(self.proxy.steps)  # where the learning rate is 0
         self._load(0, 1)
         self._step()
-        for state in self.adamw.state.values():
-            for value in state.values():
+        for flat in self.flats:
+            for value in (flat.mean, flat.square, flat.count):
                 value.zero_()
         for buffer, was in zip(self.model.buffers(), kept, strict=True):
             buffer.copy_(was)
@@ -189,9 +189,12 @@ class CapturedTraining:
         self.rate.copy_(self.rates.index_select(0, self.step)[0])
         for flat in self.flats:
             torch.mul(flat.gradient, scale, out=flat.clipped)
-            flat.master.grad = flat.clipped
-        self.adamw.step()
-        for flat in self.flats:
+            # The function, not the class: the class imports torch's compiler, seconds before a first step.
+            adamw(
+                [flat.master], [flat.clipped], [flat.mean], [flat.square], [], [flat.count],
+                fused=True, foreach=False, capturable=self.device.type == "cuda", amsgrad=False, maximize=False,
+                beta1=BETAS[0], beta2=BETAS[1], lr=self.rate, weight_decay=flat.weight_decay, eps=EPS,
+            )  # fmt: skip
             flat.publish()
         text = len(tokens) - self.proxy.recall_sequences
         counted = slice(0, text) if text else slice(0, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from hybrid_nas.design import MAMBA2, PLACEMENTS, SWIGLU, Design
+from hybrid_nas.design import BOTH, MAMBA2, PLACEMENTS, SWIGLU, Design
 from hybrid_nas.parts import ACTIVE, EXPERTS
 
 Settings = dict[str, str]
@@ -23,6 +23,7 @@ def settings_of(design: Design) -> Settings:
     defaults["sinks"] = (design.window is not None, "0")
     defaults |= {"mixer": (design.mixer is not None, MAMBA2), "ffn": (True, SWIGLU)}
     defaults |= {"experts": (design.ffn == "moe", str(EXPERTS)), "experts_active": (design.ffn == "moe", str(ACTIVE))}
+    defaults["halves"] = (design.has_parallel, BOTH)
     defaults |= {name: (name in design.reads, "scale's own") for name in ("d_state", "head_dim")}
     for name, (applies, default) in defaults.items():
         if applies:

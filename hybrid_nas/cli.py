@@ -9,7 +9,9 @@ import typer
 
 from hybrid_nas import __version__
 from hybrid_nas.commands import answer, handover, installation, model, training
+from hybrid_nas.commands.compare import compare
 from hybrid_nas.commands.dashboard import dashboard
+from hybrid_nas.commands.describe import describe
 from hybrid_nas.commands.probe import probe
 from hybrid_nas.commands.search import search
 from hybrid_nas.commands.terminal import INTERRUPTED, err
@@ -20,7 +22,9 @@ COMMANDS = (
     answer.recipe,
     answer.report,
     dashboard,
+    compare,
     model.cost,
+    describe,
     handover.export,
     handover.import_,
     training.train,

@@ -12,7 +12,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hybrid_nas.architecture import FFN, Architecture, Attention, Mamba2, Mixer, ParallelHybrid, SquaredReLU, SwiGLU
+from hybrid_nas.architecture import (
+    FFN,
+    Architecture,
+    Attention,
+    Mamba2,
+    Mixer,
+    ParallelHybrid,
+    ParallelPair,
+    SquaredReLU,
+    SwiGLU,
+)
 from hybrid_nas.moe import MoE
 from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 
@@ -35,7 +45,7 @@ class MixerCost:
 def attention_cost(mixer: Attention, width: int, context: int) -> MixerCost:
     """Softmax attention, full or windowed. Sinks count with the window, as in the paper's key map of 512 + 64."""
     queries, keys = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
-    visible = context if mixer.window is None else min(context, mixer.window + mixer.sinks)
+    visible = _visible(mixer, context)
     mean_keys = visible * ((visible + 1) / 2 + (context - visible)) / context
     return MixerCost(
         params=width * (queries + keys + mixer.kv_values + mixer.values),
@@ -44,6 +54,11 @@ def attention_cost(mixer: Attention, width: int, context: int) -> MixerCost:
         kv_values=(keys + mixer.kv_values) * visible,
         state_values=0,
     )
+
+
+def _visible(mixer: Attention, context: int) -> int:
+    """Keys that the last of `context` tokens sees."""
+    return context if mixer.window is None else min(context, mixer.window + mixer.sinks)
 
 
 def mamba2_cost(mixer: Mamba2, width: int, context: int) -> MixerCost:
@@ -128,6 +143,22 @@ def parallel_hybrid_cost(mixer: ParallelHybrid, width: int, context: int) -> Mix
     )
 
 
+def parallel_pair_cost(mixer: ParallelPair, width: int, context: int) -> MixerCost:
+    """Twice one half, and what their fusion adds or saves."""
+    attention = isinstance(mixer.half, Attention)
+    half, channels = mixer_cost(mixer.half, width, context), mixer.channels
+    params, kv_values = 2 * half.params, 2 * half.kv_values
+    if attention == (mixer.norm == "group"):  # Mamba-2 has a gain of its own, attention has none
+        params += 2 * channels if attention else -2 * channels
+    params += {"none": 0, "vector": 2 * channels, "diff": 1, "gate": 2 * width}[mixer.scale]
+    if mixer.output == "joint" and mixer.fusion != "concat":
+        params -= width * channels  # one projection for both
+    if mixer.value == "joint" and isinstance(mixer.half, Attention):
+        params -= width * mixer.half.kv_values
+        kv_values -= mixer.half.kv_values * _visible(mixer.half, context)
+    return MixerCost(params, 2 * half.forward_flops, 2 * half.decode_flops, kv_values, 2 * half.state_values)
+
+
 def gated_deltanet_cost(mixer: GatedDeltaNet, width: int, context: int) -> MixerCost:
     """Gated DeltaNet. The recurrence a token and number of the state: 1 to decay, 2 to read the key, 2 to write, 2 to
     read the query."""
@@ -151,6 +182,7 @@ MIXER_COSTS: dict[type[Mixer], Callable[..., MixerCost]] = {
     Attention: attention_cost,
     Mamba2: mamba2_cost,
     ParallelHybrid: parallel_hybrid_cost,
+    ParallelPair: parallel_pair_cost,
     Mamba1: mamba1_cost,
     Mamba3: mamba3_cost,
     GatedDeltaNet: gated_deltanet_cost,

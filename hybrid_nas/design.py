@@ -12,12 +12,22 @@ from hybrid_nas.architecture import (
     Architecture,
     Mixer,
     ParallelHybrid,
+    ParallelPair,
     canonical_json,
     check_axes,
     halves_meet,
 )
 from hybrid_nas.fit import fit, stack
-from hybrid_nas.parts import FEED_FORWARD, RECURRENT, RECURRENT_LETTERS, Amount, attention_of, parallel_of, read_by
+from hybrid_nas.parts import (
+    FEED_FORWARD,
+    RECURRENT,
+    RECURRENT_LETTERS,
+    Amount,
+    attention_of,
+    pair_of,
+    parallel_of,
+    read_by,
+)
 from hybrid_nas.placement import PLACEMENTS, Placement, Ratio, layout_at, place, place_at, read_layout
 from hybrid_nas.scale import Refused, Scale
 
@@ -35,13 +45,26 @@ PARALLEL_DEFAULTS = {
 }
 PAPER_WIDTH = Fraction(9, 16)
 """Of queries, and of Mamba-2 before expansion: 1152 of 2048 and 896 of 1536 [arXiv:2510.04800, Table 20, 1:1]."""
+BOTH = "attention-mamba"
+HALVES = (BOTH, "attention", "mamba")
 WIDTHS = ("attention_share", "attention_width", "mamba_width", "value_width")
 AMOUNTS = ("window", "sinks", *WIDTHS)
 SHARED = ("ratio", "kv_heads")
 MAMBA2 = "mamba2"
 SWIGLU = "swiglu"
 OF_EXPERTS = ("experts", "experts_active")
-PLAIN = ("placement", "layout", "d_state", "head_dim", "position", "mixer", "ffn", *OF_EXPERTS, *PARALLEL_AXES)
+PLAIN = (
+    "placement",
+    "layout",
+    "d_state",
+    "head_dim",
+    "position",
+    "mixer",
+    "ffn",
+    *OF_EXPERTS,
+    "halves",
+    *PARALLEL_AXES,
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +85,7 @@ class Design:
     Mamba-2 before expansion; `attention_width` and `mamba_width` say the two apart, in channels (whole numbers) or as
     shares of the width; with neither both are 9/16. `value_width` is that of the values; None: the model's own, or
     Mamba-2's expanded where the halves meet channel by channel. `norm`, `scale`, `fusion`, `value`, `output`: see
-    `architecture.ParallelHybrid`.
+    `architecture.ParallelHybrid`. `halves` attention or mamba puts two equal halves of one kind in its place.
     """
 
     family: Family = "inter"
@@ -84,6 +107,7 @@ class Design:
     attention_width: Amount | None = None
     mamba_width: Amount | None = None
     value_width: Amount | None = None
+    halves: str | None = None
     norm: str | None = None
     scale: str | None = None
     fusion: str | None = None
@@ -107,7 +131,7 @@ class Design:
         if self.has_parallel:
             self._settle_parallel()
         if not self.has_parallel:  # also a split of nothing or all, which has just become whole layers
-            self._set(**dict.fromkeys((*WIDTHS, *PARALLEL_AXES)))
+            self._set(**dict.fromkeys((*WIDTHS, *PARALLEL_AXES, "halves")))
         if not (self.ratio is not None and self.ratio.mixed):
             self._set(placement=None)
         elif self.placement is None:
@@ -157,16 +181,24 @@ class Design:
     def _settle_parallel(self) -> None:
         """Defaults of the parallel hybrid, one spelling of its split, and what cannot stand together."""
         for name, default in PARALLEL_DEFAULTS.items():
-            found = getattr(self, name)
-            if found is not None and found not in PARALLEL_AXES[name]:
-                raise ValueError(f"design: {name} is one of {', '.join(PARALLEL_AXES[name])}, found {found!r}")
-            if found is None:
+            if getattr(self, name) is None:
                 joint = name == "output" and self.fusion == "concat"
                 self._set(**{name: "joint" if joint else default})
+        check_axes(self)
         assert self.fusion is not None
         assert self.value is not None
         assert self.output is not None
-        check_axes(self.fusion, self.output)
+        if self.halves is not None and self.halves not in HALVES:
+            raise ValueError(f"design: halves is one of {', '.join(HALVES)}, found {self.halves!r}")
+        if self.halves == BOTH:
+            self._set(halves=None)
+        if self.halves is not None:
+            if self.value == "joint" and self.halves == "mamba":
+                raise ValueError("design: value joint shares an attention's values; two halves of Mamba have none")
+            for name in WIDTHS:
+                if getattr(self, name) is not None:
+                    raise ValueError(f"design: {name} means nothing with halves {self.halves}, which are equal")
+            return
         share = self.attention_share
         if share is not None:
             if self.attention_width is not None or self.mamba_width is not None:
@@ -234,16 +266,16 @@ class Design:
 
     @property
     def has_attention(self) -> bool:
-        return bool(self.letters & set("ASH"))
+        return bool(self.letters & set("AS" if self.halves == "mamba" else "ASH"))
 
     @property
     def has_mamba(self) -> bool:
-        return bool(self.letters & {"H", *RECURRENT_LETTERS})
+        return bool(self.letters & {"" if self.halves == "attention" else "H", *RECURRENT_LETTERS})
 
     @property
     def reads(self) -> set[str]:
         """Which of d_state and head_dim a mixer of this design reads."""
-        return read_by(self.letters, self.mixer)
+        return read_by(self.letters - ({"H"} if self.halves == "attention" else set()), self.mixer)
 
     @property
     def has_parallel(self) -> bool:
@@ -278,14 +310,17 @@ class Design:
                     found[letter] = RECURRENT[RECURRENT_LETTERS[letter]].of(scale, self.d_state, self.head_dim)
         return found
 
-    def _parallel(self, scale: Scale) -> ParallelHybrid:
+    def _parallel(self, scale: Scale) -> ParallelHybrid | ParallelPair:
         window, sinks = (self.window, self.sinks) if self.layout is None else (None, None)
         axes = {name: getattr(self, name) for name in PARALLEL_AXES}
+        like = attention_of(scale, None, self.position, window, sinks)
+        if self.halves is not None:
+            of = like if self.halves == "attention" else None
+            return pair_of(scale, of, self.kv_heads, self.d_state, self.head_dim, axes)
         share = self.attention_share
         attention, mamba = (self.attention_width, self.mamba_width) if share is None else (share, 1 - share)
         assert attention is not None
         assert mamba is not None
-        like = attention_of(scale, None, self.position, window, sinks)
         widths = attention, mamba, self.value_width
         return parallel_of(scale, like, self.kv_heads, self.d_state, self.head_dim, widths, axes)
 

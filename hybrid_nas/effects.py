@@ -12,6 +12,8 @@ Two ways, the sharper of which is reported:
 Replicates that were trained because a design did well would favour the options it has; they measure the noise, but
 only seeds that all designs were trained at enter the effects beside the search's own.
 
+Trainings that were stopped may take part with a predicted final value (see `predicted`), in the model alone.
+
 Where two options of a choice are one model at the proxy scale, the model gives each half of that training, and pairs
 leave it out: it says nothing about their difference.
 """
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hybrid_nas.choices import Settings, option_order, settings_of
 from hybrid_nas.noise import Noise, Trainings, proxy_id
+from hybrid_nas.predicted import Predictions
 from hybrid_nas.student import student, two_sided_p
 from hybrid_nas.trial import Trial
 
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 MIN_DF = 3
 MIN_PAIRS = 3
 PLANNED = 0.9  # share of the proxies trained at a seed, from which on the seed is no reward for doing well
+NONE = Predictions()
 SHARPER = 0.9  # pairs replace the model only where clearly sharper: taking the narrower of two equals is a bias
 Weights = Mapping[str, float]
 """Option -> weight of a contrast; the weights add up to 0."""
@@ -73,10 +77,13 @@ class Effects:
         values: Trainings,
         noise: Noise,
         settings_of: Callable[[Trial], Settings | None] = lambda trial: settings_of(trial.design),
+        predictions: Predictions = NONE,
     ) -> None:
         """`settings_of` may look at a trial otherwise than by its choices; trials for which it gives None are left
-        out."""
+        out. `predictions` stand for trainings that were stopped, in the model and never in pairs."""
         self.noise = noise
+        self.predicted = predictions.by_proxy if noise.shared and noise.shared[1] > 0 else {}
+        values = {**values, **{proxy: {seed: value} for proxy, (seed, value, _) in self.predicted.items()}}
         designs: dict[str, list[Settings]] = {}
         searched: set[tuple[str, int]] = set()
         for trial in sorted(trials, key=lambda trial: trial.number):
@@ -84,7 +91,8 @@ class Effects:
             settings = settings_of(trial)
             if settings is None:
                 continue
-            if trial.state == "complete" and proxy in values and settings not in designs.setdefault(proxy, []):
+            told = trial.state == "complete" or (trial.state == "stopped" and proxy in self.predicted)
+            if told and proxy in values and settings not in designs.setdefault(proxy, []):
                 designs[proxy].append(settings)
             if trial.replicate_of is None:
                 searched.add((proxy, trial.seed))
@@ -104,6 +112,8 @@ class Effects:
         self.designs = {proxy: designs for proxy, designs in self.designs.items() if self.trainings[proxy]}
         self.trainings = {proxy: self.trainings[proxy] for proxy in self.designs}
         self.spreads = {proxy: self._spread(len(seeds), bool(common)) for proxy, seeds in self.trainings.items()}
+        for proxy in self.predicted.keys() & self.spreads.keys():
+            self.spreads[proxy] += self.predicted[proxy][2] / self.variance
         self._fits: dict[str, Fit | None] = {}
 
     def _spread(self, n: int, shifted: bool) -> float:
@@ -174,7 +184,7 @@ class Effects:
         contexts: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
         for proxy, designs in self.designs.items():
             for settings in designs:
-                if choice in settings:
+                if choice in settings and proxy not in self.predicted:
                     rest = tuple(sorted(item for item in settings.items() if item[0] != choice))
                     contexts.setdefault(rest, {})[settings[choice]] = proxy
         found = [self._differences(contexts.values(), weights) for weights in family]

@@ -12,7 +12,6 @@ from hybrid_nas_kernels import norm_linear as norm_linear_op
 from hybrid_nas_kernels import rope as rope_op
 from hybrid_nas_kernels import ssd as ssd_op
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hybrid_nas.architecture import Attention, Mamba2
 from hybrid_nas.mixer_module import (
@@ -29,20 +28,22 @@ from hybrid_nas.mixer_module import (
 
 class AttentionHeads(nn.Module):
     """Grouped-query attention up to its output projection, RoPE on halves of each head (as Llama) or no position
-    encoding."""
+    encoding. Without `own_values` they are given, as another's `attend` returns them."""
 
-    def __init__(self, mixer: Attention, width: int) -> None:
+    def __init__(self, mixer: Attention, width: int, own_values: bool = True) -> None:
         super().__init__()
         self.mixer = mixer
         self.q_proj = nn.Linear(width, mixer.heads * mixer.head_dim, bias=False)
         self.k_proj = nn.Linear(width, mixer.kv_heads * mixer.head_dim, bias=False)
-        self.v_proj = nn.Linear(width, mixer.kv_values, bias=False)
+        self.own_values = own_values
+        if own_values:
+            self.v_proj = nn.Linear(width, mixer.kv_values, bias=False)
 
-    def attend(self, x: Tensor, norm: Tensor | None) -> tuple[Tensor, Tensor]:
+    def attend(self, x: Tensor, norm: Tensor | None, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The heads' outputs, side by side, and the values (batch, tokens, kv_heads, value_dim)."""
         batch, tokens, _ = x.shape
         m = self.mixer
-        q, k, v = self._project(x.reshape(batch * tokens, -1), norm, batch, tokens, 0)
+        q, k, v = self._project(x.reshape(batch * tokens, -1), norm, batch, tokens, 0, given)
         y = attention_op.attention(q, k, v, window=m.window, sinks=m.sinks)
         return y.reshape(batch, tokens, -1), v
 
@@ -53,10 +54,12 @@ class AttentionHeads(nn.Module):
         sizes = {"keys": m.head_dim, "values": m.value_dim or m.head_dim}
         return {n: torch.zeros(batch, slots, m.kv_heads, d, device=device, dtype=dtype) for n, d in sizes.items()}
 
-    def attend_step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None) -> tuple[Tensor, Tensor]:
+    def attend_step(
+        self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None, given: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """`attend` for one token, x (batch, width): (batch, values), and (batch, kv_heads, value_dim)."""
         m = self.mixer
-        q, k, v = self._project(x, norm, len(x), 1, position)
+        q, k, v = self._project(x, norm, len(x), 1, position, given)
         keys, values = cache["keys"], cache["values"]
         slot = position
         if m.window is not None and position >= m.sinks:
@@ -68,17 +71,19 @@ class AttentionHeads(nn.Module):
         return y.flatten(1), v[:, 0]
 
     def _project(
-        self, x: Tensor, norm: Tensor | None, batch: int, tokens: int, start: int
+        self, x: Tensor, norm: Tensor | None, batch: int, tokens: int, start: int, given: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, turned by RoPE, and values, of tokens from position `start`: (batch, tokens, heads, _)."""
         m = self.mixer
         turned = m.heads + m.kv_heads
-        weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+        own = () if given is not None else (self.v_proj.weight,)
+        weights = (self.q_proj.weight, self.k_proj.weight, *own)
         if tokens == 1:
-            q, k, v = norm_linear_op.norm_linears(x, norm, weights, eps=NORM_EPS)
+            q, k, *rest = norm_linear_op.norm_linears(x, norm, weights, eps=NORM_EPS)
             qk = torch.cat((q, k), dim=-1)
         else:
-            qk, v = project(x, norm, torch.cat(weights), [turned * m.head_dim, m.kv_values])
+            qk, *rest = project(x, norm, torch.cat(weights), [turned * m.head_dim, *(m.kv_values for _ in own)])
+        v = rest[0] if given is None else given
         qk = qk.view(batch, tokens, turned, m.head_dim)
         if m.rope_theta is not None:
             qk = rope_op.rope(qk, *rope_op.rope_table(m.rope_theta, m.head_dim, start, tokens, x.device))
@@ -86,7 +91,7 @@ class AttentionHeads(nn.Module):
         return q, k, v.view(batch, tokens, m.kv_heads, -1)
 
     def draw(self, generator: torch.Generator) -> None:
-        for projection in (self.q_proj, self.k_proj, self.v_proj):
+        for projection in (self.q_proj, self.k_proj, *([self.v_proj] if self.own_values else [])):
             draw_linear(projection.weight, generator)
 
     def implementations(self, device: torch.device) -> dict[str, str]:
@@ -122,7 +127,7 @@ class Mamba2Heads(nn.Module):
         B, C = torch.chunk(BC, 2, dim=-1)
         y, _ = ssd_op.ssd(
             u.view(batch, tokens, m.heads, m.head_dim),
-            F.softplus(dt + self.dt_bias),
+            ssd_op.time_step(dt, self.dt_bias),
             -torch.exp(self.A_log),
             B.view(batch, tokens, m.groups, m.d_state),
             C.view(batch, tokens, m.groups, m.d_state),
@@ -151,7 +156,7 @@ class Mamba2Heads(nn.Module):
         u, B, C = torch.split(xBC, [m.d_ssm, m.groups * m.d_state, m.groups * m.d_state], dim=-1)
         y = ssd_op.ssd_step(
             u.view(batch, m.heads, m.head_dim),
-            F.softplus(dt + self.dt_bias),
+            ssd_op.time_step(dt, self.dt_bias),
             -torch.exp(self.A_log),
             B.view(batch, m.groups, m.d_state),
             C.view(batch, m.groups, m.d_state),

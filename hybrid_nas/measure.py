@@ -266,9 +266,13 @@ class Meter:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=stream):
                 run()
+            stream.synchronize()
+            begin = time.perf_counter()
             graph.replay()
+            stream.synchronize()
+            rounds = max(1, min(7, int(0.2 / (time.perf_counter() - begin))))
             taken = []
-            for _ in range(7):
+            for _ in range(rounds):
                 first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
                 first.record(stream)
                 for _ in range(3):

@@ -9,13 +9,14 @@ from hybrid_nas_kernels import gated_norm_linear as gated_norm_op
 from hybrid_nas_kernels import mamba2 as mamba2_op
 from torch import Tensor, nn
 
-from hybrid_nas.architecture import Attention, Mamba2, Mixer, ParallelHybrid
+from hybrid_nas.architecture import Attention, Mamba2, Mixer, ParallelHybrid, ParallelPair
 from hybrid_nas.gated_deltanet import GatedDeltaNetModule
 from hybrid_nas.heads import AttentionHeads, Mamba2Heads
 from hybrid_nas.mamba1 import Mamba1Module
 from hybrid_nas.mamba3 import Mamba3Module
 from hybrid_nas.mixer_module import NORM_EPS, Gain, LayerCache, MambaInit, MixerModule, draw_linear
 from hybrid_nas.parallel import ParallelHybridModule
+from hybrid_nas.parallel_pair import ParallelPairModule
 from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 
 
@@ -93,6 +94,7 @@ MODULES: dict[type[Mixer], type[MixerModule]] = {
     Attention: AttentionModule,
     Mamba2: Mamba2Module,
     ParallelHybrid: ParallelHybridModule,
+    ParallelPair: ParallelPairModule,
     Mamba1: Mamba1Module,
     Mamba3: Mamba3Module,
     GatedDeltaNet: GatedDeltaNetModule,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from hybrid_nas_kernels import cross_entropy as cross_entropy_op
+from hybrid_nas_kernels import embedding as embedding_op
 from hybrid_nas_kernels import norm_linear as norm_linear_op
 from hybrid_nas_kernels import swiglu as swiglu_op
 from torch import Tensor, nn
@@ -136,10 +137,10 @@ class Model(nn.Module):
     def losses(self, tokens: Tensor, targets: Tensor, row_weights: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of each token's cross-entropy times its weight (batch, tokens), and the cross-entropies
         (batch * tokens,), nats, which carry no gradient. The logits of all tokens need not exist at once."""
-        x = F.embedding(tokens, self.embedding)
+        x = embedding_op.embedding(tokens, self.embedding)
         for block in self.blocks:
             x = block(x)
-        n = F.rms_norm(x, (x.shape[-1],), self.norm.weight.to(x.dtype), NORM_EPS)
+        n = norm_linear_op.rms_norm(x, self.norm.weight, eps=NORM_EPS)
         return cross_entropy_op.linear_cross_entropy(
             n.flatten(0, 1), self.embedding, targets.reshape(-1), row_weights.reshape(-1)
         )

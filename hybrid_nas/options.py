@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from hybrid_nas.architecture import PARALLEL_AXES
-from hybrid_nas.design import PLACEMENTS, Ratio
+from hybrid_nas.design import HALVES, PLACEMENTS, Ratio
 from hybrid_nas.parts import FEED_FORWARD, RECURRENT
 from hybrid_nas.placement import SYNONYMS, read_layout
 from hybrid_nas.space import LAYOUT, PRESETS, Option, positions_text
@@ -228,6 +228,7 @@ KEYS: dict[str, Key] = {
     "sinks": Key(
         _tokens("sinks"), "first tokens that stay visible beside the window: none, a share or a number", _TOKENS_SCHEMA
     ),
+    "halves": _named("halves", HALVES, "parallel hybrid: attention and Mamba, or two equal halves of one kind"),
     "attention_share": Key(
         _attention_share,
         "parallel hybrid: the share s of the width that queries and keys have; Mamba has 1 - s before expansion",

@@ -44,6 +44,14 @@ VARIANTS = {
 }
 
 
+PAIRS = {
+    ("attention", "none", "diff", "difference", "joint", "joint"): (14, 16),
+    ("mamba", "none", "diff", "difference", "separate", "separate"): (11, 13),
+    ("attention", "none", "diff", "add", "joint", "joint"): (14, 16),
+}
+"""Two halves of one kind: layers at 350M and 1B (Table 18, Diff-T, Diff-M, T/T)."""
+
+
 def printed_layers(design: Design, scale: str) -> int | None:
     """The layers that the paper prints for the model of `design` at the preset `scale`; None where it has none."""
     plain = Design(family=design.family, ratio=design.ratio) if design.ratio else None
@@ -53,9 +61,12 @@ def printed_layers(design: Design, scale: str) -> int | None:
         return None
     if not design.has_parallel:
         return LAYERS.get(scale, {}).get(str(design.ratio))
+    axes = tuple(getattr(design, name) for name in PARALLEL_AXES)
+    if design.halves is not None:
+        known = PAIRS.get((design.halves, *axes)) if str(design.ratio) == "1:0" else None
+        return known[scale == "paper-1b"] if known and scale in ("paper-350m", "paper-1b") else None
     if (design.attention_width, design.mamba_width, design.value_width) != (PAPER_WIDTH, PAPER_WIDTH, None):
         return None
-    axes = tuple(getattr(design, name) for name in PARALLEL_AXES)
     if axes == tuple(getattr(plain, name) for name in PARALLEL_AXES):
         return PARALLEL_LAYERS.get(scale, {}).get(str(design.ratio))
     if str(design.ratio) == "1:0" and axes in VARIANTS and scale in ("paper-350m", "paper-1b"):

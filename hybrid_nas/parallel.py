@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from hybrid_nas_kernels import fuse_heads as fuse_op
+from hybrid_nas_kernels import norm_linear as norm_linear_op
 from torch import Tensor, nn
 
 from hybrid_nas.architecture import ParallelHybrid
@@ -37,6 +38,7 @@ class ParallelHybridModule(MixerModule):
         self.out_proj = nn.Linear(inputs, width, bias=False)
 
     def forward(self, x: Tensor, norm: Tensor | None = None) -> Tensor:
+        x, norm = norm_linear_op.norm_once(x, norm, eps=NORM_EPS)
         attended, values = self.attention.attend(x, norm)
         y, z = self.mamba.scan(x, norm, self._given(values))
         return self._fuse(x, norm, y, z, attended)
@@ -49,6 +51,7 @@ class ParallelHybridModule(MixerModule):
         }
 
     def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
+        x, norm = norm_linear_op.norm_once(x, norm, eps=NORM_EPS)
         attended, values = self.attention.attend_step(x, cache, position, norm)
         y, z = self.mamba.scan_step(x, cache, norm, self._given(values))
         return self._fuse(x, norm, y, z, attended)

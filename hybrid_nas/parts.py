@@ -8,7 +8,17 @@ from fractions import Fraction
 from math import floor
 from typing import Any, NamedTuple
 
-from hybrid_nas.architecture import FFN, MIXERS, Attention, Mamba2, Mixer, ParallelHybrid, SwiGLU, halves_meet
+from hybrid_nas.architecture import (
+    FFN,
+    MIXERS,
+    Attention,
+    Mamba2,
+    Mixer,
+    ParallelHybrid,
+    ParallelPair,
+    SwiGLU,
+    halves_meet,
+)
 from hybrid_nas.moe import MoE
 from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 from hybrid_nas.scale import Refused, Scale
@@ -133,11 +143,6 @@ def parallel_of(
     """
     heads = scale.attention_heads_in_parallel
     queries, inner, values = widths
-    if kv_heads is None:
-        share = max(1, floor(Fraction(scale.kv_heads * heads, scale.heads) + Fraction(1, 2)))
-        kept = max(k for k in range(1, share + 1) if heads % k == 0)
-    else:
-        kept = _kv_heads(kv_heads, heads)
     size = head_dim or scale.ssm_head_dim
     d_ssm = size * _multiple("mamba_width", inner, scale, scale.ssm_expand, size)
     if halves_meet(axes["fusion"], axes["value"], axes["output"]):
@@ -145,17 +150,52 @@ def parallel_of(
             raise Refused(f"values of {d_ssm} channels, as wide as Mamba-2, do not divide among {heads} heads")
         value_dim = d_ssm // heads
     elif values is None:
-        if scale.width % heads:
-            raise Refused(f"values of {scale.width} channels, as wide as the model, do not divide among {heads} heads")
-        value_dim = scale.width // heads
+        value_dim = _whole_values(scale)
     else:
         value_dim = STEP * _multiple("value_width", values, scale, 1, heads * STEP)
-    query_dim = STEP * _multiple("attention_width", queries, scale, 1, heads * STEP)
     return ParallelHybrid(
-        attention=replace(attention, heads=heads, kv_heads=kept, head_dim=query_dim, value_dim=value_dim),
+        attention=_half_attention(scale, attention, kv_heads, queries, value_dim),
         mamba=mamba2_of(scale, d_state, head_dim, d_ssm),
         **axes,
     )
+
+
+def pair_of(
+    scale: Scale,
+    attention: Attention | None,
+    kv_heads: Fraction | None,
+    d_state: int | None,
+    head_dim: int | None,
+    axes: dict[str, Any],
+) -> ParallelPair:
+    """Two halves like `attention`, or of Mamba-2 where it is None: each has half of the width, and values of attention
+    are as wide as the model."""
+    if attention is not None:
+        return ParallelPair(_half_attention(scale, attention, kv_heads, Fraction(1, 2), _whole_values(scale)), **axes)
+    size = head_dim or scale.ssm_head_dim
+    d_ssm = size * _multiple("mamba_width", Fraction(1, 2), scale, scale.ssm_expand, size)
+    return ParallelPair(mamba2_of(scale, d_state, head_dim, d_ssm), **axes)
+
+
+def _half_attention(
+    scale: Scale, like: Attention, kv_heads: Fraction | None, queries: Amount, value_dim: int
+) -> Attention:
+    heads = scale.attention_heads_in_parallel
+    if kv_heads is None:
+        share = max(1, floor(Fraction(scale.kv_heads * heads, scale.heads) + Fraction(1, 2)))
+        kept = max(k for k in range(1, share + 1) if heads % k == 0)
+    else:
+        kept = _kv_heads(kv_heads, heads)
+    query_dim = STEP * _multiple("attention_width", queries, scale, 1, heads * STEP)
+    return replace(like, heads=heads, kv_heads=kept, head_dim=query_dim, value_dim=value_dim)
+
+
+def _whole_values(scale: Scale) -> int:
+    """Channels of a head's values that are together as wide as the model."""
+    heads = scale.attention_heads_in_parallel
+    if scale.width % heads:
+        raise Refused(f"values of {scale.width} channels, as wide as the model, do not divide among {heads} heads")
+    return scale.width // heads
 
 
 def _multiple(name: str, amount: Amount, scale: Scale, expand: int, unit: int) -> int:

@@ -191,13 +191,13 @@ def _points(
         "y": [c.value(y.name) for c in candidates],
         "error_y": {"array": widths, "color": colour, "thickness": width, "width": 0, "visible": any(widths)},
         "marker": {"color": colour, "size": size},
-        "text": [_hover(c) for c in candidates],
+        "text": [hover(c) for c in candidates],
         "customdata": [list(c.trials) for c in candidates],
         "hovertemplate": "%{text}<extra></extra>",
     }
 
 
-def _hover(candidate: Candidate) -> str:
+def hover(candidate: Candidate) -> str:
     lines = [f"<b>{safe(candidate.layout)}</b>  trial {candidate.number}", safe(describe(candidate.design))]
     for name, e in candidate.estimates.items():
         unit = QUANTITIES[name].unit if name in QUANTITIES else ""

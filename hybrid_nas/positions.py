@@ -15,6 +15,7 @@ from typing import Any
 from hybrid_nas.choices import settings_of
 from hybrid_nas.effects import Effects, adjustment
 from hybrid_nas.noise import Noise, trainings
+from hybrid_nas.predicted import QUANTITY, Predictions, predicted
 from hybrid_nas.published import WHERE_LAYERS_STAND
 from hybrid_nas.trial import Trial
 
@@ -80,7 +81,8 @@ def _map(kind: str, letters: str, trials: list[Trial], values: Any, noise: Noise
         told = {k: v for k, v in settings_of(trial.design).items() if k not in ("ratio", *WHERE_LAYERS_STAND)}
         return {**told, "layers": str(count)}
 
-    effects = Effects(trials, values, noise, settings)
+    foretold = predicted(trials) if quantity == QUANTITY else Predictions()
+    effects = Effects(trials, values, noise, settings, foretold)
     proxies = list(effects.designs)
     if not proxies:
         return None

@@ -132,13 +132,19 @@ def trapezoid(step: int, steps: int, warmup: float, cooldown: float) -> float:
     return min(1.0, rise, fall)
 
 
-def optimizer(model: nn.Module, budget: Budget, width: int) -> torch.optim.AdamW:
-    """AdamW over the weights; norms, biases, A_log, D and dt_bias are not decayed."""
+def decayed_and_kept(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The parameters that weight decay pulls at, and the others: norms, biases, A_log, D and dt_bias."""
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         of_vector = parameter.ndim < 2 or any(part in UNDECAYED for part in name.split("."))
         (kept if of_vector else decayed).append(parameter)
+    return decayed, kept
+
+
+def optimizer(model: nn.Module, budget: Budget, width: int) -> torch.optim.AdamW:
+    """AdamW over the weights, some of them decayed."""
+    decayed, kept = decayed_and_kept(model)
     groups = [{"params": decayed, "weight_decay": budget.weight_decay}, {"params": kept, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=budget.learning_rate or learning_rate(width), betas=BETAS, fused=True)
 

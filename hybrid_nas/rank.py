@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from hybrid_nas.student import student
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
-MIN_ITEMS = 5  # below, a resample often holds two or three different items, and no interval is given
+MIN_ITEMS = 6  # below, a resample often holds two or three different items, and no interval is given
+LEVEL = 0.95
 DRAWS = 2000
 
 
@@ -105,7 +104,11 @@ def _ratio(covariance: Array, variances: Array) -> Array:
 
 
 def _correlation(statistic: Any, n: int, draws: int, seed: int) -> Correlation | None:
-    """Interval: estimate ± Student's t (n - 2) bootstrap standard errors on Fisher's scale, which stays inside ±1."""
+    """Interval: percentiles of resampled designs; where all agree, the exact bound of n / 2 independent pairs, none of
+    which is out of order, since resamples of a perfect order are perfect too.
+
+    Simulated coverage of Kendall's is 93 to 98% from 8 designs on (tests/test_rank.py).
+    """
     import numpy as np
 
     if n < 2:
@@ -116,11 +119,10 @@ def _correlation(statistic: Any, n: int, draws: int, seed: int) -> Correlation |
     value = min(1.0, max(-1.0, value))
     if n < MIN_ITEMS:
         return Correlation(value, None, None, n)
+    if abs(value) == 1:
+        low = min(1.0, max(-1.0, 2 * (1 - LEVEL) ** (1 / (n // 2)) - 1))
+        return Correlation(value, low, 1.0, n) if value > 0 else Correlation(value, -1.0, -low, n)
     generator = np.random.default_rng(seed)
     redrawn = statistic(generator.multinomial(n, np.full(n, 1 / n), size=draws).astype(float))
-    redrawn = redrawn[~np.isnan(redrawn)]
-    bound = 1 - 1 / n**2  # a perfect order of n items is not known to be perfect beyond them
-    error = float(np.arctanh(np.clip(redrawn, -bound, bound)).std(ddof=1))
-    centre, half = math.atanh(min(bound, max(-bound, value))), student(n - 2) * error
-    low, high = math.tanh(centre - half), math.tanh(centre + half)
-    return Correlation(value, min(value, low), max(value, high), n)
+    low, high = np.quantile(redrawn[~np.isnan(redrawn)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Correlation(value, min(value, float(low)), max(value, float(high)), n)

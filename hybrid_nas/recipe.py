@@ -16,6 +16,7 @@ from hybrid_nas.interactions import Interaction, interactions
 from hybrid_nas.noise import Noise, trained_quantities, trainings
 from hybrid_nas.objective import QUANTITIES, Objective
 from hybrid_nas.positions import PositionMap, position_maps
+from hybrid_nas.predicted import QUANTITY, Predictions, predicted
 from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, label, readable
@@ -25,8 +26,9 @@ METHOD = (
     "choices, or from paired differences at one seed between designs that differ in that choice alone, whichever is "
     "clearly sharper. Intervals are 95%, each for itself; the residual variance is never taken below the noise between "
     "seeds. A claim is made where Holm's correction over all pairs of options of the choice holds at 5% and each "
-    "option has at least 3 trainings; everything else is undecided. Trials stopped early have no final value and are "
-    "left out, which understates how bad the options are that were stopped most."
+    "option has at least 3 trainings; everything else is undecided. Trials stopped early have no final value; where "
+    "their held-out losses do not foretell it they are left out, which understates how bad the options are that were "
+    "stopped most."
 )
 
 
@@ -98,6 +100,7 @@ class Recipe:
     interactions: tuple[Interaction, ...]
     positions: tuple[PositionMap, ...]
     agreement: tuple[Finding, ...]
+    predicted: str
 
     @classmethod
     def of(cls, trials: Iterable[Trial], objectives: Sequence[Objective], front: Front) -> Recipe:
@@ -111,8 +114,12 @@ class Recipe:
         rules: dict[str, list[Evidence]] = {}
         crossed: list[Interaction] = []
         maps: list[PositionMap] = []
+        said = ""
         for quantity in trained_quantities(complete):
-            effects = Effects(trials, trainings(complete, quantity), front.noise[quantity])
+            foretold = predicted(trials) if quantity == QUANTITY else Predictions()
+            effects = Effects(trials, trainings(complete, quantity), front.noise[quantity], predictions=foretold)
+            if effects.predicted:
+                said = foretold.statement
             for choice in effects.choices:
                 rules.setdefault(choice, []).append(Evidence.of(choice, quantity, effects, trials))
             crossed += interactions(effects, quantity)
@@ -129,7 +136,13 @@ class Recipe:
             interactions=tuple(crossed),
             positions=tuple(maps),
             agreement=tuple(agreement(trials, front.noise)),
+            predicted=said,
         )
+
+    @property
+    def method(self) -> str:
+        """How effects, intervals and claims are made, and what was predicted."""
+        return f"{METHOD} {self.predicted}".rstrip()
 
     @property
     def depends(self) -> tuple[Interaction, ...]:
@@ -163,7 +176,7 @@ class Recipe:
             "interactions": [interaction.to_dict() for interaction in self.interactions],
             "positions": [one.to_dict() for one in self.positions],
             "agreement": [finding.to_dict() for finding in self.agreement],
-            "method": METHOD,
+            "method": self.method,
         }
 
 

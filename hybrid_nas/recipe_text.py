@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybrid_nas.objective import QUANTITIES
-from hybrid_nas.recipe import METHOD, Recipe, Rule, describe, estimate_text
+from hybrid_nas.recipe import Recipe, Rule, describe, estimate_text
 from hybrid_nas.units import bare, label, readable
 
 NAMED_COSTS = ("cache_bytes", "decode_flops_per_token", "decode_bytes_per_token", "train_flops_per_token", "params")
@@ -28,7 +28,7 @@ def markdown(recipe: Recipe) -> str:
         lines += [f"- {contradiction}" for contradiction in rule.contradictions]
         lines += ["", *_table(rule), ""]
     lines += _depends(recipe) + _depths(recipe) + _agreement(recipe)
-    return "\n".join([*lines, "## How this was found", "", METHOD, ""])
+    return "\n".join([*lines, "## How this was found", "", recipe.method, ""])
 
 
 def _designs(recipe: Recipe) -> list[str]:

@@ -1,6 +1,6 @@
 "use strict";
 (async () => {
-  const colours = JSON.parse(document.getElementById("colours").textContent);
+  const colours = JSON.parse(document.getElementById("colours")?.textContent ?? "[]");
   const figures = [...document.querySelectorAll("script[data-figure]")];
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const options = { responsive: true, displayModeBar: false, scrollZoom: false };

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import html
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from hybrid_nas.attainment import attainment
-from hybrid_nas.axes import DARK, LIGHT
 from hybrid_nas.candidate import Candidate
 from hybrid_nas.front import Front
 from hybrid_nas.objective import QUANTITIES, Objective
-from hybrid_nas.pictures import colour
+from hybrid_nas.page import Figures, document, plot, prose, strip
 from hybrid_nas.plot import attainment_figure, curves_figure, front_figure
-from hybrid_nas.recipe import METHOD, Recipe, describe
-from hybrid_nas.report_recipe import Figures, agreement, plot, prose, rules
+from hybrid_nas.recipe import Recipe, describe
+from hybrid_nas.report_recipe import agreement, rules
 from hybrid_nas.report_tables import coinciding, left_out, run_again, trials_table
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, duration, label, moment, readable
 from hybrid_nas.words import letters, part_name
 
-LETTERS_UP_TO = 40
 CLOSE_SHOWN = 8
 
 
@@ -52,8 +46,6 @@ def page(
     front: Front,
     recipe: Recipe,
 ) -> str:
-    from plotly.offline import get_plotlyjs
-
     name = str(run_info.get("name") or "study")
     figures: Figures = {}
     sections = {
@@ -67,7 +59,7 @@ def page(
         "All trials": trials_table(trials, front),
         "Told apart by cost alone": coinciding(run_info, front),
         "Stopped, failed, refused": left_out(run_info, trials),
-        "How this was found": f"<p>{prose(front.statement)}</p><p>{prose(METHOD)}</p>",
+        "How this was found": f"<p>{prose(front.statement)}</p><p>{prose(recipe.method)}</p>",
         "Run again": run_again(run_info, front),
     }
     shown = {title: (f"s{i}", text) for i, (title, text) in enumerate(sections.items()) if text}
@@ -80,47 +72,8 @@ def page(
         *(f'<section id="{key}"><h2>{title}</h2>{text}</section>' for title, (key, text) in shown.items()),
         "</main>",
     ]
-    sources = [
-        f'<script type="application/json" data-figure="{key}">{_embedded(figure.to_json())}</script>'
-        for key, figure in figures.items()
-    ]
-    colours = json.dumps([[LIGHT[key], DARK[key]] for key in LIGHT])
-    used = sorted({letter for t in trials for letter in t.layout + t.proxy.layout})
-    library = base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode() if figures else ""
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<link rel="icon" href="data:,">',
-            f"<title>{html.escape(name)}</title>",
-            f"<style>{_asset('report.css')}{_blocks(used)}</style></head><body>",
-            *body,
-            f'<script type="application/json" id="colours">{colours}</script>',
-            *sources,
-            f'<script type="application/gzip" id="library">{library}</script>',
-            f"<script>{_asset('report.js')}</script>",
-            "</body></html>\n",
-        ]
-    )
-
-
-def _blocks(used: Iterable[str]) -> str:
-    """The colours of the blocks' letters, light and dark."""
-    rules = "".join(f'i[data-b="{html.escape(x)}"]{{--light:{colour(x)};--dark:{colour(x, dark=True)}}}' for x in used)
-    return rules + (
-        "i[data-b]{background:var(--light)}@media(prefers-color-scheme:dark){i[data-b]{background:var(--dark)}}"
-    )
-
-
-def strip(layout: str, note: str) -> str:
-    """A model drawn as a row of blocks, a letter each; without letters where there are too many to read."""
-    blocks = "".join(f'<i data-b="{html.escape(letter)}">{html.escape(letter)}</i>' for letter in layout)
-    thin = " thin" if len(layout) > LETTERS_UP_TO or note == "proxy" else ""
-    return (
-        f'<span>{html.escape(note)}</span><div class="blocks{thin}" role="img" '
-        f'aria-label="{html.escape(layout)}" title="{html.escape(layout)}">{blocks}</div>'
-    )
+    used = {letter for trial in trials for letter in trial.layout + trial.proxy.layout}
+    return document(name, "\n".join(part for part in body if part), used, figures)
 
 
 def _meta(run_info: Mapping[str, Any], front: Front) -> str:
@@ -259,12 +212,3 @@ def _curves(trials: list[Trial], front: Front, figures: Figures) -> str:
         "trials that share a training are left out."
     )
     return plot("curves", curves_figure(trials, front), caption, figures)
-
-
-def _asset(name: str) -> str:
-    return files("hybrid_nas").joinpath(name).read_text(encoding="utf-8")
-
-
-def _embedded(text: str) -> str:
-    """JSON that no markup inside it can end early."""
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

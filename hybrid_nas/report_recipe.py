@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import html
-import re
-from typing import TYPE_CHECKING
 
 from hybrid_nas.importance import importances
 from hybrid_nas.objective import QUANTITIES
+from hybrid_nas.page import Figures, plot, prose
 from hybrid_nas.plot_recipe import effects_figure, interaction_figure, positions_figure
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.recipe_text import SOURCE
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import readable
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    Figures = dict[str, go.Figure]
-else:
-    Figures = dict
-
-
-def prose(text: str) -> str:
-    """Escaped, with `code` in backticks set as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
-
-
-def plot(key: str, figure: go.Figure, caption: str, figures: Figures) -> str:
-    """Room for a figure, which the page's script draws there."""
-    figures[key] = figure
-    height = figure.layout.height
-    caption = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f'<figure><div class="plot" id="{key}" style="height:{height}px"></div>{caption}</figure>'
 
 
 def rules(recipe: Recipe, trials: list[Trial], figures: Figures) -> str:

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from hybrid_nas.architecture import PARALLEL_AXES, halves_meet
-from hybrid_nas.design import AMOUNTS, Design, Ratio
+from hybrid_nas.design import AMOUNTS, BOTH, Design, Ratio
 from hybrid_nas.parts import read_by
 
 Option = str | int
@@ -25,6 +25,8 @@ LAYOUT = "layout"
 ARM = "arm"
 PARALLEL_RATIO = "parallel_ratio"
 """The ratio of the intra half of a hybrid space: without the pure Mamba stack, which the inter half holds."""
+LAYOUT_WINDOW = "layout_window"
+"""The window of S in a layout, which is never none."""
 PRESETS: dict[str, dict[str, str]] = {
     "paper": {"norm": "group", "scale": "none", "fusion": "difference", "value": "separate", "output": "separate"},
     "hymba": {"norm": "group", "scale": "vector", "fusion": "add", "value": "separate", "output": "joint"},
@@ -59,7 +61,11 @@ def _has(letters: str) -> Callable[[Answers], bool]:
 
 
 def _reads(name: str) -> Callable[[Answers], bool]:
-    return lambda answers: name in read_by(letters_of(answers), str(answers["mixer"]) if "mixer" in answers else None)
+    def applies(answers: Answers) -> bool:
+        letters = letters_of(answers) - (set() if _half("mamba")(answers) else {"H"})
+        return name in read_by(letters, str(answers["mixer"]) if "mixer" in answers else None)
+
+    return applies
 
 
 def _whole(answers: Answers) -> bool:
@@ -69,6 +75,19 @@ def _whole(answers: Answers) -> bool:
 
 def _parallel(answers: Answers) -> bool:
     return "H" in letters_of(answers) and not _whole(answers)
+
+
+def _half(kind: str) -> Callable[[Answers], bool]:
+    """Whether the parallel layers, if any, have a half of `kind` (attention, mamba)."""
+    return lambda answers: "H" in letters_of(answers) and kind in str(answers.get("halves", BOTH)).split("-")
+
+
+def _attends(answers: Answers) -> bool:
+    return _has("AS")(answers) or _half("attention")(answers)
+
+
+def _both(answers: Answers) -> bool:
+    return "H" in letters_of(answers) and answers.get("halves", BOTH) == BOTH
 
 
 def _mixed(answers: Answers) -> bool:
@@ -89,22 +108,23 @@ QUESTIONS = (
     Question("ffn", lambda answers: True, gates=True),
     Question("experts", lambda answers: answers.get("ffn") == "moe"),
     Question("experts_active", lambda answers: answers.get("ffn") == "moe"),
+    Question("halves", _has("H"), gates=True),
     Question("d_state", _reads("d_state")),
     Question("head_dim", _reads("head_dim")),
-    Question("kv_heads", _has("ASH")),
-    Question("position", _has("ASH")),
-    Question("window", lambda answers: bool(letters_of(answers) & set("S" if LAYOUT in answers else "AH")), gates=True),
-    Question("sinks", lambda answers: "window" in answers and answers["window"] != "none"),
-    Question("attention_share", _has("H"), gates=True),
-    Question("attention_width", _has("H"), gates=True),
-    Question("mamba_width", _has("H"), gates=True),
+    Question("kv_heads", _attends),
+    Question("position", _attends),
+    Question("window", lambda answers: _has("S")(answers) if LAYOUT in answers else _attends(answers), gates=True),
+    Question("sinks", lambda answers: answers.get(LAYOUT_WINDOW, answers.get("window", "none")) != "none"),
+    Question("attention_share", _both, gates=True),
+    Question("attention_width", _both, gates=True),
+    Question("mamba_width", _both, gates=True),
     Question("preset", _parallel),
     Question("norm", _parallel),
     Question("scale", _parallel),
     Question("fusion", _parallel, gates=True),
-    Question("value", _parallel),
+    Question("value", lambda answers: _parallel(answers) and _half("attention")(answers)),
     Question("output", _parallel),
-    Question("value_width", _parallel),
+    Question("value_width", lambda answers: _parallel(answers) and _both(answers)),
 )
 DEFAULTS: dict[str, tuple[Option, ...]] = {"placement": ("spread",), "position": ("rope",), "window": ("none",)}
 
@@ -138,7 +158,7 @@ class SearchSpace:
         if name == "output" and answers.get("fusion") == "concat":
             options = tuple(option for option in options if option == "joint")
         if name == "window" and LAYOUT in answers:
-            options = tuple(option for option in self.options.get(name, ()) if option != "none")
+            return LAYOUT_WINDOW, tuple(option for option in self.options.get(name, ()) if option != "none")
         return name, options
 
     def build(self, choose: Choose) -> Design:
@@ -156,19 +176,23 @@ class SearchSpace:
 
     def answers(self, design: Design) -> dict[str, Option]:
         """What `choose` must say to get `design`. ValueError if this space does not hold it."""
+        return {name: answer for name, (answer, _) in self.choices(design).items()}
+
+    def choices(self, design: Design) -> dict[str, tuple[Option, tuple[Option, ...]]]:
+        """Each question that leads to `design`, the answer, and its options. ValueError if this space has none."""
         reason = ""
         for wanted in self._spellings(design):
-            asked: dict[str, Option] = {}
+            asked: dict[str, tuple[Option, tuple[Option, ...]]] = {}
 
             def choose(
                 name: str,
                 options: tuple[Option, ...],
                 wanted: Answers = wanted,
-                asked: dict[str, Option] = asked,
+                asked: dict[str, tuple[Option, tuple[Option, ...]]] = asked,
             ) -> Option:
                 if name not in wanted or wanted[name] not in options:
                     raise LookupError(f"{name} {wanted.get(name)} is not among {options}")
-                asked[name] = wanted[name]
+                asked[name] = wanted[name], options
                 return wanted[name]
 
             try:
@@ -267,7 +291,10 @@ class SearchSpace:
         return self.build(lambda name, options: rng.choice(options))
 
 
-PLAIN = ("placement", "d_state", "head_dim", "position", "mixer", "ffn", "experts", "experts_active", *PARALLEL_AXES)
+PLAIN = (
+    "placement", "d_state", "head_dim", "position", "mixer", "ffn", "experts", "experts_active", "halves",
+    *PARALLEL_AXES,
+)  # fmt: skip
 
 
 def design_of(answers: Answers) -> Design:
@@ -284,6 +311,7 @@ def design_of(answers: Answers) -> Design:
     values |= {name: answers[name] for name in PLAIN if name in answers}
     if "kv_heads" in answers:
         values["kv_heads"] = Fraction(str(answers["kv_heads"]))
+    answers = {**answers, **({"window": answers[LAYOUT_WINDOW]} if LAYOUT_WINDOW in answers else {})}
     for name in AMOUNTS:
         if name in answers and answers[name] != "none":
             values[name] = answers[name] if isinstance(answers[name], int) else Fraction(str(answers[name]))
@@ -315,6 +343,8 @@ def answers_of(design: Design, family: Family) -> dict[str, Option]:
             answers[name] = _text(getattr(design, name), "none")
         if design.window is None:
             del answers["sinks"]
+        elif design.layout is not None:
+            answers[LAYOUT_WINDOW] = answers.pop("window")
     if design.has_parallel:
         answers |= _parallel_answers(design)
     return answers
@@ -326,6 +356,9 @@ def _parallel_answers(design: Design) -> dict[str, Option]:
     for preset, known in PRESETS.items():
         if known == axes:
             answers["preset"] = preset
+    if design.halves is not None:
+        return answers
+    answers["halves"] = BOTH
     share = design.attention_share
     if share is not None:
         answers["attention_share"] = str(share)

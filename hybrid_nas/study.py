@@ -173,13 +173,13 @@ class Study:
 
     def add_replicate(self, trial: Trial) -> None:
         """Record a finished replicate, beside the search, where the sampler does not see it."""
-        answers = self.file.space.answers(trial.design)
+        choices = self.file.space.choices(trial.design)
         self._replicates.add_trial(
             optuna.trial.create_trial(
                 state=STATES[trial.state],
                 values=self._values(trial),
-                params=dict(answers),
-                distributions={name: CategoricalDistribution(self.file.space.options[name]) for name in answers},
+                params={name: answer for name, (answer, _) in choices.items()},
+                distributions={name: CategoricalDistribution(options) for name, (_, options) in choices.items()},
                 user_attrs={"layout": trial.layout, "replicate of": trial.replicate_of},
                 system_attrs={ROW: json.dumps(trial.to_dict())},
             )

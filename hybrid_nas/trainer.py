@@ -6,7 +6,7 @@ model on each device, `fsdp` (FSDP2) a part. A checkpoint holds the whole model 
 resumed run on one process is bit for bit the unbroken one.
 
 A folder holds train.json (what is trained and how), log.jsonl (a line a step: step, tokens, loss, learning rate,
-seconds; held_out at rungs and at the end) and checkpoints/STEP.pt.
+seconds; held_out at rungs and at the end) and checkpoints/STEP.pt; the command draws loss.svg.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ NAMES = {
     "mamba3": "Mamba-3",
     "gated_deltanet": "gated DeltaNet",
     "parallel_hybrid": "parallel hybrid",
+    "parallel_pair": "parallel pair",
     "swiglu": "SwiGLU",
-    "moe": "mixture of experts",
+    "moe": "experts",
 }
 
 

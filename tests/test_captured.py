@@ -43,7 +43,7 @@ def test_flat_parameters_are_the_same_numbers_before_and_after():
     g = torch.Generator().manual_seed(0)
     drawn = [torch.randn(shape, generator=g) for shape in ((3, 5), (64, 2), (7,))]
     parameters = [nn.Parameter(value.clone()) for value in drawn]
-    flat = Flat(parameters, torch.bfloat16)
+    flat = Flat(parameters, torch.bfloat16, 0.1)
     for parameter, value in zip(parameters, drawn, strict=True):
         assert parameter.dtype == torch.bfloat16
         assert torch.equal(parameter, value.bfloat16())

@@ -96,7 +96,7 @@ def test_a_bad_file_names_file_and_line(nas: Command, tmp_path: Path) -> None:
 
 def test_spaces_and_schema(nas: Command) -> None:
     rows = json.loads(nas("spaces", "--json").stdout)
-    assert {row["name"]: row["designs"] for row in rows}.items() >= {"inter_layer": 830, "paper_fusion": 23}.items()
+    assert {row["name"]: row["designs"] for row in rows}.items() >= {"inter_layer": 830, "paper_fusion": 26}.items()
     assert "inter_layer" in nas("spaces").stdout
     assert json.loads(nas("schema").stdout)["properties"]["ratio"]
 

@@ -160,6 +160,9 @@ def test_equal_parallel_hybrids_are_one_design() -> None:
         ({"attention_width": Fraction(1, 2)}, "attention_width and mamba_width stand together"),
         ({"attention_width": Fraction(1, 2), "mamba_width": Fraction(0)}, "attention_width must be 1"),
         ({"attention_share": Fraction(1, 2), "mamba_width": Fraction(1, 2)}, "not both"),
+        ({"halves": "mamba", "value": "joint"}, "two halves of Mamba have none"),
+        ({"halves": "attention", "attention_share": Fraction(1, 2)}, "attention_share means nothing with halves"),
+        ({"halves": "both"}, "halves is one of attention-mamba, attention, mamba, found 'both'"),
         ({"fusion": "subtract"}, "fusion is one of add, difference, concat, found 'subtract'"),
         ({"layout": "HM"}, "one of the three"),
     ],
@@ -185,6 +188,21 @@ def test_a_layout_keeps_its_letters_at_any_depth(layout: str, depth: int) -> Non
         assert abs(found.count(letter) - layout.count(letter) * depth / len(layout)) < len(set(layout))
     if depth == len(layout):
         assert found == layout
+
+
+def test_pairs_of_one_kind() -> None:
+    """The Differential Transformer has the parameters of the Transformer: half the queries and keys twice."""
+    scale = PAPER["paper-1b"]
+    transformer = Design(ratio=Ratio(1, 0)).at(scale)
+    pair = parallel(ratio=Ratio(1, 0), halves="attention", norm="none", scale="diff", value="joint", output="joint")
+    model = pair.at(scale)
+    assert params_nonembedding(model) == params_nonembedding(transformer) + model.depth  # one weight a layer
+    assert Architecture.from_dict(model.to_dict()) == model
+    assert Design.from_dict(pair.to_dict()) == pair
+    mamba = parallel(ratio=Ratio(1, 0), halves="mamba", d_state=64)
+    assert (mamba.kv_heads, mamba.position, mamba.d_state) == (None, None, 64)
+    assert (pair.d_state, pair.position, pair.has_mamba) == (None, "rope", False)
+    assert parallel(halves="attention-mamba") == parallel()
 
 
 def test_layouts_by_hand() -> None:

@@ -76,7 +76,7 @@ def test_each_can_be_built_at_another_scale(name: str) -> None:
 
 
 def test_what_is_only_read_refuses_with_its_reason() -> None:
-    for name in ("jamba", "zamba2", "qwen3-next", "hymba"):
+    for name in ("jamba", "zamba2", "hymba"):
         with pytest.raises(CannotHold, match=f"{name} cannot hold this design: its .*the format hybrid holds every"):
             FORMATS[name].check(gallery()["bamba-9b"].architecture)
 
@@ -88,6 +88,9 @@ def test_a_published_model_is_a_model_by_name(nas: Command, tmp_path: Path) -> N
     beside = DesignFile.read(tmp_path / "bamba/hybrid_nas.json")
     assert beside.architecture == gallery()["bamba-9b"].architecture
     assert "RoPE turns 0.5 of each head; here it turns all of it" in beside.notes
+    price = json.loads(nas("cost", "bamba-9b", "--context", "8192", "--json").stdout)
+    assert price["params"] == cost(gallery()["bamba-9b"].architecture, 8192).params
+    assert "is a model by itself" in nas("cost", "bamba-9b", "--ratio", "1:3", check=2).stderr
     assert "did you mean 'bamba-9b'" in nas("export", "bamba-9", "--to", "bamba", "--out", "x", check=2).stderr
 
 

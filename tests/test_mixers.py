@@ -11,7 +11,7 @@ from hybrid_nas_kernels.ssd.chunked import CHUNK
 from torch.utils.flop_counter import FlopCounterMode
 
 from hybrid_nas.architecture import MIXERS as KINDS
-from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, ParallelHybrid
+from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, ParallelHybrid, ParallelPair
 from hybrid_nas.cost import cost, mixer_cost
 from hybrid_nas.mixers import MODULES
 from hybrid_nas.model import build
@@ -72,6 +72,13 @@ MIXERS = {
     "gated deltanet, one head": GatedDeltaNet(heads=1, key_dim=16, value_dim=8, conv_kernel=3),
     "attention, wide values": Attention(heads=4, kv_heads=2, head_dim=4, value_dim=10),
     **PARALLEL,
+    "pair, differential attention": ParallelPair(HALF, "none", "diff", "difference", "joint", "joint"),
+    "pair, attention in a window": ParallelPair(
+        Attention(heads=2, kv_heads=1, head_dim=6, window=8, sinks=3, value_dim=12), "group", "vector", "add", "joint"
+    ),
+    "pair, attention, own values": ParallelPair(HALF, "group", "gate", "concat", "separate", "joint"),
+    "pair, mamba2": ParallelPair(OTHER, "none", "diff", "difference"),
+    "pair, mamba2, norm": ParallelPair(WIDER, "group", "vector", "add", output="joint"),
 }
 
 every_mixer = pytest.mark.parametrize("mixer", MIXERS.values(), ids=MIXERS)
@@ -232,6 +239,11 @@ def flops_of_products(mixer, width):
             inside = 2 * CHUNK_DELTA * (2 * keys + values)
             across = 6 * mixer.heads * mixer.key_dim * mixer.value_dim
             return (2 * weights + inside + across) * LONG + convolved
+        case ParallelPair():
+            both, channels = 2 * flops_of_products(mixer.half, width), mixer.channels
+            saved = channels * (mixer.output == "joint" and mixer.fusion != "concat")
+            saved += mixer.half.kv_values if mixer.value == "joint" else 0
+            return both + 2 * width * LONG * (2 * (mixer.scale == "gate") - saved)
         case ParallelHybrid():
             d_ssm, values = mixer.mamba.d_ssm, mixer.attention.heads * mixer.attention.value_dim
             both = flops_of_products(mixer.attention, width) + flops_of_products(mixer.mamba, width)
@@ -254,6 +266,7 @@ PROXY_LIKE = {
     "parallel, all that saves": ParallelHybrid(
         Attention(2, 1, 16, value_dim=32), Mamba2(64, 32, 16), "none", "gate", "add", "joint", "joint"
     ),
+    "pair, mamba2": ParallelPair(Mamba2(64, 32, 16), "none", "diff"),
     "parallel, concat": ParallelHybrid(
         Attention(2, 1, 16, value_dim=32), Mamba2(96, 32, 16), "group", "vector", "concat", output="joint"
     ),
@@ -284,5 +297,5 @@ def test_flops_against_torchs_counter(mixer):
     match mixer:
         case Attention():
             assert 0 <= counted - total <= 4 * mixer.heads * mixer.head_dim * BLOCK * LONG
-        case Mamba2() | ParallelHybrid() | Mamba1() | Mamba3() | GatedDeltaNet():
+        case Mamba2() | ParallelHybrid() | ParallelPair() | Mamba1() | Mamba3() | GatedDeltaNet():
             assert counted == pytest.approx(total, rel=0.35)

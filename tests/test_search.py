@@ -203,12 +203,13 @@ def test_equal_compute_and_both_families(nas: Command, tmp_path: Path) -> None:
     path = tmp_path / "compute.yaml"
     path.write_text(
         "family: hybrid\nratio: [1:0, 0:1, 1:5]\n"
-        "proxy: {flops: 2e9, batch: 1, context: 32, recall_share: 0, validation_tokens: 128, replicates: 0}\n"
+        "proxy: {flops: 2e9, batch: 1, context: 32, recall_share: 0, validation_tokens: 128, replicates: 1}\n"
         "search: {trials: 4, workers: 2}\n"
     )
     nas("search", path, "--out", "run")
     trials = Run.of(tmp_path / "run").trials()
     assert {"A", "H", "M"} <= {letter for trial in trials for letter in trial.layout}
+    assert any(trial.replicate_of is not None for trial in trials)
     for trial in trials:
         if trial.state == "complete":
             flops = trial.tokens * cost(trial.proxy, 32).train_flops_per_token

@@ -247,12 +247,15 @@ def test_round_trip(ratios, placements, states, shares, windows) -> None:  # typ
     shares=st.lists(st.sampled_from(["0", "1/4", "1/2", "1"]), max_size=3),
     fusions=st.lists(st.sampled_from(["add", "difference", "concat"]), max_size=3),
     outputs=st.lists(st.sampled_from(["joint", "separate"]), max_size=2),
+    halves=st.lists(st.sampled_from(["attention-mamba", "attention", "mamba"]), max_size=3),
     presets=st.lists(st.sampled_from(["hymba", "falcon-h1", "paper"]), max_size=2),
     values=st.lists(st.sampled_from(["joint", "separate"]), max_size=2),
 )
-def test_round_trip_of_parallel_hybrids(family, ratios, layouts, shares, fusions, outputs, presets, values) -> None:  # type: ignore[no-untyped-def]
+def test_round_trip_of_parallel_hybrids(
+    family, ratios, layouts, shares, fusions, outputs, halves, presets, values
+) -> None:  # type: ignore[no-untyped-def]
     data = {"ratio": ratios, "layout": layouts, "attention_share": shares, "fusion": fusions, "output": outputs}
-    data |= {"preset": presets, "value": values}
+    data |= {"halves": halves, "preset": presets, "value": values}
     text = json.dumps({"family": family, **{key: value for key, value in data.items() if value}})
     try:
         study = read(text)

@@ -139,6 +139,9 @@ def test_from_a_trial_to_trained_weights_in_a_trainers_format(nas: Command, tiny
     nas("train", f"run#{number}", "--scale", "proxy", "--tokens", "4k", "--out", "trained")
     recipe = json.loads((tmp_path / "trained/train.json").read_text())["recipe"]
     assert recipe["budget"]["recall_share"] == json.loads(json.dumps(Budget().recall_share))
+    picture = (tmp_path / "trained/loss.svg").read_text()
+    assert picture.startswith("<svg")
+    assert f"run#{number}" in picture
     nas("export", "trained", "--to", "hybrid", "--weights", "--out", "handed")
     from safetensors.torch import load_file
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from hybrid_nas.commands.terminal import AsJson, Set, out
 from hybrid_nas.yaml_file import Item, nearest, set_key
+
+if TYPE_CHECKING:
+    from hybrid_nas.architecture import Architecture
+    from hybrid_nas.design import Design
+    from hybrid_nas.scale import Scale
 
 LETTERS_OF = {
     "placement": "", "mixer": "M", "d_state": "MH13G", "head_dim": "MH3", "kv_heads": "ASH", "position": "ASH",
@@ -19,6 +25,9 @@ LETTERS_OF = {
 
 
 def cost(
+    named: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="RUN#TRIAL, a design file, or a published model's name.")
+    ] = None,
     layout: Annotated[
         str | None,
         typer.Option(
@@ -33,66 +42,45 @@ def cost(
         ),
     ] = None,
     scale: Annotated[
-        str, typer.Option(help="A scale: paper-100m, paper-350m, paper-1b, paper-3b, proxy.")
-    ] = "paper-1b",
+        str | None,
+        typer.Option(
+            help="A scale: paper-100m, paper-350m, paper-1b, paper-3b, proxy; default: paper-1b, or MODEL's own."
+        ),
+    ] = None,
     context: Annotated[str | None, typer.Option(help="Tokens, like 8192 or 32k; default: the scale's.")] = None,
     settings: Set = None,
     as_json: AsJson = False,
 ) -> None:
     """What a model costs, by arithmetic: parameters, FLOPs, cache."""
-    from hybrid_nas.cost import cost as cost_of
-    from hybrid_nas.design import architecture_of_layout
-    from hybrid_nas.options import KEYS
     from hybrid_nas.paper import printed_layers
-    from hybrid_nas.parts import read_by
-    from hybrid_nas.placement import read_layout
-    from hybrid_nas.scale import SCALES
-    from hybrid_nas.space import LAYOUT, PRESETS, design_of
-    from hybrid_nas.space_file import read_space
     from hybrid_nas.study_file import count_of
-    from hybrid_nas.units import readable
 
     if layout == "" or ratio == "":
         raise ValueError("--layout or --ratio is empty; write the letters, like MMMAMMM, or a ratio, like 1:5")
+    if named is not None:
+        from hybrid_nas.model_source import find_model
+
+        if layout or ratio or settings:
+            raise ValueError(f"{named} is a model by itself; --layout, --ratio and --set spell another")
+        source = find_model(named, None, scale)
+        tokens = source.context if context is None else count_of(Item(context, "--context", None, context), "context")
+        _print_cost(source.architecture, tokens, scale or source.name, None, as_json)
+        return
     if (layout is None) == (ratio is None):
-        raise ValueError("give --layout (MMMAMMM) or --ratio (1:5), one of the two")
-    if scale not in SCALES:
-        raise ValueError(f"--scale: unknown scale {scale!r}; {nearest(scale, SCALES)}")
-    sized = SCALES[scale]
-    root = Item({}, "--set", None)
-    for assignment in settings or ():
-        root = set_key(root, assignment)
-    known = [key for key in KEYS if key not in ("ratio", LAYOUT)]
-    entries = root.keys(known if layout else ["family", *known], "--set of cost")
-    for key, item in entries.items():
-        if isinstance(item.value, list) and key != "placement":
-            raise item.error(f"{key}: one value must stand here, found a list")
-    if layout is None:
-        entries["ratio"] = Item(ratio, "--ratio", None, ratio or "")
-        design = read_space("cost", entries, root).build(lambda name, options: options[0])
-        model = design.at(sized)
-        printed = printed_layers(design, sized.name)
-    else:
-        letters_of_layout = set(read_layout(layout))
-        for key, item in entries.items():
-            letters = LETTERS_OF.get(key, "H")
-            if not set(letters) & letters_of_layout:
-                needs = f"needs one of the letters {letters}" if letters else "is what the layout itself says"
-                raise item.error(f"{key} means nothing for the layout {layout}: it {needs}")
-        answers = {key: KEYS[key].parse(item) for key, item in entries.items()}
-        read = read_by(letters_of_layout, str(answers["mixer"]) if "mixer" in answers else None)
-        for key in ({"d_state", "head_dim"} - read) & entries.keys():
-            raise entries[key].error(f"{key} means nothing here: mixer {answers['mixer']} does not read it")
-        for key in {"experts", "experts_active"} & entries.keys():
-            if answers.get("ffn") != "moe":
-                raise entries[key].error(f"{key} means nothing here: it needs ffn=moe")
-        answers |= PRESETS.get(str(answers.get("preset")), {})
-        model = architecture_of_layout(layout, design_of({"family": LAYOUT, LAYOUT: layout, **answers}), sized)
-        printed = None
-    tokens = sized.context if context is None else count_of(Item(context, "--context", None, context), "context")
+        raise ValueError("give --layout (MMMAMMM) or --ratio (1:5), one of the two, or a MODEL by name")
+    design, model, sized, tokens = asked(layout, ratio, scale or "paper-1b", context, settings or (), "cost")
+    printed = None if layout else printed_layers(design, sized.name)
+    _print_cost(model, tokens, sized.name, printed, as_json)
+
+
+def _print_cost(model: Architecture, tokens: int, where: str, printed: int | None, as_json: bool) -> None:
+    """`where` names the scale, or the model that has its own; `printed` is the paper's number of layers."""
+    from hybrid_nas.cost import cost as cost_of
+    from hybrid_nas.units import readable
+
     result = cost_of(model, tokens)
     if as_json:
-        more = {"scale": sized.name, "architecture": model.id, "paper_layers": printed}
+        more = {"scale": where, "architecture": model.id, "paper_layers": printed}
         print(json.dumps({**result.to_dict(), **more}))
         return
     active, body = result.params_active, result.params_nonembedding
@@ -112,8 +100,57 @@ def cost(
         ("  keys and values", readable(result.kv_bytes, "bytes")),
         ("  state", readable(result.state_bytes, "bytes")),
     )
-    out.print(f"{sized.name}, context {result.context:,}, bfloat16", style="dim", highlight=False)
+    out.print(f"{where}, context {result.context:,}, bfloat16", style="dim", highlight=False)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*row)
     out.print(table, highlight=False)
+
+
+def asked(
+    layout: str | None, ratio: str | None, scale: str, context: str | None, settings: Iterable[str], command: str
+) -> tuple[Design, Architecture, Scale, int]:
+    """The design that the options of `command` spell, its model at the scale, and the context in tokens."""
+    from hybrid_nas.design import architecture_of_layout
+    from hybrid_nas.options import KEYS
+    from hybrid_nas.parts import read_by
+    from hybrid_nas.placement import read_layout
+    from hybrid_nas.scale import SCALES
+    from hybrid_nas.space import LAYOUT, PRESETS, design_of
+    from hybrid_nas.space_file import read_space
+    from hybrid_nas.study_file import count_of
+
+    if scale not in SCALES:
+        raise ValueError(f"--scale: unknown scale {scale!r}; {nearest(scale, SCALES)}")
+    sized = SCALES[scale]
+    root = Item({}, "--set", None)
+    for assignment in settings:
+        root = set_key(root, assignment)
+    known = [key for key in KEYS if key not in ("ratio", LAYOUT)]
+    entries = root.keys(known if layout else ["family", *known], f"--set of {command}")
+    for key, item in entries.items():
+        if isinstance(item.value, list) and key != "placement":
+            raise item.error(f"{key}: one value must stand here, found a list")
+    if layout is None:
+        entries["ratio"] = Item(ratio, "--ratio", None, ratio or "")
+        design = read_space(command, entries, root).build(lambda name, options: options[0])
+        model = design.at(sized)
+    else:
+        letters_of_layout = set(read_layout(layout))
+        for key, item in entries.items():
+            letters = LETTERS_OF.get(key, "H")
+            if not set(letters) & letters_of_layout:
+                needs = f"needs one of the letters {letters}" if letters else "is what the layout itself says"
+                raise item.error(f"{key} means nothing for the layout {layout}: it {needs}")
+        answers = {key: KEYS[key].parse(item) for key, item in entries.items()}
+        read = read_by(letters_of_layout, str(answers["mixer"]) if "mixer" in answers else None)
+        for key in ({"d_state", "head_dim"} - read) & entries.keys():
+            raise entries[key].error(f"{key} means nothing here: mixer {answers['mixer']} does not read it")
+        for key in {"experts", "experts_active"} & entries.keys():
+            if answers.get("ffn") != "moe":
+                raise entries[key].error(f"{key} means nothing here: it needs ffn=moe")
+        answers |= PRESETS.get(str(answers.get("preset")), {})
+        design = design_of({"family": LAYOUT, LAYOUT: layout, **answers})
+        model = architecture_of_layout(layout, design, sized)
+    tokens = sized.context if context is None else count_of(Item(context, "--context", None, context), "context")
+    return design, model, sized, tokens

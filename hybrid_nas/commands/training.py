@@ -16,7 +16,7 @@ from hybrid_nas.commands.terminal import AsJson, RunName, Set, out
 if TYPE_CHECKING:
     from hybrid_nas.budget import Budget
     from hybrid_nas.model_source import Source
-    from hybrid_nas.trainer import Parallel
+    from hybrid_nas.trainer import Logged, Parallel
 
 RUNS = Path("runs")
 
@@ -99,7 +99,23 @@ def _train(
                 held_out = "" if row.held_out is None else f"  held out {row.held_out:.4f}"
                 out.print(f"step {row.step:>7,}  loss {row.loss:.4f}{held_out}  {row.seconds:.0f} s", highlight=False)
         if place.first:
-            out.print(f"{where}: log.jsonl, checkpoints/{trainer.step}.pt", highlight=False, soft_wrap=True)
+            _draw(where / "loss.svg", trainer.log(), source.name)
+            files = f"log.jsonl, loss.svg, checkpoints/{trainer.step}.pt"
+            out.print(f"{where}: {files}", highlight=False, soft_wrap=True)
+
+
+def _draw(path: Path, rows: list[Logged], name: str) -> None:
+    """The loss curve: training loss in at most 400 means, and every held-out loss."""
+    from hybrid_nas.pictures import curve_svg
+    from hybrid_nas.trial import Point
+
+    size = max(1, len(rows) // 400)
+    points = []
+    for at in range(0, len(rows), size):
+        part = rows[at : at + size]
+        points.append(Point(part[-1].tokens, sum(row.loss for row in part) / len(part)))
+    points += [Point(row.tokens, row.held_out, True) for row in rows if row.held_out is not None]
+    path.write_text(curve_svg(points, name))
 
 
 def confirm(

@@ -13,7 +13,8 @@ from hybrid_nas.architecture import FFN, Architecture, Mixer, ParallelHybrid
 from hybrid_nas.export.format import CannotRead, Files, Format, Imported, Rule, WeightMap
 
 CODE = Path(__file__).parent / "custom_model"
-FILES = ("modeling_hybrid.py", "configuration_hybrid.py", "hybrid_mixers.py", "hybrid_recurrent.py", "hybrid_ffn.py")
+MODULES = ("hybrid_blocks.py", "hybrid_mixers.py", "hybrid_recurrent.py", "hybrid_ffn.py")
+FILES = ("modeling_hybrid.py", "configuration_hybrid.py", *MODULES)
 NORM_EPS = 1e-5
 MAMBA2_HEADS = ("in_proj.weight", "conv1d.weight", "conv1d.bias", "A_log", "D", "dt_bias")
 TENSORS = {

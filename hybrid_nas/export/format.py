@@ -21,8 +21,24 @@ class Folded:
     negated: bool = False
 
 
-WeightMap = dict[str, "tuple[str, ...] | Folded"]
-"""Name in the file -> names in `hybrid_nas.model.Model.state_dict()`, joined along the first axis, or a fold."""
+@dataclass(frozen=True)
+class Interleaved:
+    """Rows of several matrices head by head: the first head's rows of each, then the second's."""
+
+    sources: tuple[str, ...]
+    heads: int
+
+
+@dataclass(frozen=True)
+class LessOne:
+    """The weight of a norm that multiplies by one more than its weight."""
+
+    source: str
+
+
+WeightMap = dict[str, "tuple[str, ...] | Folded | Interleaved | LessOne"]
+"""Name in the file -> names in `hybrid_nas.model.Model.state_dict()`, joined along the first axis, or what is made of
+them."""
 
 
 class CannotHold(ValueError):

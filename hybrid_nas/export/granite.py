@@ -2,7 +2,8 @@
 
 Written out because their defaults are silent traps: the softmax scale (`attention_multiplier`, default 1), the number
 of experts (default 8), RoPE (default none), the norms' epsilon. Layers carry the older names (`mamba`, `attention`),
-which every version reads, and `rope_theta` stands at the top level too, for the same reason.
+which every version reads, and `rope_theta` stands at the top level too, for the same reason. Where B and C have groups
+the gated norm is by group, as here, since a version after 5.6 (which norms over all channels) and before 5.23.
 """
 
 from __future__ import annotations

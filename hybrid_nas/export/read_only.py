@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hybrid_nas.architecture import Architecture
-from hybrid_nas.export import hymba, jamba, qwen3_next, zamba2
+from hybrid_nas.export import hymba, jamba, zamba2
 from hybrid_nas.export.format import Files, Format, Imported, Rule
 
 
@@ -39,13 +39,6 @@ READ_ONLY = (
         zamba2.read,
         "its attention is a block shared between places that reads the embedding beside the hidden state, and its "
         "Mamba-2 layers have no FFN",
-    ),
-    _read_only(
-        "qwen3-next",
-        "transformers Qwen3NextForCausalLM",
-        "qwen3_next",
-        qwen3_next.read,
-        "its attention is gated, with norms on queries and keys, and turns part of each head",
     ),
     _read_only(
         "hymba",

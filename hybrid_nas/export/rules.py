@@ -10,7 +10,7 @@ from typing import Any
 from hybrid_nas.architecture import FFN, Architecture, Attention, Block, Mamba2, Mixer, SwiGLU
 from hybrid_nas.export.format import Rule
 
-NAMES = {"attention": "attention", "mamba2": "Mamba-2"}
+NAMES = {"attention": "attention", "mamba2": "Mamba-2", "gated_deltanet": "Gated DeltaNet"}
 
 
 def mixers_of(architecture: Architecture, kind: type[Any]) -> list[Any]:

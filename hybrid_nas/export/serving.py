@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hybrid_nas.architecture import Architecture, Attention, Mamba2
+from hybrid_nas.architecture import Architecture, Attention, Mamba2, ParallelHybrid
 from hybrid_nas.export.rules import first
 
 VLLM = "vLLM 0.33.0"
@@ -20,8 +20,10 @@ SGLANG_FILES = VLLM_FILES
 MISSING = {
     (VLLM, "bamba"): f"support for Bamba ended with vLLM 0.23.0 ({REGISTRY})",
     (SGLANG, "bamba"): f"no model file for Bamba ({MODELS})",
-    (VLLM, "zamba2"): "an export without shared attention blocks is no Zamba2 that its model file was written for",
-    (SGLANG, "zamba2"): f"no model file for Zamba2 ({MODELS})",
+    (VLLM, "qwen3-next"): "its Qwen3-Next was written for attention among Gated DeltaNet, and this export has none",
+    (SGLANG, "qwen3-next"): "its Qwen3-Next was written for attention among Gated DeltaNet, and this export has none",
+    (VLLM, "fla"): f"no model of flash-linear-attention ({REGISTRY})",
+    (SGLANG, "fla"): f"no model of flash-linear-attention ({MODELS})",
     (VLLM, "hybrid"): "its Transformers backend takes models of full or sliding-window attention alone "
     "(vllm/model_executor/models/transformers)",
     (SGLANG, "hybrid"): f"its Transformers backend takes models of full or sliding-window attention alone ({MODELS})",
@@ -42,7 +44,7 @@ class Serving:
 
 def serving(format: str, architecture: Architecture) -> tuple[Serving, ...]:
     """One statement an engine."""
-    if format in ("megatron", "fla", "torchtitan"):
+    if format in ("megatron", "torchtitan"):
         training = "this is a training format; the trained weights can be served in a class of transformers"
         return (
             Serving(VLLM, False, training),
@@ -57,8 +59,8 @@ def serving(format: str, architecture: Architecture) -> tuple[Serving, ...]:
 def _engine(engine: str, format: str, architecture: Architecture, files: dict[str, str], folder: str) -> Serving:
     if format not in files:
         return Serving(engine, False, MISSING.get((engine, format), "no model file for this class"))
-    attention: Attention | None = first(architecture, Attention)
-    if attention is None or first(architecture, Mamba2) is None:
+    attention, mamba = _parts(architecture)
+    if attention is None or mamba is None:
         return Serving(engine, False, "its hybrid cache was written for attention and Mamba-2 together")
     if format == "granite" and attention.heads * attention.head_dim != architecture.width:
         return Serving(
@@ -67,12 +69,19 @@ def _engine(engine: str, format: str, architecture: Architecture, files: dict[st
             f"its Granite takes head_dim as width / heads, {architecture.width / attention.heads:g}, "
             f"and this design has {attention.head_dim}",
         )
-    return Serving(engine, True, f"has {files[format]} ({folder}; read, not run){_parallel(architecture)}")
+    return Serving(engine, True, f"has {files[format]} ({folder}; read, not run){_parallel(mamba)}")
 
 
-def _parallel(architecture: Architecture) -> str:
+def _parts(architecture: Architecture) -> tuple[Attention | None, Mamba2 | None]:
+    """The attention and the Mamba-2 of a model, in layers of their own or in parallel."""
+    hybrid: ParallelHybrid | None = first(architecture, ParallelHybrid)
+    if hybrid is not None:
+        return hybrid.attention, hybrid.mamba
+    return first(architecture, Attention), first(architecture, Mamba2)
+
+
+def _parallel(mamba: Mamba2) -> str:
     """How far tensor parallelism goes: heads must divide, and groups too unless there is one."""
-    mamba: Mamba2 = first(architecture, Mamba2)
     if mamba.groups == 1:
         return f"; tensor parallel where it divides {mamba.heads} Mamba-2 heads"
     return f"; tensor parallel where it divides {mamba.groups} groups"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hybrid_nas.architecture import Architecture
-from hybrid_nas.export.format import Folded, Format
+from hybrid_nas.export.format import Folded, Format, Interleaved, LessOne
 from hybrid_nas.model import Model
 
 
@@ -19,12 +19,20 @@ def renamed(format: Format, architecture: Architecture, state: dict[str, Tensor]
     used: set[str] = set()
     tensors: dict[str, Tensor] = {}
     for name, source in format.weights(architecture).items():
-        if isinstance(source, Folded):
-            used |= {source.source, *([source.scale] if source.scale else [])}
-            tensors[name] = _fold(source, state)
-        else:
-            used |= set(source)
-            tensors[name] = torch.cat([state[each] for each in source])
+        match source:
+            case Folded():
+                used |= {source.source, *([source.scale] if source.scale else [])}
+                tensors[name] = _fold(source, state)
+            case Interleaved():
+                used |= set(source.sources)
+                parts = [state[n].view(source.heads, -1, state[n].shape[1]) for n in source.sources]
+                tensors[name] = torch.cat(parts, dim=1).flatten(0, 1)
+            case LessOne():
+                used.add(source.source)
+                tensors[name] = state[source.source] - 1
+            case _:
+                used |= set(source)
+                tensors[name] = torch.cat([state[each] for each in source])
     assert used == state.keys(), used ^ state.keys()
     return tensors
 

@@ -6,6 +6,7 @@ import datetime
 import platform
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,6 +127,7 @@ def environment() -> dict[str, Any]:
     import triton
 
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
+    marked = Path(__file__).parents[2] / "COMMIT"  # a copy without its history says which commit it is
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "device": torch.cuda.get_device_name(),
@@ -133,7 +135,7 @@ def environment() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "triton": triton.__version__,
         "python": platform.python_version(),
-        "commit": commit.stdout.strip() or None,
+        "commit": marked.read_text().strip() if marked.exists() else commit.stdout.strip() or None,
     }
 
 

@@ -1,5 +1,5 @@
-"""Sums over programs: each program of a backward pass leaves its share of a weight's gradient as a row; here they add
-up, always in the same order."""
+"""What the Triton ways share. Above all sums over programs: each program of a backward pass leaves its share of a
+weight's gradient as a row; here they add up, always in the same order."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ def sum_rows(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     BR = min(TILE // BC, triton.next_power_of_2(rows))
     _sum_rows[(triton.cdiv(columns, BC),)](x, y, rows, columns, BR=BR, BC=BC, num_warps=8)
     return y
+
+
+def rows_of(value: Tensor) -> Tensor:
+    """(..., channels) as rows (n, channels) with no gaps inside a row; a view where strides allow it."""
+    rows = value.flatten(0, -2) if value.ndim != 2 else value
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
 def alignment(stride: int) -> int:

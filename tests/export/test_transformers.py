@@ -28,11 +28,14 @@ from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, Para
 from hybrid_nas.cost import cost
 from hybrid_nas.export.format import CannotHold, CannotRead
 from hybrid_nas.export.formats import FORMATS, read_config
+from hybrid_nas.model import build
+from hybrid_nas.recurrent import GatedDeltaNet
 
 transformers = pytest.importorskip("transformers")
 TOLERANCE = 1e-4
 H = ParallelHybrid(ATTENTION, replace(MAMBA, d_ssm=64), norm="none", fusion="add")
 EVEN = replace(H, attention=replace(ATTENTION, heads=8, kv_heads=2), output="joint")
+DELTA = GatedDeltaNet(heads=3, key_dim=16, value_dim=24)
 HELD = {
     "granite-rope": ("granite", stack(MAMBA, ATTENTION, MAMBA, ATTENTION)),
     "granite-none": ("granite", stack(MAMBA, BLIND, MAMBA)),
@@ -45,6 +48,7 @@ HELD = {
     "falcon-h1-vector": ("falcon-h1", stack(replace(H, scale="vector"))),
     "falcon-h1-concat": ("falcon-h1", stack(replace(H, fusion="concat", output="joint", scale="vector"))),
     "falcon-h1-joint": ("falcon-h1", stack(replace(EVEN, fusion="difference"))),
+    "qwen3-next": ("qwen3-next", stack(DELTA, DELTA)),
     "nemotron-h": ("nemotron-h", stack(MAMBA, BLIND, MAMBA, ffn=RELU)),
     "nemotron-h-apart": ("nemotron-h", Architecture(48, 131, (Block(MAMBA, None), Block(BLIND, RELU)))),
 }
@@ -113,6 +117,7 @@ TRAPS = [
     ("bamba", {"rope_parameters": None}, "half of each head is turned, whatever partial_rotary_factor says"),
     ("falcon-h1", {"ssm_out_multiplier": 0.5}, "one half is scaled"),
     ("falcon-h1", {"rope_parameters": None, "rope_theta": 100.0}, "the base at the top level is read too"),
+    ("qwen3-next", {"rms_norm_eps": 0.1}, "the norms' epsilon is read"),
     ("nemotron-h", {"time_step_min": None}, "the time step has a floor of 0.001"),
 ]
 
@@ -141,6 +146,9 @@ def test_traps_that_show_in_the_parameters(tmp_path: Path) -> None:
     assert any("block_sparse_moe" in name for name in report["missing_keys"])
     _, report = load(written(FORMATS["granite"], ours, tmp_path / "untied", tie_word_embeddings=None))
     assert report["missing_keys"] == {"lm_head.weight"}
+    delta = model_of(HELD["qwen3-next"][1])
+    experts, report = load(written(FORMATS["qwen3-next"], delta, tmp_path / "q", num_experts=4))
+    assert any("mlp.gate" in name or "experts" in name for name in report["missing_keys"])
     _, report = load(written(FORMATS["falcon-h1"], model_of(HELD["falcon-h1"][1]), tmp_path / "n", mamba_rms_norm=True))
     assert {name.split(".", 3)[3] for name in report["missing_keys"]} == {"mamba.norm.weight"}
     with pytest.raises(Exception, match=r"do not match the model intermediate_size|must divide"):  # 1,024 by default
@@ -160,6 +168,21 @@ def test_the_norms_epsilon_is_written(tmp_path: Path) -> None:
     scale = float(ours(TOKENS).detach().abs().max())
     assert difference(ours, right) < TOLERANCE * scale
     assert difference(ours, wrong) > 10 * TOLERANCE * scale
+
+
+def test_a_class_s_own_first_time_steps_are_not_a_training_s(tmp_path: Path) -> None:
+    """Granite draws a time step of softplus(1) = 1.31 in every head; the weights that an export writes have those of
+    Mamba-2, from 0.001 to 0.1."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    ours = build(HELD["granite-mamba"][1], generator=0)
+    folder = written(FORMATS["granite"], ours, tmp_path)
+    own = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).model.layers[0].mamba.dt_bias
+    exported = load(folder)[0].model.layers[0].mamba.dt_bias
+    softplus = torch.nn.functional.softplus
+    torch.testing.assert_close(softplus(own), torch.full_like(own, 1.3133), rtol=1e-3, atol=0)
+    assert softplus(exported).min() > 0.0009
+    assert softplus(exported).max() < 0.11
 
 
 def test_no_row_of_the_embedding_is_frozen(tmp_path: Path) -> None:
@@ -218,6 +241,8 @@ REFUSED = [
     ),
     ("falcon-h1", stack(MAMBA), "found M", None),
     ("granite", stack(H, MAMBA, MAMBA), "Mamba-2, found H (1 layers)", stack(MAMBA, MAMBA, MAMBA)),
+    ("qwen3-next", stack(DELTA, ATTENTION), "only a stack of Gated DeltaNet", stack(DELTA, DELTA)),
+    ("qwen3-next", stack(MAMBA), "found M", None),
     ("nemotron-h", GATED, "without a gate; found SwiGLU", stack(MAMBA, BLIND, ffn=replace(RELU, hidden=120))),
 ]
 

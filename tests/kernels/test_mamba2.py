@@ -99,16 +99,19 @@ def test_numbers_beyond_exp_and_not_numbers_pass_the_gate():
     assert not y[1].isnan().any()
 
 
-def test_one_seed_one_result_whatever_the_threads():
-    values = inputs(50, heads=4, head_dim=12, groups=2, batch=5)
+def test_one_seed_one_result_and_threads_change_rounding_at_most(assert_close):
+    values = inputs(120, heads=4, head_dim=12, groups=2, batch=5)  # enough work to be shared among threads
     before = torch.get_num_threads()
     results = []
     for threads in (1, 1, 2, 3):
         torch.set_num_threads(threads)
         results.append(run(values, torch.float64, 2, "native"))
     torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    first, again, *shared = results
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    for other in shared:
+        for a, b in zip(other, first, strict=True):
+            assert_close(a, b)
 
 
 def test_float64_is_for_checking_and_runs_the_operations_one_by_one():

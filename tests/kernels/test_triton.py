@@ -64,6 +64,12 @@ def fused(fusion, maps, scale, norms):
     return run
 
 
+def ssd_kernels():
+    from hybrid_nas_kernels.ssd import triton_kernels
+
+    return triton_kernels
+
+
 # name -> (function of leaves and implementation, shapes of the leaves, indices of leaves that stay float32)
 OPERATIONS = {
     "norm_linear": (
@@ -105,6 +111,13 @@ OPERATIONS = {
             ("concat", ((7, 12),), "no", False),
         )
     },
+    "time_step": (
+        lambda dt, bias, how: (
+            F.softplus(30 * dt + bias) if how == "reference" else ssd_kernels().time_step_triton(30 * dt, bias)
+        ),
+        ((2, 5, 3), (3,)),
+        (1,),
+    ),
     "rope": (lambda x, how: rope.rope(x, COS.to(x.device), SIN.to(x.device), implementation=how), ((2, 5, 3, 6),), ()),
     "cross_entropy": (
         lambda x, how: cross_entropy.cross_entropy(x, TARGETS.to(x.device), implementation=how)[None],

@@ -198,6 +198,12 @@ class ParallelHybrid(nn.Module):
             fused = mamba + attended if self.fusion == "add" else mamba - attended
         return self.out_proj(fused) if self.joint_output else fused
 
+    def begin(self) -> None:
+        """Scales begin at 1, as if they were not there."""
+        for name in ("mamba_scale", "attention_scale"):
+            if hasattr(self, name):
+                getattr(self, name).fill_(1.0)
+
 
 def time_steps(like: Tensor) -> Tensor:
     """Inverse softplus of time steps log-uniform in [0.001, 0.1]."""

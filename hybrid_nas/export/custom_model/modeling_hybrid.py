@@ -17,9 +17,10 @@ from transformers.generation.utils import ALL_CACHE_NAMES
 from transformers.utils import ModelOutput
 
 from .configuration_hybrid import HybridConfig
-from .hybrid_ffn import MoE, SquaredReLU, SwiGLU
-from .hybrid_mixers import Attention, Layer, Mamba2, ParallelHybrid, RMSNorm
-from .hybrid_recurrent import GatedDeltaNet, Mamba1, Mamba3
+from .hybrid_blocks import Block
+from .hybrid_ffn import SwiGLU  # noqa: F401  older versions of transformers copy only the files that this one imports
+from .hybrid_mixers import Layer, RMSNorm
+from .hybrid_recurrent import Mamba1  # noqa: F401
 
 
 class HybridCache:
@@ -40,36 +41,6 @@ class HybridCache:
         for layer in self.layers:
             for name, tensor in layer.items():
                 layer[name] = tensor.index_select(0, beam_idx.to(tensor.device))
-
-
-MIXERS = {
-    "attention": Attention,
-    "mamba2": Mamba2,
-    "parallel_hybrid": ParallelHybrid,
-    "mamba1": Mamba1,
-    "mamba3": Mamba3,
-    "gated_deltanet": GatedDeltaNet,
-}
-FFNS = {"swiglu": SwiGLU, "squared_relu": SquaredReLU, "moe": MoE}
-
-
-class Block(nn.Module):
-    def __init__(self, spec: dict[str, Any], config: HybridConfig) -> None:
-        super().__init__()
-        self.mixer_norm = self.mixer = self.ffn_norm = self.ffn = None
-        if (mixer := spec["mixer"]) is not None:
-            self.mixer_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-            self.mixer = MIXERS[mixer["kind"]](mixer, config)
-        if (ffn := spec["ffn"]) is not None:
-            self.ffn_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-            self.ffn = FFNS[ffn["kind"]](ffn, config)
-
-    def forward(self, x: Tensor, positions: Tensor, layer: Layer | None) -> Tensor:
-        if self.mixer is not None:
-            x = x + self.mixer(self.mixer_norm(x), positions, layer)
-        if self.ffn is not None:
-            x = x + self.ffn(self.ffn_norm(x))
-        return x
 
 
 CACHE = ALL_CACHE_NAMES[0]  # "cache" in newer versions of transformers, "past_key_values" in older ones

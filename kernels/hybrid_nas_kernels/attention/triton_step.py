@@ -16,7 +16,7 @@ PROGRAMS = 528
 @triton.jit
 def _part(
     q_ptr, k_ptr, v_ptr, out_ptr, top_ptr, total_ptr, slots, part, scale,
-    stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
+    stride_q, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
     HEADS: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, V: tl.constexpr,
     BG: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -27,8 +27,8 @@ def _part(
     d = tl.arange(0, BD)
     v = tl.arange(0, BV)
     share: tl.constexpr = HEADS // KV
-    head = b * HEADS + kv * share + g
-    q = tl.load(q_ptr + head[:, None] * D + d[None, :], mask=(g < share)[:, None] & (d < D)[None, :], other=0.0)
+    head = b * stride_q + (kv * share + g) * D
+    q = tl.load(q_ptr + head[:, None] + d[None, :], mask=(g < share)[:, None] & (d < D)[None, :], other=0.0)
     top = tl.full((BG,), -1e30, tl.float32)
     total = tl.zeros((BG,), tl.float32)
     out = tl.zeros((BG, BV), tl.float32)
@@ -82,7 +82,7 @@ def attention_step_triton(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     batch, heads, head_dim = q.shape
     slots, kv_heads, value_dim = values.shape[1:]
     share = heads // kv_heads
-    q = q.contiguous()
+    q = q if q.stride(-1) == 1 and q.stride(-2) == head_dim else q.contiguous()
     keys, values = (v if v.stride(-1) == 1 else v.contiguous() for v in (keys, values))
     splits = max(1, min(triton.cdiv(slots, SLOTS), PROGRAMS // (batch * kv_heads), 128))
     part = triton.cdiv(triton.cdiv(slots, splits), SLOTS) * SLOTS
@@ -92,7 +92,8 @@ def attention_step_triton(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     top, total = (torch.empty((batch * kv_heads, splits, BG), dtype=torch.float32, device=q.device) for _ in range(2))
     y = torch.empty((batch, heads, value_dim), dtype=q.dtype, device=q.device)
     _part[(batch * kv_heads, splits)](
-        q, keys, values, out, top, total, slots, part, head_dim**-0.5, *keys.stride()[:3], *values.stride()[:3],
+        q, keys, values, out, top, total, slots, part, head_dim**-0.5,
+        q.stride(0), *keys.stride()[:3], *values.stride()[:3],
         HEADS=heads, KV=kv_heads, D=head_dim, V=value_dim, BG=BG, BS=SLOTS,
         BD=max(16, triton.next_power_of_2(head_dim)), BV=BV,
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32", num_warps=4,

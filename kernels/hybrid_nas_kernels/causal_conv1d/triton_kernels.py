@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from hybrid_nas_kernels.operations import operation
 from hybrid_nas_kernels.triton_sums import alignment, sum_rows
 
 TOKENS, CHANNELS = 64, 64
@@ -78,11 +79,7 @@ def _spread(
     tl.store(dx_ptr + out, dx.to(dx_ptr.dtype.element_ty), mask=(t < tokens)[:, None] & in_c[None, :])
 
 
-@torch.library.custom_op(
-    "hybrid_nas::causal_conv1d",
-    mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor bias, int[] parts) -> Tensor[]",
-)
+@operation("causal_conv1d(Tensor x, Tensor weight, Tensor bias, int[] parts) -> Tensor[]")
 def _conv(x: Tensor, weight: Tensor, bias: Tensor, parts: list[int]) -> list[Tensor]:
     batch, tokens, _ = x.shape
     x = x if x.stride(-1) == 1 else x.contiguous()
@@ -105,11 +102,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, parts: list[int]) -> list[Tensor]
     return [x.new_empty((*x.shape[:2], part)) for part in parts]
 
 
-@torch.library.custom_op(
-    "hybrid_nas::causal_conv1d_backward",
-    mutates_args=(),
-    schema="(Tensor[] dys, Tensor x, Tensor weight, Tensor bias) -> (Tensor, Tensor, Tensor)",
-)
+@operation("causal_conv1d_backward(Tensor[] dys, Tensor x, Tensor weight, Tensor bias) -> (Tensor, Tensor, Tensor)")
 def _conv_backward(dys: list[Tensor], x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     batch, tokens, channels = x.shape
     kernel = weight.shape[1]

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from hybrid_nas_kernels.operations import operation
+
 BLOCK = 4096
 LOGITS_AT_ONCE = 1 << 28
 """Logits that `linear_cross_entropy_triton` holds at a time: 512 MiB in bfloat16."""
@@ -70,11 +72,7 @@ def _run(logits: Tensor, targets: Tensor, weights: Tensor, losses: Tensor, gradi
     )  # fmt: skip
 
 
-@torch.library.custom_op(
-    "hybrid_nas::cross_entropy",
-    mutates_args=(),
-    schema="(Tensor logits, Tensor targets, Tensor weights) -> (Tensor, Tensor)",
-)
+@operation("cross_entropy(Tensor logits, Tensor targets, Tensor weights) -> (Tensor, Tensor)")
 def _op(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     logits = logits if logits.stride(-1) == 1 else logits.contiguous()
     losses = torch.empty((len(logits),), dtype=torch.float32, device=logits.device)
@@ -101,10 +99,9 @@ def _backward(ctx: Any, dtotal: Tensor, _: Tensor | None) -> tuple[Tensor | None
 _op.register_autograd(_backward, setup_context=_save)
 
 
-@torch.library.custom_op(
-    "hybrid_nas::linear_cross_entropy",
-    mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor targets, Tensor row_weights) -> (Tensor, Tensor, Tensor, Tensor)",
+@operation(
+    "linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, Tensor row_weights) -> (Tensor, "
+    "Tensor, Tensor, Tensor)"
 )
 def _linear(x: Tensor, weight: Tensor, targets: Tensor, row_weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, vocab = len(x), len(weight)

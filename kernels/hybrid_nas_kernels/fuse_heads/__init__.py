@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from hybrid_nas_kernels.dispatch import deferred, pick, triton_or
-from hybrid_nas_kernels.fuse_heads.reference import fuse_heads_reference
+from hybrid_nas_kernels.fuse_heads.reference import fuse_halves, fuse_heads_reference
 
-__all__ = ["IMPLEMENTATIONS", "choose", "fuse_heads", "fuse_heads_reference"]
+__all__ = ["IMPLEMENTATIONS", "choose", "fuse_halves", "fuse_heads", "fuse_heads_reference"]
 
 IMPLEMENTATIONS = {
     "reference": fuse_heads_reference,

@@ -19,19 +19,31 @@ def fuse_heads_reference(
     eps: float,
 ) -> Tensor:
     """Shapes as in `fuse_heads`."""
-    mamba = y * F.silu(z)
-    if norms is not None:
-        parts = mamba.view(*mamba.shape[:-1], groups, -1)
-        mamba = F.rms_norm(parts, parts.shape[-1:], eps=eps).view(y.shape) * norms[0]
-        attended = F.rms_norm(attended, attended.shape[-1:], eps=eps) * norms[1]
-    if scales[0] is not None:
-        mamba = mamba * scales[0]
-    if scales[1] is not None:
-        attended = attended * scales[1]
+    return fuse_halves((y * F.silu(z), attended), (groups, 1), norms, scales, fusion, weights, eps)
+
+
+def fuse_halves(
+    halves: tuple[Tensor, Tensor],
+    groups: tuple[int, int],
+    norms: tuple[Tensor, Tensor] | None,
+    scales: tuple[Tensor | None, Tensor | None],
+    fusion: str,
+    weights: tuple[Tensor, ...],
+    eps: float,
+) -> Tensor:
+    """Two halves of any kind, their gates behind them: norms (each in its `groups`), scales, fusion, projection."""
+    outputs = []
+    for i, half in enumerate(halves):
+        if norms is not None:
+            parts = half.view(*half.shape[:-1], groups[i], -1)
+            half = F.rms_norm(parts, parts.shape[-1:], eps=eps).view(half.shape) * norms[i]
+        scale = scales[i]
+        outputs.append(half if scale is None else half * scale)
     if len(weights) == 2:
-        mamba, attended = F.linear(mamba, weights[0]), F.linear(attended, weights[1])
+        outputs = [F.linear(half, weight) for half, weight in zip(outputs, weights, strict=True)]
+    first, second = outputs
     if fusion == "concat":
-        fused = torch.cat((mamba, attended), dim=-1)
+        fused = torch.cat((first, second), dim=-1)
     else:
-        fused = mamba + attended if fusion == "add" else mamba - attended
+        fused = first + second if fusion == "add" else first - second
     return fused if len(weights) == 2 else F.linear(fused, weights[0])

@@ -1,4 +1,4 @@
-"""The Mamba-2 mixer as one node: products by `matmul`, all other passes compiled (`hybrid_nas_kernels.native`).
+"""The Mamba-2 mixer as one node: products by `matmul`, all else compiled (`hybrid_nas_kernels.native`).
 
 One projection gives z, x, B, C and dt as columns of one matrix, which every pass reads and whose gradient every pass
 writes in place. Kept for the backward pass: the normalised input, the projection, the convolution's output, the states
@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from hybrid_nas_kernels.matmul import input_gradient, linear, weight_gradient
-from hybrid_nas_kernels.native import address, functions
+from hybrid_nas_kernels.matmul import input_gradient, linear
+from hybrid_nas_kernels.native import address, functions, weight_gradient
 
 
 def mamba2_native(

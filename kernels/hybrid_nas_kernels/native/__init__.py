@@ -27,7 +27,7 @@ from torch import Tensor
 logger = logging.getLogger("hybrid_nas.kernels")
 
 SOURCE = Path(__file__).parent
-FILES = ("elementwise.hpp", "scan.hpp", "library.cpp")
+FILES = ("elementwise.hpp", "scan.hpp", "product.hpp", "library.cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
 SWITCH = "HYBRID_NAS_NATIVE"
 COMPILE_SECONDS = 300
@@ -42,6 +42,7 @@ ARGUMENTS = {
     "gate_backward": [_P] * 5 + [_I] * 2 + [_T],
     "conv": [_P, _I] + [_P] * 3 + [_I] * 4 + [_T],
     "conv_backward": [_P] * 3 + [_I] + [_P] * 4 + [_I] * 4 + [_T],
+    "weight_gradient": [_P] * 3 + [_I] * 3 + [_T],
     "kept_states": [_I] * 6,
     "scan": [_P] * 6 + [_I] * 6 + [_T],
     "scan_backward": [_P] * 10 + [_I] * 6 + [_T],
@@ -159,3 +160,12 @@ def _run(command: list[str]) -> str:
 def address(tensor: Tensor) -> int:
     """Where its elements begin. The tensor must outlive the call that it is given to."""
     return tensor.data_ptr()
+
+
+def weight_gradient(dy: Tensor, x: Tensor) -> Tensor:
+    """dy (rows, n) transposed times x (rows, k): (n, k). Raises NoNativeWay."""
+    dy, x = dy.contiguous(), x.contiguous()
+    out = x.new_empty(dy.shape[1], x.shape[1])
+    shape = (len(x), *out.shape)
+    functions(x.dtype).weight_gradient(address(dy), address(x), address(out), *shape, torch.get_num_threads())
+    return out

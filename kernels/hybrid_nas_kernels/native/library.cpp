@@ -2,6 +2,7 @@
 // without gaps unless a stride says otherwise; no function keeps one.
 
 #include "elementwise.hpp"
+#include "product.hpp"
 #include "scan.hpp"
 
 // Elements of the states that `scan` keeps.
@@ -40,6 +41,10 @@ template <typename T> Index kept_states(const Shape& s) {
                                           const T* bias, T* dweight, T* dbias, Index batch, Index tokens,              \
                                           Index channels, Index K, int threads) {                                      \
         conv_backward<T>(dy, x, dx, stride, weight, bias, dweight, dbias, batch, tokens, channels, K, threads);        \
+    }                                                                                                                  \
+    extern "C" void weight_gradient##SUFFIX(const T* dy, const T* x, T* out, Index tokens, Index n, Index k,           \
+                                            int threads) {                                                             \
+        weight_gradient<T>(dy, x, out, tokens, n, k, threads);                                                         \
     }                                                                                                                  \
     extern "C" Index kept_states##SUFFIX(Index batch, Index tokens, Index heads, Index head_dim, Index groups,         \
                                          Index d_state) {                                                              \

@@ -125,6 +125,12 @@ template <typename T, int V> struct Scan {
     // One block over a chunk, backward. dstate (N, D) is the gradient of the state after the chunk, then of that before
     // it. dxs, dB, dC and dlog are added to; the last three hold a vector each, whose lanes are still to be summed.
     void backward_block(const T* entering, T* dstate, const T* decay, Index n, Index p, Index Q) {
+        // Copies, because a store through a vector could change a member and each would be read again.
+        const Index N = this->N, D = this->D, heads = s.heads;
+        const T *const x_rows = xs.data() + p, *const dy_rows = dys.data() + p;
+        const T *const B_rows = Bs.data() + n, *const C_rows = Cs.data() + n;
+        T *const dx_rows = dxs.data() + p, *const log_rows = dlog.data();
+        T *const into_B_rows = dB.data() + n * L, *const into_C_rows = dC.data() + n * L;
         Vec block[ROWS][V];
         T* kept = states.data();
         for (Index i = 0; i < ROWS; i++)
@@ -133,9 +139,9 @@ template <typename T, int V> struct Scan {
                 store(kept + (i * V + v) * L, block[i][v]);
             }
         for (Index t = 0; t < Q; t++) {
-            const T a = decay[t * s.heads], *B = Bs.data() + t * N + n;
+            const T a = decay[t * heads], *B = B_rows + t * N;
             Vec x[V];
-            for (int v = 0; v < V; v++) x[v] = load(xs.data() + t * D + p + v * L);
+            for (int v = 0; v < V; v++) x[v] = load(x_rows + t * D + v * L);
             kept += ROWS * P;
 #pragma GCC unroll 8
             for (Index i = 0; i < ROWS; i++)
@@ -148,33 +154,33 @@ template <typename T, int V> struct Scan {
         for (Index i = 0; i < ROWS; i++)
             for (int v = 0; v < V; v++) block[i][v] = load(dstate + (n + i) * D + p + v * L);
         for (Index t = Q - 1; t >= 0; t--) {
-            const T a = decay[t * s.heads], *B = Bs.data() + t * N + n, *C = Cs.data() + t * N + n;
+            const T a = decay[t * heads], *B = B_rows + t * N, *C = C_rows + t * N;
             const T *after = kept, *before = kept - ROWS * P;
-            T *dBt = dB.data() + (t * N + n) * L, *dCt = dC.data() + (t * N + n) * L;
-            Vec x[V], dy[V], dx[V], through = Vec{};
+            T *dBt = into_B_rows + t * N * L, *dCt = into_C_rows + t * N * L;
+            Vec x[V], dy[V], dx[V], through[2] = {};
             for (int v = 0; v < V; v++) {
-                x[v] = load(xs.data() + t * D + p + v * L);
-                dy[v] = load(dys.data() + t * D + p + v * L);
-                dx[v] = load(dxs.data() + t * D + p + v * L);
+                x[v] = load(x_rows + t * D + v * L);
+                dy[v] = load(dy_rows + t * D + v * L);
+                dx[v] = load(dx_rows + t * D + v * L);
             }
 #pragma GCC unroll 8
             for (Index i = 0; i < ROWS; i++) {
                 Vec into_B = load(dBt + i * L), into_C = load(dCt + i * L);
 #pragma GCC unroll 2
                 for (int v = 0; v < V; v++) {
-                    Vec& d = block[i][v];
-                    d += dy[v] * C[i];
+                    Vec d = block[i][v] + dy[v] * C[i];
                     into_C += dy[v] * load(after + (i * V + v) * L);
                     into_B += d * x[v];
                     dx[v] += d * B[i];
                     d *= a;
-                    through += d * load(before + (i * V + v) * L);
+                    through[i % 2] += d * load(before + (i * V + v) * L);
+                    block[i][v] = d;
                 }
                 store(dBt + i * L, into_B);
                 store(dCt + i * L, into_C);
             }
-            for (int v = 0; v < V; v++) store(dxs.data() + t * D + p + v * L, dx[v]);
-            store(dlog.data() + t * L, load(dlog.data() + t * L) + through);
+            for (int v = 0; v < V; v++) store(dx_rows + t * D + v * L, dx[v]);
+            store(log_rows + t * L, load(log_rows + t * L) + through[0] + through[1]);
             kept -= ROWS * P;
         }
         for (Index i = 0; i < ROWS; i++)

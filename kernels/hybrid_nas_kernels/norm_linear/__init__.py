@@ -12,7 +12,16 @@ from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton, triton_or
 from hybrid_nas_kernels.norm_linear.folded import norm_linear_folded
 from hybrid_nas_kernels.norm_linear.reference import norm_linear_reference
 
-__all__ = ["IMPLEMENTATIONS", "choose", "norm_linear", "norm_linear_folded", "norm_linear_reference", "norm_linears"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "choose",
+    "norm_linear",
+    "norm_linear_folded",
+    "norm_linear_reference",
+    "norm_linears",
+    "norm_once",
+    "rms_norm",
+]
 
 IMPLEMENTATIONS = {
     "reference": norm_linear_reference,
@@ -48,12 +57,22 @@ def norm_linear(
     return run(x, norm, weight, tuple(parts), eps)
 
 
+def rms_norm(x: Tensor, norm: Tensor, *, eps: float) -> Tensor:
+    """x / rms(x) * norm over the last dimension, in the dtype of x. Triton on a CUDA device, torch's own elsewhere."""
+    return _rms_norm(x, norm, eps) if runs_triton(x) else F.rms_norm(x, norm.shape, norm.to(x.dtype), eps)
+
+
 def norm_linears(x: Tensor, norm: Tensor | None, weights: Sequence[Tensor], *, eps: float) -> tuple[Tensor, ...]:
     """rms_norm(x) * norm (x itself without `norm`), times each of `weights` transposed: for a few rows, as in decoding,
     where copying the weights side by side would cost more than the products."""
-    if norm is not None:
-        x = _rms_norm(x, norm, eps) if runs_triton(x) else F.rms_norm(x, norm.shape, norm, eps)
-    return tuple(F.linear(x, weight) for weight in weights)
+    n = x if norm is None else rms_norm(x, norm, eps=eps)
+    return tuple(F.linear(n, weight) for weight in weights)
+
+
+def norm_once(x: Tensor, norm: Tensor | None, *, eps: float) -> tuple[Tensor, Tensor | None]:
+    """x and norm for several operations that begin with one norm: where Triton runs, x normalised and no norm left;
+    elsewhere as they are, since there the norm is folded into each operation's weights."""
+    return (rms_norm(x, norm, eps=eps), None) if norm is not None and runs_triton(x) else (x, norm)
 
 
 _rms_norm = deferred("hybrid_nas_kernels.norm_linear.triton_kernels", "rms_norm", needs="triton")

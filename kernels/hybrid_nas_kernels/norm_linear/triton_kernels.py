@@ -10,7 +10,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybrid_nas_kernels.triton_sums import alignment, sum_rows
+from hybrid_nas_kernels.operations import operation
+from hybrid_nas_kernels.triton_sums import alignment, rows_of, sum_rows
 
 PROGRAMS = 528
 """Programs of a backward pass, each with its own sum of the weight's gradient: a few for every multiprocessor."""
@@ -97,12 +98,6 @@ def _normalise_backward(
     tl.store(dweight_ptr + program * (W * GROUPS) + part * W + w, dweight, mask=w < W)
 
 
-def rows_of(value: Tensor) -> Tensor:
-    """(..., channels) as rows (n, channels) with no gaps inside a row; a view where strides allow it."""
-    rows = value.flatten(0, -2) if value.ndim != 2 else value
-    return rows if rows.stride(-1) == 1 else rows.contiguous()
-
-
 def _blocks(width: int) -> dict[str, int]:
     BW = triton.next_power_of_2(width)
     return {"W": width, "BW": BW, "BR": max(1, 4096 // BW), "num_warps": 4 if BW <= 4096 else 8}
@@ -112,11 +107,7 @@ def _strides(*values: Tensor) -> tuple[int, ...]:
     return tuple(v.stride(0) // alignment(v.stride(0)) for v in values)
 
 
-@torch.library.custom_op(
-    "hybrid_nas::rms_norm",
-    mutates_args=(),
-    schema="(Tensor x, Tensor? z, Tensor weight, int groups, float eps) -> (Tensor, Tensor)",
-)
+@operation("rms_norm(Tensor x, Tensor? z, Tensor weight, int groups, float eps) -> (Tensor, Tensor)")
 def _rms_norm(x: Tensor, z: Tensor | None, weight: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
     flat = rows_of(x)
     gate = flat if z is None else rows_of(z)
@@ -137,10 +128,9 @@ def _(x: Tensor, z: Any, weight: Tensor, groups: int, eps: float) -> tuple[Tenso
     return x.new_empty(x.shape), x.new_empty((x.numel() // x.shape[-1], groups), dtype=torch.float32)
 
 
-@torch.library.custom_op(
-    "hybrid_nas::rms_norm_backward",
-    mutates_args=(),
-    schema="(Tensor dy, Tensor x, Tensor? z, Tensor weight, Tensor inverse, int groups) -> (Tensor, Tensor, Tensor)",
+@operation(
+    "rms_norm_backward(Tensor dy, Tensor x, Tensor? z, Tensor weight, Tensor inverse, int groups) -> "
+    "(Tensor, Tensor, Tensor)"
 )
 def _rms_norm_backward(
     dy: Tensor, x: Tensor, z: Tensor | None, weight: Tensor, inverse: Tensor, groups: int

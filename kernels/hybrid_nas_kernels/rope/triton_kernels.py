@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from hybrid_nas_kernels.operations import operation
+
 
 def rope_triton(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """As `rope`, for float32 and bfloat16, the rotation in float32. Differentiable once, in x."""
@@ -37,11 +39,7 @@ def _turn(
     tl.store(y + HALF, (high * cos + low * sin).to(y_ptr.dtype.element_ty), mask=mask)
 
 
-@torch.library.custom_op(
-    "hybrid_nas::rope",
-    mutates_args=(),
-    schema="(Tensor x, Tensor cos, Tensor sin, float sign) -> Tensor",
-)
+@operation("rope(Tensor x, Tensor cos, Tensor sin, float sign) -> Tensor")
 def _rope(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     batch, tokens, heads, head_dim = x.shape
     if x.stride(-1) != 1 or x.stride(-2) != head_dim:

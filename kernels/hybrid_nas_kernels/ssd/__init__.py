@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton, triton_or
 from hybrid_nas_kernels.ssd.chunked import ssd_chunked
@@ -62,3 +63,11 @@ def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor |
 
 
 ssd_step_triton = deferred("hybrid_nas_kernels.ssd.triton_step", "ssd_step_triton", needs="triton")
+
+
+def time_step(dt: Tensor, bias: Tensor) -> Tensor:
+    """softplus(dt + bias): dt (..., heads), bias (heads,). In float32 by Triton on a CUDA device, else torch's own."""
+    return _time_step_triton(dt, bias) if runs_triton(dt) else F.softplus(dt + bias)
+
+
+_time_step_triton = deferred("hybrid_nas_kernels.ssd.triton_kernels", "time_step_triton", needs="triton")

@@ -1,4 +1,4 @@
-"""RMSNorm and a SwiGLU feed-forward network as one node: products by `matmul`, all other passes compiled
+"""RMSNorm and a SwiGLU feed-forward network as one node: products by `matmul`, all else compiled
 (`hybrid_nas_kernels.native`). The mathematics is that of folded.py."""
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hybrid_nas_kernels.matmul import input_gradient, linear, weight_gradient
-from hybrid_nas_kernels.native import address, functions
+from hybrid_nas_kernels.matmul import input_gradient, linear
+from hybrid_nas_kernels.native import address, functions, weight_gradient
 
 
 def swiglu_native(x: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor, eps: float) -> Tensor:

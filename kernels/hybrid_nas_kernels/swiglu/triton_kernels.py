@@ -14,7 +14,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybrid_nas_kernels.norm_linear.triton_kernels import rms_norm, rows_of
+from hybrid_nas_kernels.norm_linear.triton_kernels import rms_norm
+from hybrid_nas_kernels.operations import operation
+from hybrid_nas_kernels.triton_sums import rows_of
 
 BLOCK = 1024
 TOGETHER = 256
@@ -64,11 +66,7 @@ def _grid(rows: int, hidden: int) -> tuple[tuple[int, int], int]:
     return (rows, triton.cdiv(hidden, block)), block
 
 
-@torch.library.custom_op(
-    "hybrid_nas::silu_mul",
-    mutates_args=(),
-    schema="(Tensor g, Tensor u) -> Tensor",
-)
+@operation("silu_mul(Tensor g, Tensor u) -> Tensor")
 def _op(g: Tensor, u: Tensor) -> Tensor:
     g, u = g.contiguous(), u.contiguous()
     y = torch.empty_like(g)
@@ -78,11 +76,7 @@ def _op(g: Tensor, u: Tensor) -> Tensor:
     return y
 
 
-@torch.library.custom_op(
-    "hybrid_nas::silu_mul_halves",
-    mutates_args=(),
-    schema="(Tensor both) -> Tensor",
-)
+@operation("silu_mul_halves(Tensor both) -> Tensor")
 def _halves(both: Tensor) -> Tensor:
     flat = rows_of(both)
     hidden = flat.shape[-1] // 2
@@ -92,11 +86,7 @@ def _halves(both: Tensor) -> Tensor:
     return y
 
 
-@torch.library.custom_op(
-    "hybrid_nas::silu_mul_backward",
-    mutates_args=(),
-    schema="(Tensor dy, Tensor g, Tensor u) -> (Tensor, Tensor)",
-)
+@operation("silu_mul_backward(Tensor dy, Tensor g, Tensor u) -> (Tensor, Tensor)")
 def _op_backward(dy: Tensor, g: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     dy, g, u = dy.contiguous(), g.contiguous(), u.contiguous()
     dg, du = torch.empty_like(g), torch.empty_like(u)
@@ -106,11 +96,7 @@ def _op_backward(dy: Tensor, g: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     return dg, du
 
 
-@torch.library.custom_op(
-    "hybrid_nas::silu_mul_halves_backward",
-    mutates_args=(),
-    schema="(Tensor dy, Tensor both) -> Tensor",
-)
+@operation("silu_mul_halves_backward(Tensor dy, Tensor both) -> Tensor")
 def _halves_backward(dy: Tensor, both: Tensor) -> Tensor:
     flat = both.contiguous().view(-1, both.shape[-1])
     hidden = flat.shape[-1] // 2

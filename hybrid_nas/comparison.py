@@ -1,0 +1,169 @@
+"""Runs beside each other: their fronts against one reference, and how alike they order the designs they share.
+
+A design is the same in two runs where its choices are; its models may differ (another proxy scale) and so may what
+was spent on it. Agreement is over designs that both trained to the end, on the means over their seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+from hybrid_nas.architecture import canonical_json
+from hybrid_nas.candidate import Candidate
+from hybrid_nas.front import Front
+from hybrid_nas.objective import QUANTITIES, Objective
+from hybrid_nas.rank import Correlation, kendall, spearman
+from hybrid_nas.trial import Trial
+
+
+@dataclass(frozen=True)
+class Side:
+    """One run: `share` of the common box is dominated by its front; `tokens` were trained, `budget` for one design."""
+
+    name: str
+    target: str
+    front: Front
+    share: float
+    trials: int
+    tokens: int
+    budget: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two runs order the designs they share in one quantity. `kendall` is None below two of them."""
+
+    first: str
+    second: str
+    quantity: str
+    kendall: Correlation | None
+    spearman: Correlation | None
+    best_in_common: tuple[int, int] | None  # of the best quarter of either, how many are in both; how many that is
+    pairs: tuple[tuple[Candidate, Candidate], ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.pairs)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    objectives: tuple[Objective, ...]
+    sides: tuple[Side, ...]
+    agreements: tuple[Agreement, ...]
+
+    @classmethod
+    def of(cls, runs: Sequence[tuple[str, str, list[Trial], Sequence[Objective]]]) -> Comparison:
+        """`runs`: name, name of the target, trials, objectives. ValueError where their objectives have nothing in
+        common, or a run has no complete trial."""
+        names = [[objective.name for objective in objectives] for _, _, _, objectives in runs]
+        common = tuple(o for o in runs[0][3] if all(o.name in other for other in names))
+        if not common:
+            told = "; ".join(f"{run[0]}: {', '.join(own)}" for run, own in zip(runs, names, strict=True))
+            raise ValueError(f"compare: the runs share no objective ({told})")
+        fronts = []
+        for name, _, trials, _ in runs:
+            front = Front.of(trials, common)
+            if not front.candidates:
+                raise ValueError(f"compare: {name} has no trial that was trained to the end")
+            fronts.append(front)
+        reference = {o.name: max((front.reference[o.name] for front in fronts), key=o.loss) for o in common}
+        ideal = {o.name: min((front.ideal[o.name] for front in fronts), key=o.loss) for o in common}
+        sides = []
+        for (name, target, trials, _), front in zip(runs, fronts, strict=True):
+            own = replace(front, reference=reference, ideal=ideal)
+            search = [trial for trial in trials if trial.replicate_of is None]
+            sides.append(
+                Side(
+                    name=name,
+                    target=target,
+                    front=own,
+                    share=_share(own),
+                    trials=len(search),
+                    tokens=sum(trial.tokens for trial in trials),
+                    budget=trials[0].budget.tokens,
+                    seconds=sum(trial.seconds for trial in trials),
+                )
+            )
+        quantities = [
+            name for name, quantity in QUANTITIES.items()
+            if quantity.trained and all(any(name in c.estimates for c in side.front.candidates) for side in sides)
+        ]  # fmt: skip
+        agreements = [_agreement(one, two, quantity) for one, two in combinations(sides, 2) for quantity in quantities]
+        return cls(common, tuple(sides), tuple(agreements))
+
+    @property
+    def one_target(self) -> bool:
+        """Whether costs are at the same scale, so that fronts can be read against each other."""
+        return len({side.target for side in self.sides}) == 1
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "objectives": [objective.name for objective in self.objectives],
+            "one_target": self.one_target,
+            "runs": [
+                {
+                    "name": side.name,
+                    "target": side.target,
+                    "hypervolume_share": side.share,
+                    "members": [member.to_dict() for member in side.front.members],
+                    "trials": side.trials,
+                    "tokens": side.tokens,
+                    "budget_tokens": side.budget,
+                    "seconds": side.seconds,
+                }
+                for side in self.sides
+            ],
+            "agreement": [
+                {
+                    "first": one.first,
+                    "second": one.second,
+                    "quantity": one.quantity,
+                    "n": one.n,
+                    "kendall": one.kendall and one.kendall.to_dict(),
+                    "spearman": one.spearman and one.spearman.to_dict(),
+                    "best_quarter_in_common": one.best_in_common,
+                }
+                for one in self.agreements
+            ],
+        }
+
+
+def _share(front: Front) -> float:
+    import numpy as np
+
+    from hybrid_nas.dominance import hypervolume
+
+    corner = np.array([o.loss(front.reference[o.name]) for o in front.objectives])
+    ideal = np.array([o.loss(front.ideal[o.name]) for o in front.objectives])
+    points = np.array([[o.loss(c.value(o.name)) for o in front.objectives] for c in front.members])
+    box = float(np.prod(np.maximum(corner - ideal, 0)))
+    return hypervolume(points, corner) / box if box > 0 else 0.0
+
+
+def _agreement(one: Side, two: Side, quantity: str) -> Agreement:
+    mine, theirs = (
+        {canonical_json(c.design): c for c in side.front.candidates if quantity in c.estimates} for side in (one, two)
+    )
+    pairs = _told_apart([(mine[key], theirs[key]) for key in mine if key in theirs])
+    x, y = ([pair[i].estimates[quantity].mean for pair in pairs] for i in (0, 1))
+    best = None
+    quarter = len(pairs) // 4
+    if quarter:
+        sign = -1 if QUANTITIES[quantity].direction == "maximize" else 1
+        tops = [set(sorted(range(len(pairs)), key=lambda i: sign * side[i])[:quarter]) for side in (x, y)]
+        best = len(tops[0] & tops[1]), quarter
+    both = kendall(x, y), spearman(x, y)
+    return Agreement(one.name, two.name, quantity, *both, best, tuple(pairs))
+
+
+def _told_apart(pairs: list[tuple[Candidate, Candidate]]) -> list[tuple[Candidate, Candidate]]:
+    """One pair for designs that are one trained model on both sides: they would agree by being the same number."""
+    kept: dict[tuple[str, str], tuple[Candidate, Candidate]] = {}
+    for one, two in pairs:
+        kept.setdefault((one.key.partition("-")[0], two.key.partition("-")[0]), (one, two))
+    return list(kept.values())

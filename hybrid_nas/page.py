@@ -1,0 +1,111 @@
+"""One HTML file that needs nothing else: style, script, charts and the library that draws them inside it."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+import re
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from hybrid_nas.axes import DARK, LIGHT
+from hybrid_nas.pictures import colour
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    Figures = dict[str, go.Figure]
+else:
+    Figures = dict
+
+LETTERS_UP_TO = 40
+
+
+def document(title: str, body: str, letters: Iterable[str], figures: Figures | None = None) -> str:
+    """The whole page. `letters` are those of the blocks in it; plotly's script is carried compressed, since it is by
+    far the largest part, and only where there are figures."""
+    figures = figures or Figures()
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<link rel="icon" href="data:,">',
+        f"<title>{html.escape(title)}</title>",
+        f"<style>{_asset('report.css')}{_blocks(letters)}</style></head><body>",
+        body,
+    ]
+    if figures:
+        parts += _charts(figures)
+    return "\n".join([*parts, f"<script>{_asset('report.js')}</script>", "</body></html>\n"])
+
+
+def _charts(figures: Mapping[str, go.Figure]) -> list[str]:
+    from plotly.offline import get_plotlyjs
+
+    colours = json.dumps([[LIGHT[key], DARK[key]] for key in LIGHT])
+    library = base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
+    return [
+        f'<script type="application/json" id="colours">{colours}</script>',
+        *(
+            f'<script type="application/json" data-figure="{key}">{_embedded(figure.to_json())}</script>'
+            for key, figure in figures.items()
+        ),
+        f'<script type="application/gzip" id="library">{library}</script>',
+    ]
+
+
+def prose(text: str) -> str:
+    """Escaped, with `code` in backticks set as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
+def plot(key: str, figure: go.Figure, caption: str, figures: Figures) -> str:
+    """Room for a figure, which the page's script draws there."""
+    figures[key] = figure
+    height = figure.layout.height
+    caption = f"<figcaption>{caption}</figcaption>" if caption else ""
+    return f'<figure><div class="plot" id="{key}" style="height:{height}px"></div>{caption}</figure>'
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], numeric: Iterable[int] = ()) -> str:
+    """A table of cells that are HTML already; `numeric` columns stand at the right."""
+    right = set(numeric)
+
+    def cells(tag: str, row: Iterable[str]) -> str:
+        return "".join(f"<{tag}{' class=n' if i in right else ''}>{cell}</{tag}>" for i, cell in enumerate(row))
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{cells("th", head)}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def strip(layout: str, note: str) -> str:
+    """A model drawn as a row of blocks, a letter each; without letters where there are too many to read."""
+    blocks = "".join(f'<i data-b="{html.escape(letter)}">{html.escape(letter)}</i>' for letter in layout)
+    thin = " thin" if len(layout) > LETTERS_UP_TO or note == "proxy" else ""
+    return (
+        f'<span>{html.escape(note)}</span><div class="blocks{thin}" role="img" '
+        f'aria-label="{html.escape(layout)}" title="{html.escape(layout)}">{blocks}</div>'
+    )
+
+
+def _blocks(letters: Iterable[str]) -> str:
+    """The colours of the blocks' letters, light and dark."""
+    rules = "".join(
+        f'i[data-b="{html.escape(x)}"]{{--light:{colour(x)};--dark:{colour(x, dark=True)}}}'
+        for x in sorted(set(letters))
+    )
+    return rules + (
+        "i[data-b]{background:var(--light)}@media(prefers-color-scheme:dark){i[data-b]{background:var(--dark)}}"
+    )
+
+
+def _asset(name: str) -> str:
+    return files("hybrid_nas").joinpath(name).read_text(encoding="utf-8")
+
+
+def _embedded(text: str) -> str:
+    """JSON that no markup inside it can end early."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,0 +1,149 @@
+"""Decoding, prefill and training of the paper's 1B models on one GPU, measured layer by layer and whole, beside the
+roofline's prediction.
+
+    python kernels/benchmarks/gpu_decoding.py
+
+The designs of [arXiv:2510.04800, Table 13]: attention, Mamba-2, inter 1:5, intra 1:5 and 1:12; batch 4 at 2K and 32K.
+`share` is the memory floor (weights and caches once, over the copy bandwidth measured here) over the time. Writes
+results/gpu_decoding.json and .md, and the table of layers as results/gpu_layers.parquet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from gpu_cases import device_rates, environment
+
+from hybrid_nas.architecture import Architecture, Block, ParallelHybrid
+from hybrid_nas.cost import cost
+from hybrid_nas.design import Design, architecture_of_layout
+from hybrid_nas.measure import Load, Meter, Table
+from hybrid_nas.placement import Ratio
+from hybrid_nas.roofline import decode, device, prefill, train_step
+from hybrid_nas.scale import PAPER
+
+RESULTS = Path(__file__).parent / "results"
+BATCH = 4
+
+
+LAYOUTS = {
+    "paper-1b": ("M" * 13, "MMMMMMHMMMMMM", "MMMHMMMMHMMMM", "MMMAMMMAMMMMM", "A" * 16),
+    "paper-350m": ("M" * 11, "MMMMMHMMMMM", "MMMHMMMHMMM", "MMMAMMMAMMM", "A" * 14),
+}
+NAMES = ("Mamba", "intra 1:12", "intra 1:5", "inter 1:5", "attention")
+
+
+def models(name: str) -> dict[str, Architecture]:
+    scale, layouts = PAPER[name], dict(zip(NAMES, LAYOUTS[name], strict=True))
+    return {name: architecture_of_layout(layout, Design(ratio=Ratio(1, 1)), scale) for name, layout in layouts.items()}
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    env, rates = result["environment"], result["rates"]
+    versions = f"{env['device']}, torch {env['torch']}, {env['date']}, commit {env['commit']}"
+    lines = [f"{versions}; copy {rates['copy_bytes'] / 1e12:.2f} TB/s; {result['scale']}, batch {BATCH}", ""]
+    head = ["model", "context", "decode tokens/s, whole", "share of memory floor", "by layers", "predicted"]
+    head += ["prefill s, whole", "by layers", "predicted", "train tokens/s, by layers", "predicted"]
+    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for r in result["rows"]:
+        train = (f"{r['train_by_layers']:,.0f}", f"{r['train_predicted']:,.0f}") if "train_by_layers" in r else ("", "")
+        lines.append(
+            f"| {r['model']} | {r['context']:,} | {r['decode_whole']:,.0f} | {r['share']:.2f} "
+            f"| {r['decode_by_layers']:,.0f} | {r['decode_predicted']:,.0f} | {r['prefill_whole']:.3f} "
+            f"| {r['prefill_by_layers']:.3f} | {r['prefill_predicted']:.3f} | {train[0]} | {train[1]} |"
+        )
+    if "halves" in result:
+        halves = result["halves"]
+        lines += [
+            "",
+            f"Training a layer of H at 100M, 8 x 2048 tokens: {1e3 * halves['H']:.2f} ms; its halves as layers ",
+        ]
+        lines[-1] += (
+            f"{1e3 * halves['attention']:.2f} + {1e3 * halves['Mamba']:.2f} ms: {halves['ratio']:.2f} of their sum."
+        )
+    lines += ["", *(f"- {name}: {value:.1%}" for name, value in result["errors"].items())]
+    return "\n".join(lines) + "\n"
+
+
+def errors(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Median of |a / b - 1| over the rows."""
+    pairs = {
+        "layers against the whole, decoding": ("decode_by_layers", "decode_whole"),
+        "layers against the whole, prefill": ("prefill_by_layers", "prefill_whole"),
+        "predicted against measured, decoding": ("decode_predicted", "decode_whole"),
+        "predicted against measured, prefill": ("prefill_predicted", "prefill_whole"),
+        "predicted against layers, training": ("train_predicted", "train_by_layers"),
+    }
+    return {
+        name: statistics.median(abs(r[a] / r[b] - 1) for r in rows if a in r and b in r)
+        for name, (a, b) in pairs.items()
+    }
+
+
+def halves(meter: Meter) -> dict[str, float]:
+    """Training seconds of the 100M parallel layer without its FFN, and of its two halves as layers of their own."""
+    scale = PAPER["paper-100m"]
+    model = architecture_of_layout("H", Design(ratio=Ratio(1, 1)), scale)
+    parallel = model.blocks[0].mixer
+    assert isinstance(parallel, ParallelHybrid)
+    load = Load(train_batch=8, train_context=2048)
+    parts = {"H": parallel, "attention": parallel.attention, "Mamba": parallel.mamba}
+    found = {
+        name: next(meter.layers(Architecture(scale.width, 8, (Block(mixer, None),)), "train", load)).seconds
+        for name, mixer in parts.items()
+    }
+    return {**found, "ratio": found["H"] / (found["attention"] + found["Mamba"])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=LAYOUTS, default="paper-1b")
+    parser.add_argument("--contexts", nargs="+", type=int, default=[2048, 32_768])
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    rates, on = device_rates(), device("h100")
+    meter = Meter(torch.device("cuda"), Table(options.out / "gpu_layers.parquet"))
+    result: dict[str, Any] = {"environment": environment(), "scale": options.scale, "rates": rates, "rows": []}
+    stem = "gpu_decoding" if options.scale == "paper-1b" else f"gpu_decoding_{options.scale}"
+    for context in options.contexts:
+        for name, architecture in models(options.scale).items():
+            load = Load(batch=BATCH, context=context, train_batch=1, train_context=8192)
+            spent = cost(architecture, context)
+            speed, whole = meter.speed(architecture, load), meter.whole(architecture, load)
+            floor = (2 * spent.params + BATCH * spent.cache_bytes) / rates["copy_bytes"]
+            row = {
+                "model": name,
+                "layout": architecture.layout,
+                "context": context,
+                "decode_whole": BATCH / whole["decode"],
+                "share": floor / whole["decode"],
+                "decode_by_layers": speed.decode_tokens_per_s,
+                "decode_predicted": decode(architecture, context, BATCH, on).tokens_per_s,
+                "prefill_whole": whole["prefill"],
+                "prefill_by_layers": speed.prefill_s,
+                "prefill_predicted": prefill(architecture, context, BATCH, on).seconds,
+                "peak_memory_bytes": speed.peak_memory_bytes,
+            }
+            if context == options.contexts[0]:
+                row["train_by_layers"] = speed.train_tokens_per_s
+                row["train_predicted"] = train_step(architecture, 8192, 1, on).tokens_per_s
+            result["rows"].append(row)
+            result["errors"] = errors(result["rows"])
+            torch.cuda.empty_cache()
+            (options.out / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
+            (options.out / f"{stem}.md").write_text(as_markdown(result))
+    if options.scale == "paper-1b":
+        result["halves"] = halves(meter)
+    (options.out / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (options.out / f"{stem}.md").write_text(as_markdown(result))
+    print(as_markdown(result))
+
+
+if __name__ == "__main__":
+    main()

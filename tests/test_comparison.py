@@ -1,0 +1,89 @@
+"""Runs beside each other: agreement of planted orders, one reference for all, and what cannot be compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic import BUDGET, bare_trial, grid, objectives, study
+
+from hybrid_nas.comparison import Comparison
+from hybrid_nas.comparison_page import agreement_figure, comparison_page, fronts_figure, statement
+from hybrid_nas.front import Front
+
+RATIO = {"1:0": -0.05, "1:1": -0.04, "1:3": -0.02, "1:5": -0.01, "1:12": 0.0, "0:1": 0.03}
+
+
+def truth(design):
+    return 2 + RATIO[str(design.ratio)] + 0.02 * (design.placement == "front") - (design.d_state or 64) / 5000
+
+
+def run(name, seed, scale=1.0, noise=0.002, designs=None, names=("loss", "cache_bytes"), budget=100_000):
+    rng = np.random.default_rng(seed)
+    trials = study(designs or grid(), lambda d: 1 + scale * truth(d), rng, own=noise)
+    trials = [t.with_changes(budget=replace(BUDGET, tokens=budget), tokens=budget, seconds=2.0) for t in trials]
+    return name, "paper-350m", trials, objectives(*names)
+
+
+def test_agreement_is_scipys_over_the_shared_designs():
+    designs = grid()
+    cheap, dear = run("cheap", 0, noise=0.01, designs=designs[:30], budget=50_000), run("dear", 1, designs=designs[10:])
+    compared = Comparison.of([cheap, dear])
+    (one,) = compared.agreements
+    shared = designs[10:30]
+    means = []
+    for _, _, trials, own in (cheap, dear):
+        front = Front.of(trials, own)
+        found = {str(c.design): c.estimates["loss"].mean for c in front.candidates}
+        means.append([found[str(d.to_dict())] for d in shared])
+    same = [i for i in range(len(shared)) if (means[0][i], means[1][i]) not in list(zip(*means, strict=True))[:i]]
+    x, y = ([side[i] for i in same] for side in means)
+    assert one.n == len(same)
+    assert one.kendall.value == pytest.approx(stats.kendalltau(x, y).statistic)
+    assert one.spearman.value == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert one.kendall.low < one.kendall.value < one.kendall.high
+    assert f"Kendall's tau {one.kendall.value:.2f} [" in statement(one)
+    assert len(agreement_figure(one).data[0].x) == one.n
+
+
+def test_opposite_orders_disagree():
+    compared = Comparison.of([run("one", 0), run("two", 1, scale=-1.0)])
+    assert compared.agreements[0].kendall.high < 0
+
+
+def test_fronts_are_measured_in_one_box():
+    better = run("better", 0)
+    worse = ("worse", *run("worse", 1)[1:])
+    worse = (*worse[:2], [t.with_changes(values={"loss": t.values["loss"] + 0.5}) for t in worse[2]], worse[3])
+    compared = Comparison.of([better, worse])
+    one, two = compared.sides
+    assert one.front.reference == two.front.reference
+    assert one.share > two.share + 0.3
+    assert compared.sides[0].tokens == 100_000 * len(better[2])
+    alone = Comparison.of([better, run("again", 0)])
+    assert alone.sides[0].share == pytest.approx(alone.sides[1].share)
+    names = {trace.name for trace in fronts_figure(compared).data}
+    assert names == {"better", "worse"}
+
+
+def test_the_page_says_what_differs():
+    text = comparison_page(Comparison.of([run("a", 0, budget=50_000), run("b", 1)]))
+    assert "different budgets" in text
+    assert "different targets" not in text
+    assert text.count('class="plot"') == 2
+    assert "Kendall" in text
+    other = ("b", "paper-1b", *run("b", 1)[2:])
+    assert "different targets" in comparison_page(Comparison.of([run("a", 0), other]))
+
+
+def test_what_cannot_be_compared():
+    with pytest.raises(ValueError, match="share no objective"):
+        Comparison.of([run("a", 0, names=("loss",)), run("b", 1, names=("cache_bytes",))])
+    failed = ("b", "paper-350m", [bare_trial(0, 1.0, 10, state="failed", failure="diverged")], objectives())
+    with pytest.raises(ValueError, match="b has no trial that was trained to the end"):
+        Comparison.of([run("a", 0), failed])
+    apart = Comparison.of([run("a", 0, designs=grid()[:6]), run("b", 1, designs=grid()[-6:])])
+    assert apart.agreements[0].kendall is None
+    assert "0 designs in common" in statement(apart.agreements[0])
