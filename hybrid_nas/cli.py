@@ -12,6 +12,7 @@ from hybrid_nas.commands import answer, handover, installation, model, training
 from hybrid_nas.commands.compare import compare
 from hybrid_nas.commands.dashboard import dashboard
 from hybrid_nas.commands.describe import describe
+from hybrid_nas.commands.measure import measure
 from hybrid_nas.commands.probe import probe
 from hybrid_nas.commands.search import search
 from hybrid_nas.commands.terminal import INTERRUPTED, err
@@ -25,6 +26,7 @@ COMMANDS = (
     compare,
     model.cost,
     describe,
+    measure,
     handover.export,
     handover.import_,
     training.train,

@@ -70,12 +70,20 @@ def examine() -> list[Finding]:
 
 
 def implementations() -> dict[str, str]:
-    """Which implementation of each operation a model with both mixers would run here (imports torch)."""
+    """Which implementation of each operation a model with both mixers, apart and in parallel, would run here, and how
+    it would train (imports torch)."""
+    import torch
+
+    from hybrid_nas.captured import unusable
     from hybrid_nas.design import Design, Ratio, architecture_of_layout
     from hybrid_nas.model import build
     from hybrid_nas.scale import PROXY
 
-    return build(architecture_of_layout("AM", Design(ratio=Ratio(1, 1)), PROXY), generator=0).implementations()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    why = unusable(device)
+    model = build(architecture_of_layout("AMH", Design(ratio=Ratio(1, 1)), PROXY), generator=0, device=device)
+    step = "CUDA graph, bfloat16" if why is None else f"eager, float32: {why}"
+    return {**model.implementations(), "training_step": step}
 
 
 def _version(name: str) -> str | None:

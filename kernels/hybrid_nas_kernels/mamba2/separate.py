@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from hybrid_nas_kernels.causal_conv1d import causal_conv1d
 from hybrid_nas_kernels.gated_norm_linear import gated_norm_linear
 from hybrid_nas_kernels.norm_linear import norm_linear
-from hybrid_nas_kernels.ssd import ssd
+from hybrid_nas_kernels.ssd import ssd, time_step
 
 
 def mamba2_separate(
@@ -36,7 +36,7 @@ def mamba2_separate(
     B, C = (part.reshape(batch, tokens, groups, -1) for part in torch.chunk(BC, 2, dim=-1))
     y, _ = ssd(
         u.view(batch, tokens, heads, d_ssm // heads),
-        F.softplus(dt + dt_bias),
+        time_step(dt, dt_bias) if implementation == "auto" else F.softplus(dt + dt_bias),
         -torch.exp(A_log),
         B,
         C,
