@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, TINY, environment
+from installed import COMMAND, TINY, environment
 
 from hybrid_nas.cost import cost
 from hybrid_nas.description import Description

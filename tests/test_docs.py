@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, TINY, environment
+from installed import COMMAND, TINY, environment
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

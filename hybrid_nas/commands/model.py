@@ -52,32 +52,27 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """What a model costs, by arithmetic: parameters, FLOPs, cache."""
+    from hybrid_nas.cost import cost as cost_of
+    from hybrid_nas.model_source import find_model
     from hybrid_nas.paper import printed_layers
     from hybrid_nas.study_file import count_of
+    from hybrid_nas.units import readable
 
     if layout == "" or ratio == "":
         raise ValueError("--layout or --ratio is empty; write the letters, like MMMAMMM, or a ratio, like 1:5")
+    printed = None
     if named is not None:
-        from hybrid_nas.model_source import find_model
-
         if layout or ratio or settings:
             raise ValueError(f"{named} is a model by itself; --layout, --ratio and --set spell another")
         source = find_model(named, None, scale)
+        model, where = source.architecture, scale or source.name
         tokens = source.context if context is None else count_of(Item(context, "--context", None, context), "context")
-        _print_cost(source.architecture, tokens, scale or source.name, None, as_json)
-        return
-    if (layout is None) == (ratio is None):
+    elif (layout is None) == (ratio is None):
         raise ValueError("give --layout (MMMAMMM) or --ratio (1:5), one of the two, or a MODEL by name")
-    design, model, sized, tokens = asked(layout, ratio, scale or "paper-1b", context, settings or (), "cost")
-    printed = None if layout else printed_layers(design, sized.name)
-    _print_cost(model, tokens, sized.name, printed, as_json)
-
-
-def _print_cost(model: Architecture, tokens: int, where: str, printed: int | None, as_json: bool) -> None:
-    """`where` names the scale, or the model that has its own; `printed` is the paper's number of layers."""
-    from hybrid_nas.cost import cost as cost_of
-    from hybrid_nas.units import readable
-
+    else:
+        design, model, sized, tokens = asked(layout, ratio, scale or "paper-1b", context, settings or (), "cost")
+        where = sized.name
+        printed = None if layout else printed_layers(design, where)
     result = cost_of(model, tokens)
     if as_json:
         more = {"scale": where, "architecture": model.id, "paper_layers": printed}

@@ -28,7 +28,7 @@ def run(function, values, dtype, **options):
     leaves = {name: value.to(dtype).requires_grad_() for name, value in values.items()}
     y, final = function(**leaves, **options)
     g = torch.Generator().manual_seed(1)
-    weights = (torch.randn(out.shape, dtype=torch.float64, generator=g).to(out.dtype) for out in (y, final))
+    weights = (torch.randn(out.shape, dtype=torch.float64, generator=g).to(out) for out in (y, final))
     total = sum((out * weight).sum() for out, weight in zip((y, final), weights, strict=True))
     return y.detach(), final.detach(), torch.autograd.grad(total, list(leaves.values()))
 
@@ -123,10 +123,9 @@ def test_on_a_gpu(assert_close):
         assert_close(gradient.cpu(), expected)
 
 
-@pytest.mark.filterwarnings("ignore:.*Triton is not supported")
 def test_what_runs_where():
     assert choose(torch.device("cpu"))[0] == "chunked"
-    assert choose(torch.device("cuda"))[0] in ("fla", "chunked")
+    assert choose(torch.device("cuda"))[0] == "chunked"
     assert set(ON_CPU) < set(IMPLEMENTATIONS)
     with pytest.raises(ValueError, match="at least 1 token"):
         gated_delta(**{k: v[:, :0] if k != "initial_state" else v for k, v in inputs(4).items()})

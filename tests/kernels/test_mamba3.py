@@ -33,7 +33,7 @@ def run(function, values, dtype, **options):
     """The output and the gradients of a random weighting of it, in the order of the inputs."""
     leaves = {name: value.to(dtype).requires_grad_() for name, value in values.items()}
     y = function(**leaves, **options)
-    weight = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(y.dtype)
+    weight = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(y)
     return y.detach(), torch.autograd.grad((y * weight).sum(), list(leaves.values()), allow_unused=True)
 
 

@@ -37,9 +37,9 @@ def run(function, values, dtype, weigh_state=True, **options):
     leaves = {name: v.to(dtype).requires_grad_() for name, v in values.items() if v is not None}
     y, final = function(**{"initial_state": None, **leaves}, **options)
     g = torch.Generator().manual_seed(1)
-    total = (y * torch.randn(y.shape, dtype=torch.float64, generator=g).to(y.dtype)).sum()
+    total = (y * torch.randn(y.shape, dtype=torch.float64, generator=g).to(y)).sum()
     if weigh_state:
-        total = total + (final * torch.randn(final.shape, dtype=torch.float64, generator=g).to(final.dtype)).sum()
+        total = total + (final * torch.randn(final.shape, dtype=torch.float64, generator=g).to(final)).sum()
     return y.detach(), final.detach(), torch.autograd.grad(total, list(leaves.values()))
 
 
