@@ -24,6 +24,11 @@ def rules(recipe: Recipe, trials: list[Trial], figures: Figures) -> str:
         parts += [f"<p>{html.escape(e.quantity.capitalize())}: {prose(e.statement)}</p>" for e in rule.evidence]
         parts += [f'<p class="warn">{prose(contradiction)}</p>' for contradiction in rule.contradictions]
     for i, quantity in enumerate(recipe.quantities):
+        if not any(
+            o.effect is not None for r in recipe.rules for e in r.evidence if e.quantity == quantity for o in e.options
+        ):
+            parts.append(f"<p>No option's effect on {html.escape(quantity)} can be told from these trials.</p>")
+            continue
         caption = (
             f"Effect of each option on {html.escape(quantity)} against the mean of the choice's other options, with "
             "95% intervals. Hollow: undecided, so its place says nothing."

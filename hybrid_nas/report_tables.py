@@ -35,7 +35,8 @@ def left_out(run_info: Mapping[str, Any], trials: list[Trial]) -> str:
         which = _trials([str(t.number) for t in stopped])
         parts.append(
             f"<p>Stopped early, their loss beaten at a rung by designs that cost no more: {len(stopped)} "
-            f"({which}). They have no final loss and are in no effect.</p>"
+            f"({which}). They have no final loss; where their rungs foretell it, effects on loss use what is foretold, "
+            "and the rules say so.</p>"
         )
     failures: dict[str, list[str]] = {}
     for trial in trials:
