@@ -96,7 +96,7 @@ def confirm(
     quantity = next(objective.name for objective in front.objectives if objective.trained)
     candidates = chosen(front, also)
     proxies = {trial.key: trial.proxy for trial in trials}
-    budget = replace(file.budget, tokens=tokens, rungs=())
+    budget = replace(file.budget, tokens=tokens, flops=None, rungs=())
     known: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
     wanted = {
         f"{proxies[c.key].id}/{seed}/{tokens}": (proxies[c.key], seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ class Recipe:
         ordered = [Rule(choice, tuple(found), _contradictions(found)) for choice, found in sorted(rules.items())]
         ordered.sort(key=lambda rule: tuple(-worth for worth in rule.worth))
         return cls(
-            headline=_headline(front),
+            headline=" ".join(filter(None, (_headline(front), *_beside(front, objectives)))),
             named=named,
             rules=tuple(ordered),
             prices=_prices(complete, objectives, front, named),
@@ -219,6 +219,35 @@ def _headline(front: Front) -> str:
     what = "The knee of the front" if not front.knee_is_end else "The front has no knee; its best end in quality"
     context = f"{knee.cost.context:,} tokens"
     return f"{what} is `{knee.layout}` ({describe(knee.design)}): {told} at {context}; {_standing(front, knee)}."
+
+
+def _beside(front: Front, objectives: Sequence[Objective]) -> Iterator[str]:
+    """What the front gives away in a trained quantity that is no objective: where a design off the front is better in
+    it beyond the noise, the cheapest of those as good as the best."""
+    cost = next((o for o in objectives if not o.trained), None)
+    for name, noise in front.noise.items():
+        measured = [c for c in front.candidates if name in c.estimates]
+        if cost is None or noise.floor is None or name in {o.name for o in objectives} or not measured:
+            continue
+        sign = -1.0 if name in QUANTITIES and QUANTITIES[name].direction == "maximize" else 1.0
+        best = min(sign * c.value(name) for c in measured)
+        held = min((sign * c.value(name) for c in measured if c.member), default=math.inf)
+        if not held - best > noise.floor or math.isinf(held):
+            continue
+        good = [c for c in measured if sign * c.value(name) <= best + noise.floor]
+        cheapest = min(good, key=lambda c: cost.loss(c.value(cost.name)))
+        others = ", ".join(
+            f"{readable(cheapest.value(o.name), o.unit)} of {label(o.name)}"
+            if not o.trained
+            else f"{o.name} {estimate_text(cheapest, o.name)}"
+            for o in objectives
+        )
+        unit = QUANTITIES[name].unit if name in QUANTITIES else ""
+        yield (
+            f"The best {name} on the front is {bare(sign * held, unit)}: {name} is no objective here. The cheapest "
+            f"design with {name} {bare(cheapest.value(name), unit)} is trial {cheapest.number}, `{cheapest.layout}` "
+            f"({describe(cheapest.design)}): {others}."
+        )
 
 
 def _standing(front: Front, knee: Candidate) -> str:

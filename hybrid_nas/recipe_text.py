@@ -136,7 +136,8 @@ def latex(recipe: Recipe) -> str:
                 "lllrrll",
                 _rule_rows(recipe),
                 "Rules by their worth. Differences are of the better option against the worse; intervals are for each "
-                "difference alone, decided is by Holm's correction over the options of a choice at 5\\,\\%.",
+                "difference alone, decided is by Holm's correction over the options of a choice at 5\\,\\%, and needs "
+                "three trainings of either.",
                 "rules",
             ),
             "",

@@ -54,11 +54,18 @@ def _seed(name: str, design: Design, file: StudyFile, census: Census) -> Seed:
 
 
 def distance(one: Architecture, other: Architecture) -> float:
-    """How far two models are apart: the share of the depth at which their layers differ in kind, and a tenth of the
-    difference in each dimension that both have, in doublings."""
+    """How far two models are apart. Most counts how much of the depth each kind of layer takes (1 for a kind that only
+    one of them has, so a hybrid is never nearest to a pure stack), then the share of the depth at which the kinds
+    differ, and a tenth of the difference in each dimension that both have, in doublings."""
     far = sum(_kind(one, i) != _kind(other, i) for i in range(CELLS)) / CELLS
+    far += sum(1.0 if (x == 0) != (y == 0) else 2 * abs(x - y) for x, y in _shares(one.layout, other.layout))
     a, b = _dimensions(one), _dimensions(other)
     return far + sum(0.1 * abs(a[name] - b[name]) for name in a.keys() & b.keys())
+
+
+def _shares(one: str, other: str) -> list[tuple[float, float]]:
+    """The share of the depth that each kind takes in either."""
+    return [(one.count(kind) / len(one), other.count(kind) / len(other)) for kind in sorted({*one, *other})]
 
 
 def _kind(architecture: Architecture, cell: int) -> str:

@@ -53,7 +53,8 @@ def read_space(name: str, entries: dict[str, Item], root: Item) -> SearchSpace:
         members = list(item)
         if not members:
             raise item.error(
-                f"{key}: the list is empty, so nothing can be chosen; leave the key out to take the default"
+                f"{key}: the list is empty, so nothing can be chosen; "
+                + ("write one, like 1:5" if key == "ratio" else "leave the key out to take the default")
             )
         if isinstance(item.value, dict):
             raise item.error(f"{key}: a value or a list of values must stand here, found a mapping")

@@ -82,6 +82,13 @@ def test_a_trial_of_a_run(nas: Command, tiny: Path, tmp_path: Path) -> None:
             ("export", "--layout", "MH", "--to", "granite", "--out", "x"),
             "found H (1 layers). The nearest that it can hold",
         ),
+        *(
+            (
+                ("export", "--layout", layout, "--set", "ffn=moe", "--to", to, "--out", "x"),
+                f"its FFNs are dense, found experts in {len(layout)} blocks",
+            )
+            for layout, to in (("MA", "megatron"), ("MM", "nemotron-h"), ("MA", "granite"), ("MA", "bamba"))
+        ),
         (("export", "--layout", "MA", "--to", "granite", "--out", "x", "--set", "d_stat=1"), "did you mean 'd_state'"),
         (("export", "--layout", "MA", "--to", "megatron", "--out", "x", "--weights"), "has no place for weights"),
         (("export", "--layout", "MA", "--to", "granite", "--out", "x", "--pipeline", "2"), "are Megatron-LM's"),
@@ -94,6 +101,27 @@ def test_refusals_leave_nothing_behind(nas: Command, tmp_path: Path, arguments: 
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_experts_become_a_dense_network_only_where_that_is_asked_for(nas: Command, tmp_path: Path) -> None:
+    arguments = (
+        "export",
+        "--layout",
+        "MA",
+        "--set",
+        "ffn=moe",
+        "--to",
+        "megatron",
+        "--nearest",
+        "--out",
+        "x",
+        "--json",
+    )
+    done = json.loads(nas(*arguments).stdout)
+    assert done["changes"] == ["experts become one SwiGLU, as wide as those that a token sees"]
+    assert "--ffn-hidden-size 8192" in (tmp_path / "x/megatron_arguments.txt").read_text().replace("\n", " ")
+    dense = json.loads(nas("cost", "--layout", "MA", "--json").stdout)
+    assert done["params"] == dense["params"]
 
 
 def test_the_nearest_design_is_taken_and_said(nas: Command, tmp_path: Path) -> None:

@@ -253,6 +253,20 @@ def test_a_contradiction_between_loss_and_recall_is_said():
     assert "Contradiction: loss favours 128 over 16, recall favours 16 over 128." in found.contradictions
 
 
+def test_what_the_front_gives_away_in_recall_is_said():
+    """Recall is no objective; only attention has it, and pure Mamba, cheaper and better in loss, makes the front."""
+    rng = np.random.default_rng(0)
+    designs = grid(ratios=("1:1", "1:5", "0:1"), placements=("spread",), d_states=(16,))
+    trials = study(
+        designs, lambda d: 2.0 if d.has_attention else 1.5, rng, recall=lambda d: 0.9 if d.has_attention else 0.1
+    )
+    headline = recipe_of(trials).headline
+    assert "recall is no objective here. The cheapest design with recall" in headline
+    assert "is trial 1, `MMAMMMMMAMM` (1:5, spread, d_state 16" in headline
+    with_recall = recipe_of(trials, "loss", "recall", "cache_bytes").headline
+    assert "no objective" not in with_recall
+
+
 def test_price_of_quality_is_the_difference_between_the_ends():
     rng = np.random.default_rng(2)
     trials = study(grid(), truth, rng, own=0.004, common=0.05)

@@ -182,7 +182,7 @@ def test_grid_takes_every_design_once(nas: Command, tiny: Path, tmp_path: Path) 
 
 def test_a_failing_study_goes_on_and_says_why(nas: Command, tiny: Path, tmp_path: Path) -> None:
     """Strings of 64 bytes do not fit a context of 32: every candidate fails, none ends the study."""
-    done = nas("search", tiny, "--out", "run", "--trials", "3", "--set", "proxy.recall_symbols=64")
+    done = nas("search", tiny, "--out", "run", "--trials", "3", "--set", "proxy.recall_symbols=64", check=1)
     trials = search_trials(tmp_path / "run")
     assert [trial.state for trial in trials] == ["failed"] * 3
     assert all("needs sequences of at least 65 tokens" in (trial.failure or "") for trial in trials)

@@ -31,6 +31,8 @@ def test_distance_counts_layers_then_dimensions() -> None:
     assert distance(stack("MMAM"), stack("MMAM")) == 0
     assert distance(stack("MMAM"), stack("MMMMAAMM")) == 0  # the same at twice the depth
     assert distance(stack("MMAM"), stack("MAMM")) == 0.5
+    one, other = "MMMAMMMMMMMMMMMM", "MMMMMMMMAMMMMMMM"  # a hybrid is nearer to one like it than to none of its kind
+    assert distance(stack(one), stack(other)) < distance(stack(one), stack("M" * 16))
     assert distance(stack("MMMM"), stack("MMMM", Mamba2(128, 32, 64))) == pytest.approx(0.2)  # two doublings
 
 

@@ -133,7 +133,7 @@ def test_from_a_trial_to_trained_weights_in_a_trainers_format(nas: Command, tiny
     assert "0 trainings of 2,000 tokens" in text
     assert "Kendall's tau between the two orders" in text
     assert (tmp_path / "run/confirm_trainings.json").read_bytes() == begun
-    assert "a larger budget than the study's 1,024" in nas("confirm", "run", "--tokens", "1k", check=2).stderr
+    assert "more than the 1,024 of the study's trainings" in nas("confirm", "run", "--tokens", "1k", check=2).stderr
 
     number = shown["members"][0]["number"]
     nas("train", f"run#{number}", "--scale", "proxy", "--tokens", "4k", "--out", "trained")

@@ -113,18 +113,20 @@ def report(run: RunName = None) -> None:
 
 def print_front(run: Run, trials: list[Trial]) -> None:
     from hybrid_nas.front import Front
+    from hybrid_nas.recipe import describe
     from hybrid_nas.units import readable
 
     file = run.study_file()
     front = Front.of(trials, file.objectives)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title_justify="left")
-    table.add_column("trial", justify="right")
+    table.add_column("trial", justify="right", no_wrap=True)
     table.add_column(f"layout at {file.target.name}", no_wrap=True)
     for objective in file.objectives:
         table.add_column(objective.name, no_wrap=True)
     table.add_column("n", justify="right")
     table.add_column("", no_wrap=True)
-    for member in sorted(front.members, key=lambda m: file.objectives[-1].loss(m.value(file.objectives[-1].name))):
+    members = sorted(front.members, key=lambda m: file.objectives[-1].loss(m.value(file.objectives[-1].name)))
+    for member in members:
         cells = []
         for objective in file.objectives:
             estimate = member.estimates.get(objective.name)
@@ -136,3 +138,5 @@ def print_front(run: Run, trials: list[Trial]) -> None:
         marks = [name for name, key in (("knee", front.knee),) if key == member.key and not front.knee_is_end]
         table.add_row(str(member.number), member.layout, *cells, str(len(member.seeds)), ", ".join(marks))
     out.print(table)
+    for member in members:
+        out.print(f"{member.number:>5}  {describe(member.design)}", style="dim", markup=False, highlight=False)

@@ -15,7 +15,9 @@ from hybrid_nas.commands.terminal import AsJson, out
 
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two run folders or more.")],
-    page: Annotated[Path, typer.Option("--html", help="Where the page is written.")] = Path("compare.html"),
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Where the page is written; default: compare.html, none with --json.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Two spaces or two budgets on one picture, and how alike they order the designs they share."""
@@ -37,11 +39,14 @@ def compare(
             for name, folder, file in zip(names, folders, files, strict=True)
         ]
     )
-    partial = page.with_name(f".{page.name}.{os.getpid()}")
-    partial.write_text(comparison_page(compared), encoding="utf-8")
-    os.replace(partial, page)
+    if page is None and not as_json:
+        page = Path("compare.html")
+    if page is not None:
+        partial = page.with_name(f".{page.name}.{os.getpid()}")
+        partial.write_text(comparison_page(compared), encoding="utf-8")
+        os.replace(partial, page)
     if as_json:
-        print(json.dumps({**compared.to_dict(), "page": str(page)}))
+        print(json.dumps({**compared.to_dict(), "page": None if page is None else str(page)}))
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("run", "target", "trials", "tokens a design", "training time", "front", "share of the box"):

@@ -150,6 +150,8 @@ def _search(
     }
     run.write_answer(trials, information)
     _closing(run, trials, finished, as_json, progress.summary())
+    if finished and all(trial.state == "failed" for trial in trials):
+        raise typer.Exit(1)  # there is no answer
     return finished
 
 

@@ -137,11 +137,10 @@ def confirm(
 
     folder = Run.of(run)
     file, trials = folder.study_file(), folder.trials()
-    spent = 4 * file.budget.tokens if tokens is None else count_of(Item(tokens, "--tokens", None, tokens), "tokens")
-    if spent <= file.budget.tokens:
-        raise ValueError(
-            f"--tokens: a larger budget than the study's {file.budget.tokens:,} confirms it, found {spent:,}"
-        )
+    most = max((trial.tokens for trial in trials if trial.state == "complete"), default=file.budget.tokens)
+    spent = 4 * most if tokens is None else count_of(Item(tokens, "--tokens", None, tokens), "tokens")
+    if spent <= most:
+        raise ValueError(f"--tokens: more than the {most:,} of the study's trainings confirm it, found {spent:,}")
     with Pool(workers or default_workers(), log=folder.path / "confirm.log") as pool:
         result = retrain(
             file,

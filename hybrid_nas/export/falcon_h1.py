@@ -17,7 +17,7 @@ from hybrid_nas.export.bamba import ffn_names
 from hybrid_nas.export.fields import Fields
 from hybrid_nas.export.format import Files, Folded, Format, Imported, Rule, WeightMap
 from hybrid_nas.export.granite import NORM_EPS, attention_fields, mamba_fields, model_fields, read_attention, read_mamba
-from hybrid_nas.export.rules import first, one_ffn_after_each, one_of, only_mixers, with_mixers
+from hybrid_nas.export.rules import first, no_experts, one_ffn_after_each, one_of, only_mixers, with_mixers
 
 DEFAULTS = {
     "vocab_size": 128000, "tie_word_embeddings": False, "hidden_size": 4096, "intermediate_size": 14336,
@@ -212,6 +212,7 @@ FALCON_H1 = Format(
             "attention gets RoPE of base 10,000",
         ),
         one_of(ParallelHybrid),
+        no_experts(),
         one_ffn_after_each(),
     ),
     write=write,

@@ -15,7 +15,7 @@ from typing import Any
 from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, Mixer, SquaredReLU, SwiGLU
 from hybrid_nas.export.format import CannotRead, Files, Format, Imported, Rule
 from hybrid_nas.export.nemotron_h import layers_of
-from hybrid_nas.export.rules import first, no_window, one_of, only_mixers, with_mixers
+from hybrid_nas.export.rules import first, no_experts, no_window, one_of, only_mixers, with_mixers
 
 FILE = "megatron_arguments.txt"
 NORM_EPS = 1e-5
@@ -210,7 +210,15 @@ def one_ffn() -> Rule:
 MEGATRON = Format(
     name="megatron",
     title="Megatron-LM pretrain_hybrid.py arguments",
-    rules=(only_mixers(Attention, Mamba2), no_window(), one_of(Attention), one_of(Mamba2), fixed_kernel(), one_ffn()),
+    rules=(
+        only_mixers(Attention, Mamba2),
+        no_window(),
+        one_of(Attention),
+        one_of(Mamba2),
+        fixed_kernel(),
+        no_experts(),
+        one_ffn(),
+    ),
     write=write,
     recognise=lambda config: isinstance(config, str) and "--hybrid-" in config,
     read=read,

@@ -15,7 +15,7 @@ from hybrid_nas.architecture import FFN, Architecture, Attention, Block, Mamba2,
 from hybrid_nas.export.fields import Fields
 from hybrid_nas.export.format import CannotRead, Files, Format, Imported, Rule, WeightMap
 from hybrid_nas.export.granite import NORM_EPS, mixer_names
-from hybrid_nas.export.rules import first, no_window, one_of, only_mixers, position
+from hybrid_nas.export.rules import first, no_experts, no_window, one_of, only_mixers, position
 
 DEFAULTS = {
     "vocab_size": 131072, "tie_word_embeddings": False, "hidden_size": 4096, "num_attention_heads": 32,
@@ -183,6 +183,7 @@ NEMOTRON_H = Format(
         position("none"),
         one_of(Attention),
         one_of(Mamba2),
+        no_experts(),
         without_gate(),
     ),
     write=write,

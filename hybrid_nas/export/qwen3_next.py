@@ -15,7 +15,7 @@ from hybrid_nas.architecture import FFN, Architecture, Attention, Block, Mixer, 
 from hybrid_nas.export.fields import Fields
 from hybrid_nas.export.format import CannotRead, Files, Format, Imported, Interleaved, LessOne, Rule, WeightMap
 from hybrid_nas.export.granite import NORM_EPS
-from hybrid_nas.export.rules import first, mixers_of, one_ffn_after_each, one_of
+from hybrid_nas.export.rules import first, mixers_of, no_experts, one_ffn_after_each, one_of
 from hybrid_nas.moe import MoE
 from hybrid_nas.recurrent import GatedDeltaNet
 
@@ -158,7 +158,7 @@ def read(config: Any) -> Imported:
 QWEN3_NEXT = Format(
     name="qwen3-next",
     title="transformers Qwen3NextForCausalLM",
-    rules=(delta_alone(), one_of(GatedDeltaNet), one_ffn_after_each()),
+    rules=(delta_alone(), one_of(GatedDeltaNet), no_experts(), one_ffn_after_each()),
     write=write,
     recognise=lambda config: isinstance(config, dict) and config.get("model_type") == "qwen3_next",
     read=read,

@@ -9,6 +9,7 @@ from typing import Any
 
 from hybrid_nas.architecture import FFN, Architecture, Attention, Block, Mamba2, Mixer, SwiGLU
 from hybrid_nas.export.format import Rule
+from hybrid_nas.moe import MoE
 
 NAMES = {"attention": "attention", "mamba2": "Mamba-2", "gated_deltanet": "Gated DeltaNet"}
 
@@ -153,6 +154,23 @@ def d_ssm_is_whole_widths() -> Rule:
 
         changed = with_mixers(architecture, fit)
         return changed, f"d_ssm becomes {', '.join(map(str, sorted(sizes)))}"
+
+    return Rule(problem, mend)
+
+
+def no_experts() -> Rule:
+    """No mixture of experts. A SwiGLU as wide as what a token sees takes its place."""
+
+    def problem(architecture: Architecture) -> str | None:
+        mixed = [i for i, block in enumerate(architecture.blocks) if isinstance(block.ffn, MoE)]
+        return f"its FFNs are dense, found experts in {len(mixed)} blocks" if mixed else None
+
+    def mend(architecture: Architecture) -> tuple[Architecture, str]:
+        blocks = tuple(
+            replace(b, ffn=SwiGLU(b.ffn.hidden * (1 + b.ffn.active))) if isinstance(b.ffn, MoE) else b
+            for b in architecture.blocks
+        )
+        return replace(architecture, blocks=blocks), "experts become one SwiGLU, as wide as those that a token sees"
 
     return Rule(problem, mend)
 
