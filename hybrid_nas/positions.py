@@ -96,12 +96,14 @@ def _map(kind: str, letters: str, trials: list[Trial], values: Any, noise: Noise
     used = tuple(part for part, n in zip(PARTS, counts, strict=True) if n)
     shares = shares[:, counts > 0] / shares.sum(1, keepdims=True)
     fit = effects.fit(np.hstack([shares, adjustment(effects.designs)]), proxies, used)
+    means = [sum(seeds.values()) / len(seeds) for seeds in effects.trainings.values()]
+    span = max(means) - min(means)
     rows = []
     for part, n in zip(PARTS, counts, strict=True):
         contrast = None
         if fit is not None and part in used and len(used) > 1:
             contrast = fit.contrast({p: 1.0 if p == part else -1 / (len(used) - 1) for p in used})
-        if contrast is None:
+        if contrast is None or contrast.half_width > span:  # wider than all that the designs differ: it says nothing
             rows.append(Worth(part, int(n), None, None, None))
         else:
             value, half = contrast.difference, contrast.half_width

@@ -68,7 +68,7 @@ def trials_table(trials: list[Trial], front: Front) -> str:
     members = {number for c in front.members for number in c.trials}
     drawn = {number for c in front.candidates for number in c.trials}
     numeric = ("trial", "seed", "loss", "recall", "cache", "decoding", "training", "parameters", "time")
-    head = ["trial", "state", "layout", "design", *numeric[1:], "note"]
+    head = ["trial", "state", "layout", *numeric[1:], "design", "note"]
     cells = "".join(
         f'<th{" class=n" if name in numeric else ""}><button type="button">{name}</button></th>' for name in head
     )
@@ -103,8 +103,8 @@ def _trial_row(trial: Trial, member: bool, drawn: bool) -> str:
     return (
         f'<tr id="t{trial.number}" class="{kind.strip()}"><td class="n" data-v="{trial.number}">{number}</td>'
         f"<td>{trial.state}</td><td><code>{html.escape(trial.layout)}</code></td>"
-        f'<td class="nowrap">{html.escape(describe(trial.design.to_dict()))}</td>{rest}'
-        f"<td>{html.escape(_note(trial))}</td></tr>"
+        f'{rest}<td class="prose">{html.escape(describe(trial.design.to_dict()))}</td>'
+        f'<td class="prose">{html.escape(_note(trial))}</td></tr>'
     )
 
 
