@@ -63,8 +63,8 @@ def _layout(item: Item) -> Option:
         raise item.error(f"layout: {error}") from None
     kinds = set(layout) - {" "}
     if kinds in ({"A"}, {"M"}, {"H"}):
-        ratio = "0:1" if kinds == {"M"} else "1:0"
-        raise item.error(f"layout: {item.shown()} is a stack of one kind; write ratio: {ratio}")
+        ratio = {"A": "ratio: 1:0", "M": "ratio: 0:1", "H": "family: intra with ratio: 1:0"}[kinds.pop()]
+        raise item.error(f"layout: {item.shown()} is a stack of one kind; write {ratio}")
     return layout
 
 

@@ -118,6 +118,14 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
         if budget.recall_share == share and lost in (objective.name for objective in objectives):
             place = sections["proxy"].value["recall_share"]
             raise place.error(f"recall_share: at {share:g} nothing measures {lost}, which is an objective")
+    step = budget.batch * proxy.context
+    if budget.flops is None and budget.tokens < step:
+        sizes = sections["proxy"].value
+        place = next((sizes[key] for key in ("tokens", "batch", "context") if key in sizes), sections["proxy"])
+        raise place.error(
+            f"tokens: one step is {budget.batch} sequences of {proxy.context} tokens, {step:,} in all, so at least "
+            f"that must stand here, found {budget.tokens:,}"
+        )
     return StudyFile(
         space=read_space(name, entries, root),
         proxy=proxy,

@@ -122,7 +122,7 @@ def test_numbers_mean_what_they_say() -> None:
         ("family: intra\nratio: 1:3\npreset: jamba\n", 3, "unknown preset jamba; did you mean 'hymba'"),
         ("layout: MMHM\n", 1, "has H, which family inter does not hold; write family: intra or hybrid"),
         ("layout: [MMHM, MXM]\n", 1, "letter 2 is 'X'"),
-        ("family: hybrid\nlayout: HHH\n", 2, "a stack of one kind; write ratio: 1:0"),
+        ("family: hybrid\nlayout: HHH\n", 2, "a stack of one kind; write family: intra with ratio: 1:0"),
         ("layout: MMAM\nwindow: 1/16\n", 2, "window means nothing in this space"),
         ("arms:\n  - ratio: 1:3\n  - ratio: [1:3, 1:5]\n", 3, "one value must stand here"),
         ("arms:\n  - ratio: 1:3\n  - {ratio: 2:6}\n", 3, "arm 2 is the same design as arm 1"),
@@ -150,6 +150,8 @@ def test_numbers_mean_what_they_say() -> None:
         ("- 1\n", 1, "must be a mapping"),
         ("ratio: 1:3\nd_state: " + "9" * 40 + "\n", 2, "too long"),
         ("ratio: 1:3\nproxy: {learning_rate: .inf}\n", 2, "finite"),
+        ("ratio: 1:3\nproxy: {tokens: 10}\n", 2, "one step is 8 sequences of 64 tokens, 512 in all"),
+        ("ratio: []\n", 1, "the list is empty, so nothing can be chosen; write one, like 1:5"),
     ],
 )
 def test_errors_teach(text: str, line: int, message: str) -> None:
