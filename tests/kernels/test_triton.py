@@ -70,6 +70,15 @@ def time_step_triton(dt, bias):
     return triton_time_step.time_step_triton(dt, bias)
 
 
+def added_norm(x, y, w, how):
+    """The sum, and its norm."""
+    if how == "reference":
+        return torch.stack((x + y, F.rms_norm(x + y, w.shape, w, EPS)))
+    from hybrid_nas_kernels.norm_linear import triton_kernels
+
+    return torch.stack(triton_kernels.add_rms_norm(x, y, w, EPS))
+
+
 # name -> (function of leaves and implementation, shapes of the leaves, indices of leaves that stay float32)
 OPERATIONS = {
     "norm_linear": (
@@ -85,6 +94,12 @@ OPERATIONS = {
     "gated_norm_linear in groups": (
         lambda y, z, w, m, how: gated_norm_linear.gated_norm_linear(y, z, w, m, groups=3, eps=EPS, implementation=how),
         ((2, 5, 6), (2, 5, 6), (6,), (7, 6)),
+        (2,),
+    ),
+    "add_rms_norm": (added_norm, ((2, 5, 6), (2, 5, 6), (6,)), (2,)),
+    "add_rms_norm, of which only the norm is used": (
+        lambda x, y, w, how: added_norm(x, y, w, how)[1],
+        ((2, 5, 6), (2, 5, 6), (6,)),
         (2,),
     ),
     "swiglu of few tokens": (
@@ -158,6 +173,17 @@ def test_outputs_and_gradients_equal_the_float64_reference(name, dtype, assert_c
     got = with_gradients(name, dtype, "triton", DEVICE, dtype)
     for actual, reference in zip(got, expected, strict=True):
         assert_close(actual.to(dtype), reference)
+
+
+def test_cross_entropy_of_a_row_that_no_program_holds_is_that_of_the_whole(monkeypatch):
+    from hybrid_nas_kernels.cross_entropy import triton_kernels
+
+    name = "cross_entropy of a large vocabulary"
+    whole = with_gradients(name, torch.float32, "triton", DEVICE, torch.float32)
+    monkeypatch.setattr(triton_kernels, "WHOLE", 1024)
+    parts = with_gradients(name, torch.float32, "triton", DEVICE, torch.float32)
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
 def test_linear_cross_entropy_in_parts_is_that_of_the_whole(monkeypatch):
