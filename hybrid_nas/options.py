@@ -58,14 +58,9 @@ def _placement(item: Item) -> Option:
 
 def _layout(item: Item) -> Option:
     try:
-        layout = read_layout(item.text)
+        return read_layout(item.text)
     except ValueError as error:
         raise item.error(f"layout: {error}") from None
-    kinds = set(layout) - {" "}
-    if kinds in ({"A"}, {"M"}, {"H"}):
-        ratio = {"A": "ratio: 1:0", "M": "ratio: 0:1", "H": "family: intra with ratio: 1:0"}[kinds.pop()]
-        raise item.error(f"layout: {item.shown()} is a stack of one kind; write {ratio}")
-    return layout
 
 
 def _one_of(name: str, known: Collection[str]) -> Callable[[Item], Option]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -135,13 +135,15 @@ class SearchSpace:
 
     `options["ratio"]` may hold "positions", which stands for the explicit placements in `options["positions"]`
     (text such as "0.3, 0.6"); `options["layout"]` stand beside the ratios. A question without options leaves the
-    matter to the scale. A hybrid space holds both families, and every model once.
+    matter to the scale. A hybrid space holds both families, and every model once. `left_out`: combinations of the
+    parallel hybrid's keys that crossing lists makes and that mean nothing, why -> how many; no design comes of them.
     """
 
     name: str
     options: Mapping[str, tuple[Option, ...]]
     family: Family = "inter"
     arms: tuple[Answers, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def _options(self, question: Question, answers: Answers) -> tuple[str, tuple[Option, ...]]:
         """The question as it is put, and its options: those of an intra half of a hybrid space have their own ratio."""
@@ -207,7 +209,11 @@ class SearchSpace:
         if self.arms:
             yield from ({ARM: i} for i, arm in enumerate(self.arms, 1) if design_of(arm) == design)
             return
-        yield answers_of(design, self.family)
+        own = answers_of(design, self.family)
+        yield own
+        for layout in self.options.get(LAYOUT, ()):
+            if len(letters := letters_of({"family": LAYOUT, LAYOUT: layout})) == 1 and letters == design.letters:
+                yield {**own, "family": LAYOUT, LAYOUT: layout}  # a stack of one kind is a ratio to the design
         if any(_whole({name: option}) for name, options in self.options.items() for option in options):
             yield from (asked for asked, spelled in self._everything() if spelled == design)
 
@@ -322,7 +328,7 @@ def answers_of(design: Design, family: Family) -> dict[str, Option]:
     """Inverse of `design_of` in a space of this family: every answer that `design` implies."""
     answers: dict[str, Option] = {"family": LAYOUT if design.layout else design.family}
     ratio = "ratio"
-    if family == "intra" and not design.has_attention:
+    if family == "intra" and not design.has_attention and design.layout is None:
         answers["family"] = "intra"
     elif family == "hybrid" and design.family == "intra":
         ratio = PARALLEL_RATIO

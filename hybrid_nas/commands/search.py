@@ -105,6 +105,10 @@ def _search(
         progress = Lines(file, before, workers, out)
     progress.said(f"space {path}: {census.looked_at:,} designs, {len(census.proposals):,} different models"
                   + (f", {sum(census.refused.values()):,} refused" if census.refused else ""))  # fmt: skip
+    for why, count in file.space.left_out.items():
+        progress.said(f"left out, {count:,} of the combinations of its lists: {why}")
+    for line in census.reasons():
+        progress.said(line)
     for seed in seeds:
         progress.said(str(seed))
     progress.said(f"run {run.path}: {file.search.trials} trials on {workers} workers; data: {data}")
@@ -139,6 +143,7 @@ def _search(
         "finished": now(),
         "seconds": time.monotonic() - begin,
         "refused": dict(census.refused),
+        "left_out": dict(file.space.left_out),
         "coincide": census.coincide,
         "size": census.looked_at if census.complete else file.space.size(),
         "target": file.target.to_dict(),
