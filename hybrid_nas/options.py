@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from hybrid_nas.answers import positions_text
 from hybrid_nas.architecture import PARALLEL_AXES
-from hybrid_nas.design import HALVES, PLACEMENTS, Ratio
+from hybrid_nas.design import PLACEMENTS, Ratio
+from hybrid_nas.halves import HALVES
 from hybrid_nas.parts import FEED_FORWARD, RECURRENT
 from hybrid_nas.placement import SYNONYMS, read_layout
-from hybrid_nas.space import LAYOUT, PRESETS, Option, positions_text
+from hybrid_nas.questions import LAYOUT, PRESETS, Option
 from hybrid_nas.yaml_file import Item, nearest
 
 

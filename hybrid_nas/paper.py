@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hybrid_nas.architecture import PARALLEL_AXES
 from hybrid_nas.cost import params_nonembedding
-from hybrid_nas.design import PAPER_WIDTH, Design
+from hybrid_nas.design import Design
 from hybrid_nas.fit import stack
+from hybrid_nas.halves import PAPER_WIDTH
 from hybrid_nas.scale import Scale
 
 LAYERS = {

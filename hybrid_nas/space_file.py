@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 
+from hybrid_nas.answers import design_of
 from hybrid_nas.architecture import PARALLEL_AXES
 from hybrid_nas.design import PLACEMENTS, Ratio
 from hybrid_nas.options import KEYS
 from hybrid_nas.parts import RECURRENT_LETTERS
-from hybrid_nas.space import (
+from hybrid_nas.questions import (
     DEFAULTS,
     LAYOUT,
     POSITIONS,
@@ -20,9 +21,8 @@ from hybrid_nas.space import (
     Answers,
     Family,
     Option,
-    SearchSpace,
-    design_of,
 )
+from hybrid_nas.space import SearchSpace
 from hybrid_nas.yaml_file import Item, nearest
 
 FAMILIES: tuple[Family, ...] = ("inter", "intra", "hybrid")

@@ -13,8 +13,9 @@ from hybrid_nas.architecture import canonical_json
 from hybrid_nas.budget import Budget
 from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, Constraint, Objective
 from hybrid_nas.options import KEYS
+from hybrid_nas.questions import LAYOUT, POSITIONS, Answers
 from hybrid_nas.scale import SCALES, Scale
-from hybrid_nas.space import LAYOUT, POSITIONS, Answers, SearchSpace
+from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
 

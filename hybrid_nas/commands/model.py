@@ -112,12 +112,13 @@ def asked(
     layout: str | None, ratio: str | None, scale: str, context: str | None, settings: Iterable[str], command: str
 ) -> tuple[Design, Architecture, Scale, int]:
     """The design that the options of `command` spell, its model at the scale, and the context in tokens."""
+    from hybrid_nas.answers import design_of
     from hybrid_nas.design import architecture_of_layout
     from hybrid_nas.options import KEYS
     from hybrid_nas.parts import read_by
     from hybrid_nas.placement import read_layout
+    from hybrid_nas.questions import LAYOUT, PRESETS
     from hybrid_nas.scale import SCALES
-    from hybrid_nas.space import LAYOUT, PRESETS, design_of
     from hybrid_nas.space_file import read_space
     from hybrid_nas.study_file import count_of
 
