@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,12 +23,14 @@ WORKER_BYTES = GIB
 
 @dataclass(frozen=True)
 class Report:
-    """A message of a running job. `validation`: a held-out loss at a rung; the worker waits for `Pool.answer`."""
+    """A message of a running job. `validation`: a held-out loss (and recall, where it is trained for) at a rung; the
+    worker waits for `Pool.answer`."""
 
     job: int
     tokens: int
     loss: float
     validation: bool
+    recall: float | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class Pool:
                 worker.job = None
                 yield Done(job, message["outcome"])
             elif job is not None:
-                yield Report(job, message["tokens"], message["loss"], message["validation"])
+                yield Report(job, **message)
 
     def close(self) -> None:
         """End every worker at once."""
@@ -201,7 +203,7 @@ def serve() -> None:
             os._exit(0)  # the driver is gone
 
     def report(progress: Progress) -> bool:
-        say({"tokens": progress.tokens, "loss": progress.loss, "validation": progress.validation})
+        say(asdict(progress))
         if not progress.validation:
             return True
         answer = sys.stdin.readline()
