@@ -237,9 +237,10 @@ class CapturedTraining:
         self.enqueued += count
         return chunk
 
-    def held_out(self) -> float | None:
+    def scores(self) -> tuple[float | None, float | None]:
+        """Held-out loss and recall, as `Proxy.loss` and `Proxy.recall` give them."""
         with torch.cuda.stream(self.stream):
-            return self.proxy.loss(self.model, self.device)
+            return self.proxy.loss(self.model, self.device), self.proxy.recall(self.model, self.device)
 
     def restore(self) -> None:
         """Wait for what is enqueued, and give the model its float32 weights back."""
@@ -278,5 +279,5 @@ def train(training: CapturedTraining) -> Iterator[Step]:
                     raise Diverged(
                         f"diverged at step {number} of {proxy.steps} with a training loss of {loss:.3g} nats"
                     )
-                held_out = training.held_out() if number == boundary and number in rungs else None
-                yield Step(number, number * tokens, loss, held_out)
+                scores = training.scores() if number == boundary and number in rungs else (None, None)
+                yield Step(number, number * tokens, loss, *scores)

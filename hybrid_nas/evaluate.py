@@ -28,11 +28,13 @@ REPORT_EVERY_S = 0.25
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands: its last training loss or, with `validation`, its held-out loss at a rung."""
+    """Where a training stands: its last training loss or, with `validation`, its held-out loss at a rung, and its
+    recall there where that is trained for."""
 
     tokens: int
     loss: float
     validation: bool = False
+    recall: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Outcome:
     tokens: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "curve": [asdict(point) for point in self.curve]}
+        return {**asdict(self), "curve": [point.to_dict() for point in self.curve]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Outcome:
@@ -121,7 +123,9 @@ def evaluate(
         done = outcome("complete", scores)
         if "loss" not in scores:
             return done
-        return Outcome(**{**vars(done), "curve": (*done.curve, Point(done.tokens, scores["loss"], True))})
+        return Outcome(
+            **{**vars(done), "curve": (*done.curve, Point(done.tokens, scores["loss"], True, scores.get("recall")))}
+        )
     except Diverged as error:
         return outcome("failed", failure=str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -140,7 +144,7 @@ def _train(training: Iterator[Step], steps: list[Step], report: Callable[[Progre
         if step.held_out is not None:
             if not math.isfinite(step.held_out):
                 raise Diverged(f"diverged at step {step.number} with a held-out loss of {step.held_out}")
-            if not report(Progress(step.tokens, step.held_out, validation=True)):
+            if not report(Progress(step.tokens, step.held_out, True, step.recall)):
                 return False
         elif time.perf_counter() - heard >= REPORT_EVERY_S:
             heard = time.perf_counter()

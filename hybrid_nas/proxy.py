@@ -152,12 +152,13 @@ def optimizer(model: nn.Module, budget: Budget, width: int) -> torch.optim.AdamW
 @dataclass(frozen=True)
 class Step:
     """One step of a training: `loss` is that on the batch's text (on its recall where there is no text); `held_out`
-    is the held-out loss where the step is a rung."""
+    and `recall` are the held-out scores where the step is a rung, each where it is trained for."""
 
     number: int
     tokens: int
     loss: float
     held_out: float | None = None
+    recall: float | None = None
 
 
 def train(model: nn.Module, architecture: Architecture, proxy: Proxy, device: torch.device) -> Iterator[Step]:
@@ -178,8 +179,8 @@ def train(model: nn.Module, architecture: Architecture, proxy: Proxy, device: to
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, budget.clip, foreach=True)
         adamw.step()
-        held_out = proxy.loss(model, device) if number in rungs else None
-        yield Step(number, number * budget.batch * proxy.context, value, held_out)
+        scores = (proxy.loss(model, device), proxy.recall(model, device)) if number in rungs else (None, None)
+        yield Step(number, number * budget.batch * proxy.context, value, *scores)
 
 
 def batch_losses(model: nn.Module, batch: Batch, device: torch.device) -> list[Tensor]:
@@ -201,5 +202,5 @@ def thin(steps: list[Step]) -> tuple[Point, ...]:
     for part in np.array_split(np.arange(len(steps)), min(CURVE_POINTS, len(steps))) if steps else ():
         run = [steps[i] for i in part]
         points.append(Point(run[-1].tokens, sum(step.loss for step in run) / len(run)))
-        points += [Point(step.tokens, step.held_out, True) for step in run if step.held_out is not None]
+        points += [Point(step.tokens, step.held_out, True, step.recall) for step in run if step.held_out is not None]
     return tuple(points)

@@ -23,11 +23,19 @@ State = Literal["complete", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a learning curve. `validation` tells held-out loss (at a rung or the end) from training loss."""
+    """One point of a learning curve. `validation` tells held-out loss (at a rung or the end) from training loss;
+    `recall` is that of the same place, where it was measured."""
 
     tokens: int
     loss: float
     validation: bool = False
+    recall: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        data = asdict(self)
+        if self.recall is None:
+            del data["recall"]
+        return data
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class Trial:
             "budget": self.budget.to_dict(),
             "seed": self.seed,
             "values": self.values,
-            "curve": [asdict(point) for point in self.curve],
+            "curve": [point.to_dict() for point in self.curve],
             "failure": self.failure,
             "shared_with": self.shared_with,
             "replicate_of": self.replicate_of,
@@ -122,7 +130,9 @@ def schema() -> pa.Schema:
     """The columns of trials.parquet. Nested descriptions are canonical JSON; quantities are columns of their own."""
     import pyarrow as pa
 
-    point = pa.struct([("tokens", pa.int64()), ("loss", pa.float64()), ("validation", pa.bool_())])
+    point = pa.struct(
+        [("tokens", pa.int64()), ("loss", pa.float64()), ("validation", pa.bool_()), ("recall", pa.float64())]
+    )
     return pa.schema(
         [
             pa.field("number", pa.int64(), nullable=False),

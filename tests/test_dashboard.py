@@ -15,6 +15,7 @@ import pytest
 from installed import COMMAND, TINY, environment
 
 from hybrid_nas.run_folder import Run
+from hybrid_nas.storage import open_storage
 from hybrid_nas.study import Record
 
 optuna_dashboard = pytest.importorskip("optuna_dashboard", reason="the extra `dashboard` is not installed")
@@ -36,7 +37,7 @@ def get(address: str) -> bytes:
 
 
 def test_a_trial_is_readable_in_the_storage(run: Run) -> None:
-    record = Record(run.study_file(), run.database)
+    record = Record(run.study_file(), open_storage(run.storage()))
     assert record.study.metric_names == ["loss (nats/byte)", "cache_bytes (bytes)"]
     assert [trial.to_dict() for trial in record.trials()] == [trial.to_dict() for trial in run.trials()]
     rows = {trial.number: trial for trial in run.trials()}
@@ -73,7 +74,7 @@ def test_the_server_shows_note_pictures_and_artifacts(run: Run) -> None:
         svg = get(f"{address}/artifacts/{one}/{trial['trial_id']}/{picture['artifact_id']}").decode()
         assert svg.startswith("<svg")
         assert f"trial {trial['number']}," in svg
-    record = Record(run.study_file(), run.database)
+    record = Record(run.study_file(), open_storage(run.storage()))
     answer = Answer(record)
     assert answer.write()
     assert not answer.write()  # nothing new

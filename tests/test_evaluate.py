@@ -44,6 +44,7 @@ def test_a_complete_outcome_and_the_same_bits_again() -> None:
     assert evaluate(TINY, 32, BUDGET, None, 1, go_on, "cpu").values != first.values
     assert first.tokens == BUDGET.tokens
     assert first.curve[-1].loss == first.values["loss"] < first.curve[0].loss
+    assert first.curve[-1].recall == first.values.get("recall")
     assert 0 <= first.values["recall"] <= 1
     assert [p.tokens for p in heard if p.validation] == [10 * 128, 20 * 128]
     assert {p.tokens: p.loss for p in heard if p.validation}.items() <= {

@@ -32,6 +32,14 @@ def search(
     seed: Annotated[int | None, typer.Option(help="Seed of designs, weights and batches.", min=0)] = None,
     workers: Annotated[int | None, typer.Option(help="Trainings at a time; default: one a core.", min=1)] = None,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/NAME-IDENTITY.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where the study is recorded: sqlite (in the run folder; the default), journal, "
+            "postgresql://USER@HOST/DATABASE or grpc://HOST:PORT.",
+        ),
+    ] = None,
     settings: Set = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,9 +69,9 @@ def search(
         f"{text.name} ({len(text.train):,} bytes to train on, {len(text.held_out):,} held out, {text.fingerprint[:12]})"
     )
     run = Run(out_folder or default_folder(file))
-    run.begin(file)
+    run.begin(file, storage)
     with run.locked():
-        finished = _search(run, file, census, seeds, path, data, as_json)
+        finished = _search(run, file, census, seeds, path, data, storage, as_json)
     raise typer.Exit(0 if finished else INTERRUPTED)
 
 
@@ -84,17 +92,28 @@ def _seeds(file: StudyFile, census: Census) -> tuple[Seed, ...]:
 
 
 def _search(
-    run: Run, file: StudyFile, census: Census, seeds: tuple[Seed, ...], path: Path, data: str, as_json: bool
+    run: Run,
+    file: StudyFile,
+    census: Census,
+    seeds: tuple[Seed, ...],
+    path: Path,
+    data: str,
+    storage: str | None,
+    as_json: bool,
 ) -> bool:
+    from hybrid_nas.patience import Patient
+    from hybrid_nas.processes import ProcessPool
     from hybrid_nas.progress import JsonLines, Lines, LiveTable, Progress
     from hybrid_nas.run_folder import environment
     from hybrid_nas.search import Loop, now
+    from hybrid_nas.storage import open_storage
     from hybrid_nas.study import Study
-    from hybrid_nas.workers import Pool, default_workers
+    from hybrid_nas.workers import default_workers
 
     began, begin = now(), time.monotonic()
     workers = file.search.workers or default_workers()
-    study = Study(file, census, run.database, [seed.proposal for seed in seeds])
+    patient = Patient(open_storage(run.storage(storage)))
+    study = Study(file, census, patient, run.artifacts, [seed.proposal for seed in seeds])
     before = study.all_trials()
     progress: Progress
     if as_json:
@@ -115,6 +134,7 @@ def _search(
     if before:
         progress.said(f"{len(study.trials)} trials and {len(study.replicates)} replicates are done already")
     stopped: list[int] = []
+    patient.said, patient.stop = progress.said, lambda: bool(stopped)
 
     def on_signal(number: int, frame: object) -> None:
         if stopped:
@@ -123,7 +143,7 @@ def _search(
 
     handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with Pool(workers, log=run.log) as pool, progress:
+        with ProcessPool(workers, log=run.log) as pool, progress:
             loop = Loop(study, pool, _Writing(progress, run, study), lambda: bool(stopped))
             finished = loop.run()
     finally:
