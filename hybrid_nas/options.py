@@ -10,7 +10,7 @@ from typing import Any
 from hybrid_nas.architecture import PARALLEL_AXES
 from hybrid_nas.design import HALVES, PLACEMENTS, Ratio
 from hybrid_nas.parts import FEED_FORWARD, RECURRENT
-from hybrid_nas.placement import SYNONYMS, read_layout
+from hybrid_nas.placement import SYNONYMS, read_layout, read_share
 from hybrid_nas.space import LAYOUT, PRESETS, Option, positions_text
 from hybrid_nas.yaml_file import Item, nearest
 
@@ -116,8 +116,8 @@ def _whole(name: str, step: int) -> Callable[[Item], Option]:
 
 def _share(item: Item) -> Fraction | None:
     try:
-        return Fraction(item.text)
-    except (ValueError, ZeroDivisionError):
+        return read_share(item.text)
+    except ValueError:
         return None
 
 
