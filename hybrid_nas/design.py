@@ -27,7 +27,7 @@ from hybrid_nas.parts import (
     parallel_of,
     read_by,
 )
-from hybrid_nas.placement import PLACEMENTS, Placement, Ratio, layout_at, place, place_at, read_layout
+from hybrid_nas.placement import PLACEMENTS, Placement, Ratio, layout_at, place, place_at, read_layout, read_share
 from hybrid_nas.scale import Refused, Scale
 
 __all__ = [
@@ -281,7 +281,7 @@ class Design:
             values["positions"] = tuple(values["positions"])
         for name in ("kv_heads", *AMOUNTS):
             if isinstance(values.get(name), str):
-                values[name] = Fraction(values[name])
+                values[name] = read_share(values[name])
         return cls(**values)
 
     def __str__(self) -> str:
