@@ -16,7 +16,7 @@ from hybrid_nas.front import Front
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.study import Asked, Study
 from hybrid_nas.trial import Point, Trial
-from hybrid_nas.workers import Died, Done, Pool, Report
+from hybrid_nas.workers import Died, Done, Moved, Pool, Report
 
 TRIES = 2
 TICK_S = 0.2
@@ -88,8 +88,10 @@ class Loop:
                         self._report(self.running[event.job], event)
                     case Done():
                         self._finish(self.running.pop(event.job), event.outcome)
+                    case Moved():
+                        self.watch.said(f"trial {self.running[event.job].number}: {event.reason}")
                     case Died():
-                        self._died(self.running.pop(event.job), event.reason)
+                        self._died(self.running.pop(event.job), event)
             self.watch.tick()
         return False
 
@@ -226,14 +228,16 @@ class Loop:
             ),
         )
 
-    def _died(self, task: Task, reason: str) -> None:
+    def _died(self, task: Task, event: Died) -> None:
         """A worker is gone: once more, since machines have accidents; the second time it is the candidate's."""
-        if task.tries < TRIES:
+        if not event.final and task.tries < TRIES:
             task.tries += 1
-            self.watch.said(f"trial {task.number}: {reason}; it starts again")
+            self.watch.said(f"trial {task.number}: {event.reason}; it starts again")
             self.ready.insert(0, task)
             return
-        failure = f"{reason}, {task.tries} times; out of memory is the usual cause"
+        failure = event.reason
+        if not event.final:
+            failure += f", {task.tries} times; out of memory is the usual cause"
         self._finish(
             task,
             {
@@ -264,12 +268,18 @@ class Loop:
         return (one.proposal.proxy.id, one.seed) == (other.proposal.proxy.id, other.seed)
 
 
-def seconds_left(done: list[float], to_do: int, workers: int, in_flight: list[float]) -> float | None:
-    """Time left by the mean of the finished trainings, `in_flight` the seconds that running ones have had."""
-    if not done:
+def seconds_left(
+    done: list[Trial], to_do: int, replicates: int, workers: int, in_flight: list[tuple[float, bool]]
+) -> float | None:
+    """Time left by the mean of the finished trainings, for replicates by that of the complete ones, since they are not
+    stopped. `in_flight`: the seconds that each running one has had, and whether it is a replicate."""
+    took = [trial.seconds for trial in done if trial.seconds > 0]
+    if not took:
         return None
-    mean = sum(done) / len(done)
-    rest = to_do * mean + sum(max(0.0, mean - seconds) for seconds in in_flight)
+    whole = [trial.seconds for trial in done if trial.seconds > 0 and trial.state == "complete"] or took
+    mean, full = sum(took) / len(took), sum(whole) / len(whole)
+    rest = to_do * mean + replicates * full
+    rest += sum(max(0.0, (full if replicate else mean) - seconds) for seconds, replicate in in_flight)
     return rest / max(1, workers)
 
 

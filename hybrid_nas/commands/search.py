@@ -16,6 +16,7 @@ import typer
 from hybrid_nas.commands.answer import print_front
 from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, err, out
 from hybrid_nas.shipped import find
+from hybrid_nas.units import counted, listed
 
 if TYPE_CHECKING:
     from hybrid_nas.census import Census
@@ -32,6 +33,14 @@ def search(
     seed: Annotated[int | None, typer.Option(help="Seed of designs, weights and batches.", min=0)] = None,
     workers: Annotated[int | None, typer.Option(help="Trainings at a time; default: one a core.", min=1)] = None,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/NAME-IDENTITY.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where the study is recorded: sqlite (in the run folder; the default), journal, "
+            "postgresql://USER@HOST/DATABASE or grpc://HOST:PORT.",
+        ),
+    ] = None,
     settings: Set = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,9 +70,9 @@ def search(
         f"{text.name} ({len(text.train):,} bytes to train on, {len(text.held_out):,} held out, {text.fingerprint[:12]})"
     )
     run = Run(out_folder or default_folder(file))
-    run.begin(file)
+    run.begin(file, storage)
     with run.locked():
-        finished = _search(run, file, census, seeds, path, data, as_json)
+        finished = _search(run, file, census, seeds, path, data, storage, as_json)
     raise typer.Exit(0 if finished else INTERRUPTED)
 
 
@@ -84,17 +93,28 @@ def _seeds(file: StudyFile, census: Census) -> tuple[Seed, ...]:
 
 
 def _search(
-    run: Run, file: StudyFile, census: Census, seeds: tuple[Seed, ...], path: Path, data: str, as_json: bool
+    run: Run,
+    file: StudyFile,
+    census: Census,
+    seeds: tuple[Seed, ...],
+    path: Path,
+    data: str,
+    storage: str | None,
+    as_json: bool,
 ) -> bool:
+    from hybrid_nas.patience import Patient
+    from hybrid_nas.processes import ProcessPool
     from hybrid_nas.progress import JsonLines, Lines, LiveTable, Progress
     from hybrid_nas.run_folder import environment
     from hybrid_nas.search import Loop, now
+    from hybrid_nas.storage import open_storage
     from hybrid_nas.study import Study
-    from hybrid_nas.workers import Pool, default_workers
+    from hybrid_nas.workers import default_workers
 
     began, begin = now(), time.monotonic()
     workers = file.search.workers or default_workers()
-    study = Study(file, census, run.database, [seed.proposal for seed in seeds])
+    patient = Patient(open_storage(run.storage(storage)))
+    study = Study(file, census, patient, run.artifacts, [seed.proposal for seed in seeds])
     before = study.all_trials()
     progress: Progress
     if as_json:
@@ -103,14 +123,23 @@ def _search(
         progress = LiveTable(file, before, workers, out)
     else:
         progress = Lines(file, before, workers, out)
-    progress.said(f"space {path}: {census.looked_at:,} designs, {len(census.proposals):,} different models"
+    progress.said(f"space {path}: {counted(census.looked_at, 'design')}, {len(census.proposals):,} different"
                   + (f", {sum(census.refused.values()):,} refused" if census.refused else ""))  # fmt: skip
+    for why, count in file.space.left_out.items():
+        progress.said(f"left out, {count:,} of the combinations of its lists: {why}")
+    for line in census.reasons():
+        progress.said(line)
     for seed in seeds:
         progress.said(str(seed))
-    progress.said(f"run {run.path}: {file.search.trials} trials on {workers} workers; data: {data}")
+    progress.said(
+        f"run {run.path}: {counted(file.search.trials, 'trial')} on {counted(workers, 'worker')}; data: {data}"
+    )
     if before:
-        progress.said(f"{len(study.trials)} trials and {len(study.replicates)} replicates are done already")
+        progress.said(
+            f"done already: {counted(len(study.trials), 'trial')} and {counted(len(study.replicates), 'replicate')}"
+        )
     stopped: list[int] = []
+    patient.said, patient.stop = progress.said, lambda: bool(stopped)
 
     def on_signal(number: int, frame: object) -> None:
         if stopped:
@@ -119,7 +148,7 @@ def _search(
 
     handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with Pool(workers, log=run.log) as pool, progress:
+        with ProcessPool(workers, log=run.log) as pool, progress:
             loop = Loop(study, pool, _Writing(progress, run, study), lambda: bool(stopped))
             finished = loop.run()
     finally:
@@ -139,6 +168,7 @@ def _search(
         "finished": now(),
         "seconds": time.monotonic() - begin,
         "refused": dict(census.refused),
+        "left_out": dict(file.space.left_out),
         "coincide": census.coincide,
         "size": census.looked_at if census.complete else file.space.size(),
         "target": file.target.to_dict(),
@@ -178,7 +208,11 @@ def _closing(run: Run, trials: list[Trial], finished: bool, as_json: bool, summa
         out.print(f"\nStopped. {counts}; nothing finished is lost, and the same command continues.", highlight=False)
     print_front(run, trials)
     if states["failed"]:
-        reasons = Counter(trial.failure or "" for trial in trials if trial.state == "failed")
-        for reason, count in reasons.most_common(3):
-            out.print(f"failed, {count}: {reason}", markup=False, highlight=False)
+        failures: dict[str, list[str]] = {}
+        for trial in trials:
+            if trial.state == "failed":
+                failures.setdefault(trial.failure or "no reason recorded", []).append(str(trial.number))
+        for reason, numbers in sorted(failures.items(), key=lambda item: -len(item[1]))[:3]:
+            which = f"trial{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
+            out.print(f"failed, {which}: {reason}", markup=False, highlight=False, soft_wrap=True)
     out.print(f"\n{run.path / 'report.html'}: the report\n{run.path / 'recipe.md'}: the recipe", highlight=False)
