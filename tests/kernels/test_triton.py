@@ -4,6 +4,7 @@ there is one (bfloat16 there alone: the interpreter has no bfloat16 products).""
 import pytest
 import torch
 from hybrid_nas_kernels import (
+    adamw,
     attention,
     causal_conv1d,
     cross_entropy,
@@ -396,3 +397,36 @@ def test_steps_of_the_scan_and_of_the_convolution(dtype, assert_close):
     got = [causal_conv1d.causal_conv1d_step_triton(on(x)[:, t], window, on(weight), on(bias)) for t in range(7)]
     assert_close(torch.stack(got, 1).cpu(), expected)
     assert torch.equal(window.cpu(), x[:, -4:].transpose(1, 2))
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("how", ["reference", "triton"])
+def test_adamw_is_torchs_own_after_clipping(how):
+    """Two groups, odd sizes, three steps, the first of which is clipped."""
+    g = torch.Generator().manual_seed(0)
+    weights = [torch.randn(n, generator=g, dtype=torch.float64) for n in (5001, 7)]
+    gradients = [[torch.randn(w.shape, generator=g).double() * size for w in weights] for size in (3.0, 0.001, 0.002)]
+    rates = [0.1, 0.02, 0.05]
+    expected = [w.clone().requires_grad_() for w in weights]
+    options = {"betas": (0.9, 0.98), "eps": 1e-8}
+    theirs = torch.optim.AdamW(
+        [{"params": [w], "weight_decay": decay} for w, decay in zip(expected, (0.1, 0.0), strict=True)], **options
+    )
+    groups = [
+        adamw.Group(*(on(v) for v in (w.float(), torch.zeros(len(w)), torch.zeros(len(w)), torch.zeros(len(w)))),
+                    on(w.float()), decay)
+        for w, decay in zip(weights, (0.1, 0.0), strict=True)
+    ]  # fmt: skip
+    for step, (rate, given) in enumerate(zip(rates, gradients, strict=True)):
+        for w, group, gradient in zip(expected, groups, given, strict=True):
+            w.grad = gradient.clone()
+            group.gradient.copy_(gradient)
+        torch.nn.utils.clip_grad_norm_(expected, 1.0)
+        for settings in theirs.param_groups:
+            settings["lr"] = rate
+        theirs.step()
+        count = on(torch.tensor([step]))
+        adamw.adamw_(groups, on(torch.tensor(rates)), count, clip=1.0, **options, implementation=how)
+    for w, group in zip(expected, groups, strict=True):
+        torch.testing.assert_close(group.master.cpu(), w.detach().float(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(group.compute, group.master)
