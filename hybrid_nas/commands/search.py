@@ -71,7 +71,11 @@ def search(
     )
     run = Run(out_folder or default_folder(file))
     run.begin(file, storage)
-    with run.locked():
+    from hybrid_nas.measuring import metered
+
+    with run.locked(), metered(file, run.path, run.log) as file:
+        if file.meter is not None:  # the census above went by predictions
+            census = Census.of(file).checked(file, str(path))
         finished = _search(run, file, census, seeds, path, data, storage, as_json)
     raise typer.Exit(0 if finished else INTERRUPTED)
 
@@ -102,6 +106,7 @@ def _search(
     storage: str | None,
     as_json: bool,
 ) -> bool:
+    from hybrid_nas.measuring import Measurer
     from hybrid_nas.patience import Patient
     from hybrid_nas.processes import ProcessPool
     from hybrid_nas.progress import JsonLines, Lines, LiveTable, Progress
@@ -149,6 +154,9 @@ def _search(
     handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with ProcessPool(workers, log=run.log) as pool, progress:
+            if isinstance(file.meter, Measurer):
+                file.meter.close()  # the device's memory is the trainings'
+                file.meter.quiet = pool.held
             loop = Loop(study, pool, _Writing(progress, run, study), lambda: bool(stopped))
             finished = loop.run()
     finally:
