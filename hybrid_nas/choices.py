@@ -5,7 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from hybrid_nas.design import BOTH, MAMBA2, PLACEMENTS, SWIGLU, Design
+from hybrid_nas.design import MAMBA2, PLACEMENTS, SWIGLU, Design
+from hybrid_nas.halves import BOTH
 from hybrid_nas.parts import ACTIVE, EXPERTS
 
 Settings = dict[str, str]

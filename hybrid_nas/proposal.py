@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.cost import Cost, cost
 from hybrid_nas.design import Design, Refused
+from hybrid_nas.objective import QUANTITIES
+from hybrid_nas.units import readable
 
 if TYPE_CHECKING:
     from hybrid_nas.study_file import StudyFile
@@ -33,5 +35,6 @@ class Proposal:
         costs = cost(target, study.target.context)
         for constraint in study.constraints:
             if constraint.excess(costs) > 0:
-                raise Refused(f"{constraint.name} is above the constraint of {constraint.maximum:,.0f}")
+                bound = readable(constraint.maximum, QUANTITIES[constraint.name].unit)
+                raise Refused(f"{constraint.name} is above the constraint of {bound}")
         return cls(design, design.at(study.proxy), target, costs)

@@ -161,13 +161,21 @@ class Step:
     recall: float | None = None
 
 
-def train(model: nn.Module, architecture: Architecture, proxy: Proxy, device: torch.device) -> Iterator[Step]:
-    """Train `model` in place, a step at a time; whoever iterates may stop at any step. Raises Diverged."""
+def train(
+    model: nn.Module,
+    architecture: Architecture,
+    proxy: Proxy,
+    device: torch.device,
+    adamw: torch.optim.AdamW | None = None,
+    after: int = 0,
+) -> Iterator[Step]:
+    """Train `model` in place, a step at a time, with `adamw` (None: a new one of `optimizer`) from the step that comes
+    `after` so many; whoever iterates may stop at any step. Raises Diverged."""
     budget, steps, rungs = proxy.budget, proxy.steps, proxy.rungs()
-    adamw = optimizer(model, budget, architecture.width)
+    adamw = adamw or optimizer(model, budget, architecture.width)
     peaks = [group["lr"] for group in adamw.param_groups]
     parameters = list(model.parameters())
-    for number in range(1, steps + 1):
+    for number in range(after + 1, steps + 1):
         share = trapezoid(number, steps, budget.warmup, budget.cooldown)
         for group, peak in zip(adamw.param_groups, peaks, strict=True):
             group["lr"] = peak * share

@@ -57,7 +57,10 @@ class Run:
         if name is None:
             found = sorted(RUNS.glob("*/study.yaml"), key=lambda path: path.stat().st_mtime)
             if not found:
-                raise ValueError("no run was named and there is none under runs/; `hybrid-nas search` makes one")
+                raise ValueError(
+                    f"no run was named, and {RUNS.resolve()}, the only place that is looked into, holds none; give the "
+                    "folder of a run (search --out), or make one with `hybrid-nas search`"
+                )
             return cls(found[-1].parent)
         path = Path(name)
         if not (path / "study.yaml").is_file() and (RUNS / path / "study.yaml").is_file():

@@ -13,13 +13,14 @@ from hybrid_nas.architecture import canonical_json
 from hybrid_nas.budget import Budget
 from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, Constraint, Objective
 from hybrid_nas.options import KEYS
+from hybrid_nas.questions import LAYOUT, POSITIONS, Answers
 from hybrid_nas.scale import LARGEST_DIMENSION, SCALES, Scale
-from hybrid_nas.space import LAYOUT, POSITIONS, Answers, SearchSpace
+from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "grid")
-SECTIONS = ("name", "proxy", "target", "objectives", "constraints", "search", "data")
+SECTIONS = ("name", "proxy", "budget", "target", "objectives", "constraints", "search", "data")
 DEFAULT_TARGET = "paper-1b"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -113,6 +114,8 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     entries = root.keys((*SECTIONS, "family", "arms", *KEYS), "a study file")
     name = _name(entries.pop("name", None), source)
     sections = {key: entries.pop(key) for key in SECTIONS if key in entries}
+    if "budget" in sections:
+        sections["proxy"] = _with_budget(sections.get("proxy"), sections.pop("budget"))
     proxy, budget = _proxy(sections.get("proxy"))
     objectives = _objectives(sections.get("objectives"))
     for share, lost in ((1.0, "loss"), (0.0, "recall")):
@@ -201,6 +204,15 @@ def _number(item: Item, key: str, at: Item) -> float:
     if isinstance(item.value, bool) or not isinstance(item.value, int | float):
         raise at.error(f"{key}: a number must stand here, found {item.shown()}")
     return float(item.value)
+
+
+def _with_budget(proxy: Item | None, budget: Item) -> Item:
+    """The section proxy with the keys of the section budget in it: one of the two holds a key."""
+    entries = budget.keys([field.name for field in fields(Budget)], "budget")
+    own = {} if proxy is None else proxy.value if isinstance(proxy.value, dict) else {"preset": proxy}
+    for key in entries.keys() & own.keys():
+        raise entries[key].error(f"budget: proxy sets {key} too; leave one of the two out")
+    return Item({**own, **entries}, budget.source, budget.line if proxy is None else proxy.line)
 
 
 def _proxy(item: Item | None) -> tuple[Scale, Budget]:

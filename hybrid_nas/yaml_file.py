@@ -21,6 +21,8 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 MAX_BYTES = 200_000
 MAX_VALUES = 10_000
 MAX_DIGITS = 18
+MAX_POWER = 24
+"""Of a number with a fraction or a power of ten: a budget of FLOPs may pass 1e20."""
 MAX_DEPTH = 20
 MAX_BRACKETS = 200  # open at a time, those in text and comments counted too
 BRACKETS = re.compile(r"[\[\]{}]")
@@ -147,8 +149,9 @@ def _scalar(node: ScalarNode, source: str, line: int) -> Any:
                     value = int(text.replace("_", "")) if kind == "int" else math.nan
                 except ValueError:
                     value = math.nan
-            if not math.isfinite(value) or abs(value) >= 10**MAX_DIGITS:
-                raise FileError(source, line, f"a finite number below 1e{MAX_DIGITS} must stand here, found {text}")
+            power = MAX_DIGITS if kind == "int" else MAX_POWER
+            if not math.isfinite(value) or abs(value) >= 10**power:
+                raise FileError(source, line, f"a finite number below 1e{power} must stand here, found {text}")
             return value
     raise FileError(source, line, f"tags are not read here, found {node.tag}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from hybrid_nas.commands.terminal import AsJson, RunName, out
+from hybrid_nas.commands.terminal import AsJson, RunName, out, print_table
 
 if TYPE_CHECKING:
     from hybrid_nas.run_folder import Run
@@ -66,7 +66,7 @@ def print_published(run: Run, trials: list[Trial]) -> None:
         said = row.refused or ("" if row.trial is None else f"trial {row.trial}")
         table.add_row(row.name, row.layout, *cells, said)
     out.print()
-    out.print(table)
+    print_table(table)
     out.print("A loss stands where a trial is the same model; search.seeds: [NAME] trains one.", style="dim")
 
 
@@ -137,6 +137,6 @@ def print_front(run: Run, trials: list[Trial]) -> None:
                 cells.append(f"{estimate.mean:.4f}{half}")
         marks = [name for name, key in (("knee", front.knee),) if key == member.key and not front.knee_is_end]
         table.add_row(str(member.number), member.layout, *cells, str(len(member.seeds)), ", ".join(marks))
-    out.print(table)
+    print_table(table)
     for member in members:
         out.print(f"{member.number:>5}  {describe(member.design)}", style="dim", markup=False, highlight=False)

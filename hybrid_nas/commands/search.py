@@ -16,6 +16,7 @@ import typer
 from hybrid_nas.commands.answer import print_front
 from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, err, out
 from hybrid_nas.shipped import find
+from hybrid_nas.units import counted, listed
 
 if TYPE_CHECKING:
     from hybrid_nas.census import Census
@@ -122,13 +123,21 @@ def _search(
         progress = LiveTable(file, before, workers, out)
     else:
         progress = Lines(file, before, workers, out)
-    progress.said(f"space {path}: {census.looked_at:,} designs, {len(census.proposals):,} different models"
+    progress.said(f"space {path}: {counted(census.looked_at, 'design')}, {len(census.proposals):,} different"
                   + (f", {sum(census.refused.values()):,} refused" if census.refused else ""))  # fmt: skip
+    for why, count in file.space.left_out.items():
+        progress.said(f"left out, {count:,} of the combinations of its lists: {why}")
+    for line in census.reasons():
+        progress.said(line)
     for seed in seeds:
         progress.said(str(seed))
-    progress.said(f"run {run.path}: {file.search.trials} trials on {workers} workers; data: {data}")
+    progress.said(
+        f"run {run.path}: {counted(file.search.trials, 'trial')} on {counted(workers, 'worker')}; data: {data}"
+    )
     if before:
-        progress.said(f"{len(study.trials)} trials and {len(study.replicates)} replicates are done already")
+        progress.said(
+            f"done already: {counted(len(study.trials), 'trial')} and {counted(len(study.replicates), 'replicate')}"
+        )
     stopped: list[int] = []
     patient.said, patient.stop = progress.said, lambda: bool(stopped)
 
@@ -159,6 +168,7 @@ def _search(
         "finished": now(),
         "seconds": time.monotonic() - begin,
         "refused": dict(census.refused),
+        "left_out": dict(file.space.left_out),
         "coincide": census.coincide,
         "size": census.looked_at if census.complete else file.space.size(),
         "target": file.target.to_dict(),
@@ -198,7 +208,11 @@ def _closing(run: Run, trials: list[Trial], finished: bool, as_json: bool, summa
         out.print(f"\nStopped. {counts}; nothing finished is lost, and the same command continues.", highlight=False)
     print_front(run, trials)
     if states["failed"]:
-        reasons = Counter(trial.failure or "" for trial in trials if trial.state == "failed")
-        for reason, count in reasons.most_common(3):
-            out.print(f"failed, {count}: {reason}", markup=False, highlight=False)
+        failures: dict[str, list[str]] = {}
+        for trial in trials:
+            if trial.state == "failed":
+                failures.setdefault(trial.failure or "no reason recorded", []).append(str(trial.number))
+        for reason, numbers in sorted(failures.items(), key=lambda item: -len(item[1]))[:3]:
+            which = f"trial{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
+            out.print(f"failed, {which}: {reason}", markup=False, highlight=False, soft_wrap=True)
     out.print(f"\n{run.path / 'report.html'}: the report\n{run.path / 'recipe.md'}: the recipe", highlight=False)
