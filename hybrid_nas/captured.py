@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from hybrid_nas_kernels.dispatch import why_not
@@ -237,9 +238,30 @@ class CapturedTraining:
         self.enqueued += count
         return chunk
 
-    def held_out(self) -> float | None:
+    def scores(self) -> tuple[float | None, float | None]:
+        """Held-out loss and recall, as `Proxy.loss` and `Proxy.recall` give them."""
         with torch.cuda.stream(self.stream):
-            return self.proxy.loss(self.model, self.device)
+            return self.proxy.loss(self.model, self.device), self.proxy.recall(self.model, self.device)
+
+    def state(self) -> dict[str, Any]:
+        """What goes on from here needs, once all that is enqueued is done; see `hybrid_nas.checkpoint`."""
+        self.stream.synchronize()
+        return {
+            "flats": [[value.cpu() for value in (f.master, f.mean, f.square, f.count)] for f in self.flats],
+            "buffers": [buffer.cpu() for buffer in self.model.buffers()],
+        }
+
+    def take_up(self, state: Mapping[str, Any], after: int) -> None:
+        """Go on from a state that was taken after so many steps."""
+        with torch.cuda.stream(self.stream):
+            for flat, values in zip(self.flats, state["flats"], strict=True):
+                for here, value in zip((flat.master, flat.mean, flat.square, flat.count), values, strict=True):
+                    here.copy_(value)
+                flat.publish()
+            for buffer, value in zip(self.model.buffers(), state["buffers"], strict=True):
+                buffer.copy_(value)
+            self.step.fill_(after)
+        self.enqueued = after
 
     def restore(self) -> None:
         """Wait for what is enqueued, and give the model its float32 weights back."""
@@ -278,5 +300,5 @@ def train(training: CapturedTraining) -> Iterator[Step]:
                     raise Diverged(
                         f"diverged at step {number} of {proxy.steps} with a training loss of {loss:.3g} nats"
                     )
-                held_out = training.held_out() if number == boundary and number in rungs else None
-                yield Step(number, number * tokens, loss, held_out)
+                scores = training.scores() if number == boundary and number in rungs else (None, None)
+                yield Step(number, number * tokens, loss, *scores)

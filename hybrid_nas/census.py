@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from hybrid_nas.design import Design, Refused
@@ -21,12 +21,14 @@ DRAWN = 1_000
 
 @dataclass(frozen=True)
 class Census:
-    """`proposals` are the distinct ones by `key`, in the space's order; all of them if `complete`, else a sample."""
+    """`proposals` are the distinct ones by `key`, in the space's order; all of them if `complete`, else a sample.
+    `refused`: why -> how many designs, `instances`: why -> the first of them."""
 
     proposals: dict[str, Proposal]
     refused: Counter[str]
     looked_at: int
     complete: bool
+    instances: Mapping[str, Design] = field(default_factory=dict)
 
     @property
     def coincide(self) -> int:
@@ -45,6 +47,7 @@ class Census:
             designs = (study.space.draw(rng) for _ in range(DRAWN))
         proposals: dict[str, Proposal] = {}
         refused: Counter[str] = Counter()
+        instances: dict[str, Design] = {}
         looked_at = 0
         for design in islice(designs, COUNTED):
             looked_at += 1
@@ -52,9 +55,19 @@ class Census:
                 proposal = Proposal.of(design, study)
             except Refused as reason:
                 refused[str(reason)] += 1
+                instances.setdefault(str(reason), design)
             else:
                 proposals.setdefault(proposal.key, proposal)
-        return cls(proposals, refused, looked_at, complete)
+        return cls(proposals, refused, looked_at, complete, instances)
+
+    def reasons(self, most: int = 3) -> list[str]:
+        """Why designs are refused, a line a reason, the `most` frequent ones with one of their designs."""
+        lines = [
+            f"refused, {count:,} of them: {reason}; one is {self.instances[reason]}"
+            for reason, count in self.refused.most_common(most)
+        ]
+        rest = len(self.refused) - len(lines)
+        return lines + ([f"refused for {rest:,} further reasons: see the report"] if rest else [])
 
     def checked(self, study: StudyFile, source: str) -> Census:
         """Itself, or FileError, at the key that is most often the reason, if the space allows nothing."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
 
-from hybrid_nas.design import BOTH, MAMBA2, PLACEMENTS, SWIGLU, Design
+from hybrid_nas.design import MAMBA2, PLACEMENTS, SWIGLU, Design
+from hybrid_nas.halves import BOTH
 from hybrid_nas.parts import ACTIVE, EXPERTS
 from hybrid_nas.trial import Trial
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -22,7 +23,9 @@ from hybrid_nas.plot import front_figure
 from hybrid_nas.plot_recipe import effects_figure
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.run_folder import Run
-from hybrid_nas.study import ARTIFACTS, Record
+from hybrid_nas.storage import open_storage
+from hybrid_nas.storage_url import FILES
+from hybrid_nas.study import Record
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.units import bare, label, listed, readable
 
@@ -45,12 +48,13 @@ def serving(run: Run, host: str = "127.0.0.1", port: int = 8080) -> Iterator[str
             f"the dashboard needs the package optuna-dashboard ({error.name} is missing): pip install "
             "'hybrid-nas[dashboard]'"
         ) from error
-    if not run.database.is_file():
-        raise ValueError(f"{run.path} holds no study.db: nothing was searched here yet")
-    record = Record(run.study_file(), run.database)
-    folder = run.path / ARTIFACTS
-    folder.mkdir(exist_ok=True)
-    app = wsgi(record.storage, artifact_store=FileSystemArtifactStore(folder))
+    url = run.storage()
+    kind, _, path = url.partition(":///")
+    if kind in FILES and not Path(path).is_file():
+        raise ValueError(f"{run.path} holds no {FILES[kind]}: nothing was searched here yet")
+    record = Record(run.study_file(), open_storage(url))
+    run.artifacts.mkdir(exist_ok=True)
+    app = wsgi(record.storage, artifact_store=FileSystemArtifactStore(run.artifacts))
     try:
         server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except OSError as error:

@@ -6,14 +6,14 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hybrid_nas.answers import design_of as design_of_answers
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.design import Design, architecture_of_layout
 from hybrid_nas.design_file import DesignFile
 from hybrid_nas.options import KEYS
+from hybrid_nas.questions import LAYOUT, PRESETS
 from hybrid_nas.scale import SCALES, Scale
 from hybrid_nas.scale_free import design_of
-from hybrid_nas.space import LAYOUT, PRESETS
-from hybrid_nas.space import design_of as design_of_answers
 from hybrid_nas.yaml_file import Item, nearest, set_key
 
 DEFAULT_SCALE = "paper-1b"

@@ -152,21 +152,30 @@ def optimizer(model: nn.Module, budget: Budget, width: int) -> torch.optim.AdamW
 @dataclass(frozen=True)
 class Step:
     """One step of a training: `loss` is that on the batch's text (on its recall where there is no text); `held_out`
-    is the held-out loss where the step is a rung."""
+    and `recall` are the held-out scores where the step is a rung, each where it is trained for."""
 
     number: int
     tokens: int
     loss: float
     held_out: float | None = None
+    recall: float | None = None
 
 
-def train(model: nn.Module, architecture: Architecture, proxy: Proxy, device: torch.device) -> Iterator[Step]:
-    """Train `model` in place, a step at a time; whoever iterates may stop at any step. Raises Diverged."""
+def train(
+    model: nn.Module,
+    architecture: Architecture,
+    proxy: Proxy,
+    device: torch.device,
+    adamw: torch.optim.AdamW | None = None,
+    after: int = 0,
+) -> Iterator[Step]:
+    """Train `model` in place, a step at a time, with `adamw` (None: a new one of `optimizer`) from the step that comes
+    `after` so many; whoever iterates may stop at any step. Raises Diverged."""
     budget, steps, rungs = proxy.budget, proxy.steps, proxy.rungs()
-    adamw = optimizer(model, budget, architecture.width)
+    adamw = adamw or optimizer(model, budget, architecture.width)
     peaks = [group["lr"] for group in adamw.param_groups]
     parameters = list(model.parameters())
-    for number in range(1, steps + 1):
+    for number in range(after + 1, steps + 1):
         share = trapezoid(number, steps, budget.warmup, budget.cooldown)
         for group, peak in zip(adamw.param_groups, peaks, strict=True):
             group["lr"] = peak * share
@@ -178,8 +187,8 @@ def train(model: nn.Module, architecture: Architecture, proxy: Proxy, device: to
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, budget.clip, foreach=True)
         adamw.step()
-        held_out = proxy.loss(model, device) if number in rungs else None
-        yield Step(number, number * budget.batch * proxy.context, value, held_out)
+        scores = (proxy.loss(model, device), proxy.recall(model, device)) if number in rungs else (None, None)
+        yield Step(number, number * budget.batch * proxy.context, value, *scores)
 
 
 def batch_losses(model: nn.Module, batch: Batch, device: torch.device) -> list[Tensor]:
@@ -201,5 +210,5 @@ def thin(steps: list[Step]) -> tuple[Point, ...]:
     for part in np.array_split(np.arange(len(steps)), min(CURVE_POINTS, len(steps))) if steps else ():
         run = [steps[i] for i in part]
         points.append(Point(run[-1].tokens, sum(step.loss for step in run) / len(run)))
-        points += [Point(step.tokens, step.held_out, True) for step in run if step.held_out is not None]
+        points += [Point(step.tokens, step.held_out, True, step.recall) for step in run if step.held_out is not None]
     return tuple(points)

@@ -55,6 +55,8 @@ def left_out(run_info: Mapping[str, Any], trials: list[Trial]) -> str:
             '<p>Refused before training:</p><div class="scroll"><table><thead><tr><th class="n">designs</th>'
             f"<th>why</th></tr></thead><tbody>{rows}</tbody></table></div>"
         )
+    for why, count in (run_info.get("left_out") or {}).items():
+        parts.append(f"<p>Left out, {int(count):,} of the combinations of the space's lists: {html.escape(why)}.</p>")
     return "".join(parts) or "<p>None.</p>"
 
 

@@ -1,7 +1,8 @@
 """A run folder: everything that one search leaves behind, each file whole or absent.
 
 study.yaml        the resolved study: every setting, defaults filled in
-study.db          Optuna's storage, the one record
+study.db          Optuna's storage, the one record; or study.journal
+storage           the URL of the storage, where it lies elsewhere (no password)
 artifacts/        pictures of every trial that the dashboard shows
 trials.parquet    every trial, replicates and failures included (columns: `hybrid_nas.trial.schema`)
 front.json        the front (`hybrid_nas.front.Front.to_dict`)
@@ -33,6 +34,7 @@ from hybrid_nas.front import Front
 from hybrid_nas.proposal import drawn
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.recipe_text import latex, markdown
+from hybrid_nas.storage_url import resolved, without_password
 from hybrid_nas.study_file import StudyFile, read_study
 from hybrid_nas.trial import Trial, read_trials, write_trials
 
@@ -45,7 +47,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.database = path / "study.db"
+        self.artifacts = path / "artifacts"
         self.log = path / "workers.log"
         self._written_at = 0.0
         self._write_took = 0.0
@@ -77,8 +79,23 @@ class Run:
         path = self.path / "study.yaml"
         return read_study(path.read_text(), str(path))
 
-    def begin(self, file: StudyFile) -> None:
-        """Make the folder for `file`, or check that it holds the same study. ValueError names what differs."""
+    def storage(self, given: str | None = None) -> str:
+        """The URL of the run's storage, or the one `given` if that is the same. ValueError if it is another."""
+        kept = self.path / "storage"
+        found = kept.read_text().strip() if kept.is_file() else "sqlite"
+        if given is None:
+            return resolved(found, self.path)
+        if without_password(resolved(given, self.path)) != resolved(found, self.path):
+            raise ValueError(
+                f"{self.path} is recorded in {found}; leave --storage away, or give another folder with --out"
+            )
+        return resolved(given, self.path)
+
+    def begin(self, file: StudyFile, storage: str | None = None) -> None:
+        """Make the folder for `file`, or check that it holds the same study in the same storage. ValueError names what
+        differs."""
+        if storage is not None:
+            resolved(storage, self.path)  # refused before anything is made
         if (self.path / "study.yaml").is_file():
             old = self.study_file()
             if old.identity != file.identity:
@@ -89,6 +106,10 @@ class Run:
         elif self.path.exists() and any(self.path.iterdir()):
             raise ValueError(f"{self.path} is neither empty nor a run folder; give another with --out")
         self.path.mkdir(parents=True, exist_ok=True)
+        if (self.path / "study.yaml").is_file():
+            self.storage(storage)
+        elif storage is not None:
+            self._write("storage", without_password(storage) + "\n")
         text = io.StringIO()
         YAML().dump(file.to_dict(), text)
         self._write("study.yaml", text.getvalue())

@@ -54,6 +54,12 @@ def study_schema() -> dict[str, Any]:
     scale, budget = _properties(Scale), _properties(Budget)
     preset = {"enum": list(SCALES)}
     properties["proxy"] = _section({"preset": preset, **scale, **budget}, preset, "what is trained, and for how long")
+    properties["budget"] = {
+        "type": "object",
+        "properties": budget,
+        "additionalProperties": False,
+        "description": "what one training may spend; the same keys may stand under proxy",
+    }
     properties["target"] = _section({"preset": preset, **scale}, preset, "the scale that cost and export speak of")
     properties["objectives"] = {
         "type": "array",

@@ -16,7 +16,7 @@ from hybrid_nas.front import Front
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.study import Asked, Study
 from hybrid_nas.trial import Point, Trial
-from hybrid_nas.workers import Died, Done, Pool, Report
+from hybrid_nas.workers import Died, Done, Moved, Pool, Report
 
 TRIES = 2
 TICK_S = 0.2
@@ -88,8 +88,10 @@ class Loop:
                         self._report(self.running[event.job], event)
                     case Done():
                         self._finish(self.running.pop(event.job), event.outcome)
+                    case Moved():
+                        self.watch.said(f"trial {self.running[event.job].number}: {event.reason}")
                     case Died():
-                        self._died(self.running.pop(event.job), event.reason)
+                        self._died(self.running.pop(event.job), event)
             self.watch.tick()
         return False
 
@@ -226,14 +228,16 @@ class Loop:
             ),
         )
 
-    def _died(self, task: Task, reason: str) -> None:
+    def _died(self, task: Task, event: Died) -> None:
         """A worker is gone: once more, since machines have accidents; the second time it is the candidate's."""
-        if task.tries < TRIES:
+        if not event.final and task.tries < TRIES:
             task.tries += 1
-            self.watch.said(f"trial {task.number}: {reason}; it starts again")
+            self.watch.said(f"trial {task.number}: {event.reason}; it starts again")
             self.ready.insert(0, task)
             return
-        failure = f"{reason}, {task.tries} times; out of memory is the usual cause"
+        failure = event.reason
+        if not event.final:
+            failure += f", {task.tries} times; out of memory is the usual cause"
         self._finish(
             task,
             {

@@ -17,24 +17,23 @@ from pathlib import Path
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import CategoricalDistribution
-from optuna.storages import RDBStorage
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import URL
 
 from hybrid_nas.census import Census
 from hybrid_nas.design import Refused
-from hybrid_nas.objective import QUANTITIES, Direction
+from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.pictures import curve_svg, layout_svg
 from hybrid_nas.proposal import Proposal
+from hybrid_nas.questions import Option
 from hybrid_nas.sampler import UnseenDesigns
-from hybrid_nas.space import Option
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import count, duration, label, readable
 
 ROW = "trial"
 KEY = "key"
-ARTIFACTS = "artifacts"
 REPLICATES = "-replicates"
 COSTS_TOLD = ("cache_bytes", "decode_flops_per_token", "train_flops_per_token", "params")
 FIRST_REPLICATE = 1_000_000
@@ -51,19 +50,26 @@ class Asked:
 
 
 class Study:
-    """`trials` are the finished search trials by number, `replicates` those that repeat a design at another seed."""
+    """`trials` are the finished search trials by number, `replicates` those that repeat a design at another seed.
 
-    def __init__(self, file: StudyFile, census: Census, database: Path, seeds: Sequence[Proposal] = ()) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+    `artifacts` is the folder of the pictures that a dashboard shows of each trial; None: none are drawn.
+    """
+
+    def __init__(
+        self,
+        file: StudyFile,
+        census: Census,
+        storage: BaseStorage,
+        artifacts: Path | None = None,
+        seeds: Sequence[Proposal] = (),
+    ) -> None:
         self.file = file
         self.census = census
-        self.storage = _storage(database)
-        self.artifacts = database.with_name(ARTIFACTS)
-        name = _name(file)
+        self.storage = storage
+        self.artifacts = artifacts
         self.sampler = UnseenDesigns(file, census, self._known, seeds)
-        directions = [objective.direction for objective in file.objectives]
-        self.study = self._open(name, directions)
-        self._replicates = self._open(f"{name}{REPLICATES}", directions)
+        self.study = opened(file, storage, self.sampler)
+        self._replicates = opened(file, storage, self.sampler, REPLICATES)
         self.trials: dict[int, Trial] = {}
         self.replicates: list[Trial] = [_row(trial) for trial in self._replicates.get_trials(deepcopy=False)]
         self._keys: dict[int, str] = {}
@@ -75,21 +81,6 @@ class Study:
                 self._unfinished.append(trial)
                 if KEY in trial.user_attrs:
                     self._keys[trial.number] = trial.user_attrs[KEY]
-
-    def _open(self, name: str, directions: list[Direction]) -> optuna.Study:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study = optuna.create_study(
-                study_name=name,
-                storage=self.storage,
-                directions=directions,
-                sampler=self.sampler,
-                load_if_exists=True,
-            )
-            names = [f"{objective.name} ({objective.unit})" for objective in self.file.objectives]
-            if study.metric_names != names:
-                study.set_metric_names(names)
-        return study
 
     def _take(self, frozen: FrozenTrial) -> None:
         row = _row(frozen)
@@ -157,6 +148,8 @@ class Study:
             told.set_user_attr(
                 "implementations", ", ".join(f"{op} {name}" for op, name in trial.implementations.items())
             )
+        if self.artifacts is None:
+            return
         self.artifacts.mkdir(exist_ok=True)
         store = FileSystemArtifactStore(self.artifacts)
         head = f"trial {trial.number}, {trial.state}"
@@ -205,13 +198,13 @@ class Study:
 class Record:
     """A study's storage as a reader sees it, while another process may be searching."""
 
-    def __init__(self, file: StudyFile, database: Path) -> None:
+    def __init__(self, file: StudyFile, storage: BaseStorage) -> None:
         self.file = file
-        self.storage = _storage(database)
-        names = {summary.study_name for summary in optuna.get_all_study_summaries(self.storage)}
+        self.storage = storage
+        names = {frozen.study_name for frozen in storage.get_all_studies()}
         if _name(file) not in names:
             raise ValueError(
-                f"{database} does not hold the study {_name(file)}; found {', '.join(sorted(names)) or 'none'}"
+                f"the storage does not hold the study {_name(file)}; found {', '.join(sorted(names)) or 'none'}"
             )
         self.study = optuna.load_study(study_name=_name(file), storage=self.storage)
         self._replicates = _name(file) + REPLICATES in names
@@ -226,9 +219,22 @@ class Record:
         return rows
 
 
-def _storage(database: Path) -> RDBStorage:
-    url = URL.create("sqlite", database=str(database)).render_as_string(hide_password=False)
-    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+def opened(file: StudyFile, storage: BaseStorage, sampler: BaseSampler | None = None, what: str = "") -> optuna.Study:
+    """Optuna's study of a study file, made where the storage lacks it; `what` REPLICATES for that of the replicates."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            study_name=_name(file) + what,
+            storage=storage,
+            directions=[objective.direction for objective in file.objectives],
+            sampler=sampler,
+            load_if_exists=True,
+        )
+        names = [f"{objective.name} ({objective.unit})" for objective in file.objectives]
+        if study.metric_names != names:
+            study.set_metric_names(names)
+    return study
 
 
 def _name(file: StudyFile) -> str:

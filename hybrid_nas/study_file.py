@@ -13,17 +13,19 @@ from hybrid_nas.architecture import canonical_json
 from hybrid_nas.budget import Budget
 from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, Constraint, Objective
 from hybrid_nas.options import KEYS
-from hybrid_nas.scale import SCALES, Scale
-from hybrid_nas.space import LAYOUT, POSITIONS, Answers, SearchSpace
+from hybrid_nas.questions import LAYOUT, POSITIONS, Answers
+from hybrid_nas.scale import LARGEST_DIMENSION, SCALES, Scale
+from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "grid")
-SECTIONS = ("name", "proxy", "target", "objectives", "constraints", "search", "data")
+SECTIONS = ("name", "proxy", "budget", "target", "objectives", "constraints", "search", "data")
 DEFAULT_TARGET = "paper-1b"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
+COUNT = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
+LARGEST_COUNT = 1e24
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     entries = root.keys((*SECTIONS, "family", "arms", *KEYS), "a study file")
     name = _name(entries.pop("name", None), source)
     sections = {key: entries.pop(key) for key in SECTIONS if key in entries}
+    if "budget" in sections:
+        sections["proxy"] = _with_budget(sections.get("proxy"), sections.pop("budget"))
     proxy, budget = _proxy(sections.get("proxy"))
     objectives = _objectives(sections.get("objectives"))
     for share, lost in ((1.0, "loss"), (0.0, "recall")):
@@ -173,9 +177,9 @@ def count_of(item: Item, key: str) -> int:
         value = float(match[1]) * UNITS[match[2].lower()]
     elif isinstance(item.value, int | float) and not isinstance(item.value, bool):
         value = float(item.value)
-    if value is None or value != int(value) or value < 0:
+    if value is None or not 0 <= value < LARGEST_COUNT or value != int(value):
         raise item.error(
-            f"{key}: a whole number, or one like 200k, 1.5M or 64 MiB, must stand here, found {item.shown()}"
+            f"{key}: a whole number, or one like 200k, 1.5M or 64 MiB, below 1e24 must stand here, found {item.shown()}"
         )
     return int(value)
 
@@ -200,6 +204,15 @@ def _number(item: Item, key: str, at: Item) -> float:
     if isinstance(item.value, bool) or not isinstance(item.value, int | float):
         raise at.error(f"{key}: a number must stand here, found {item.shown()}")
     return float(item.value)
+
+
+def _with_budget(proxy: Item | None, budget: Item) -> Item:
+    """The section proxy with the keys of the section budget in it: one of the two holds a key."""
+    entries = budget.keys([field.name for field in fields(Budget)], "budget")
+    own = {} if proxy is None else proxy.value if isinstance(proxy.value, dict) else {"preset": proxy}
+    for key in entries.keys() & own.keys():
+        raise entries[key].error(f"budget: proxy sets {key} too; leave one of the two out")
+    return Item({**own, **entries}, budget.source, budget.line if proxy is None else proxy.line)
 
 
 def _proxy(item: Item | None) -> tuple[Scale, Budget]:
@@ -242,7 +255,9 @@ def _scale(item: Item | None, section: str, default: str) -> Scale:
         values["heads"] = width // head_dim
         if "kv_heads" not in values:
             share = max(1, round(values["heads"] * base.kv_heads / base.heads))
-            values["kv_heads"] = max(k for k in range(1, share + 1) if values["heads"] % k == 0)
+            values["kv_heads"] = next(
+                k for k in range(min(share, LARGEST_DIMENSION), 0, -1) if values["heads"] % k == 0
+            )
     if values.get("heads", base.heads) != base.heads:
         values.setdefault("parallel_heads", None)
     if width != base.width and "ffn_hidden" not in values:
@@ -259,7 +274,7 @@ def _scale(item: Item | None, section: str, default: str) -> Scale:
 
 
 def _preset(item: Item, section: str) -> Scale:
-    if item.value not in SCALES:
+    if not isinstance(item.value, str) or item.value not in SCALES:
         raise item.error(f"{section}: unknown scale {item.shown()}; {nearest(str(item.value), SCALES)}")
     return SCALES[item.value]
 
@@ -269,7 +284,7 @@ def _objectives(item: Item | None) -> tuple[Objective, ...]:
         return DEFAULT_OBJECTIVES
     names = []
     for member in item:
-        if member.value not in QUANTITIES:
+        if not isinstance(member.value, str) or member.value not in QUANTITIES:
             raise item.error(f"objectives: unknown quantity {member.shown()}; {nearest(str(member.value), QUANTITIES)}")
         names.append(member.value)
     if len(names) < 2 or len(set(names)) < len(names):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hybrid_nas.architecture import Architecture, canonical_json
 from hybrid_nas.budget import Budget
@@ -23,11 +23,19 @@ State = Literal["complete", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a learning curve. `validation` tells held-out loss (at a rung or the end) from training loss."""
+    """One point of a learning curve. `validation` tells held-out loss (at a rung or the end) from training loss;
+    `recall` is that of the same place, where it was measured."""
 
     tokens: int
     loss: float
     validation: bool = False
+    recall: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        data = asdict(self)
+        if self.recall is None:
+            del data["recall"]
+        return data
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class Trial:
             "budget": self.budget.to_dict(),
             "seed": self.seed,
             "values": self.values,
-            "curve": [asdict(point) for point in self.curve],
+            "curve": [point.to_dict() for point in self.curve],
             "failure": self.failure,
             "shared_with": self.shared_with,
             "replicate_of": self.replicate_of,
@@ -122,7 +130,9 @@ def schema() -> pa.Schema:
     """The columns of trials.parquet. Nested descriptions are canonical JSON; quantities are columns of their own."""
     import pyarrow as pa
 
-    point = pa.struct([("tokens", pa.int64()), ("loss", pa.float64()), ("validation", pa.bool_())])
+    point = pa.struct(
+        [("tokens", pa.int64()), ("loss", pa.float64()), ("validation", pa.bool_()), ("recall", pa.float64())]
+    )
     return pa.schema(
         [
             pa.field("number", pa.int64(), nullable=False),
@@ -177,22 +187,46 @@ def write_trials(trials: Iterable[Trial], path: Path) -> None:
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """Inverse of `write_trials`. ValueError names the file and what is wrong with it."""
+    """Inverse of `write_trials`. ValueError names the file, the column or row, and what is wrong with it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a readable Parquet file ({error})") from error
-    missing = set(schema().names) - set(rows[0] if rows else schema().names) - {"params_active"}
-    if missing:
-        raise ValueError(f"{path}: column {sorted(missing)[0]!r} is missing; not a trials.parquet of this version")
-    return [_from_row(row) for row in rows]
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable Parquet file ({str(error)[:200]})") from error
+    columns = {}
+    for field_ in schema():
+        if field_.name not in table.column_names:
+            if field_.name == "params_active":  # older files
+                continue
+            raise ValueError(f"{path}: column {field_.name!r} is missing; not a trials.parquet of this version")
+        found = table[field_.name]
+        try:
+            columns[field_.name] = found.cast(field_.type)
+        except (pa.ArrowException, ValueError) as error:
+            raise ValueError(f"{path}: column {field_.name!r} must be {field_.type}, found {found.type}") from error
+        if found.null_count and not field_.nullable:
+            raise ValueError(f"{path}: column {field_.name!r} has {found.null_count} empty cells and may have none")
+    trials = []
+    for at, row in enumerate(pa.table(columns).to_pylist()):
+        try:
+            trials.append(_from_row(row))
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            what = f"{type(error).__name__}: {str(error)[:200]}"
+            raise ValueError(f"{path}: row {at} (trial {row['number']}) is no trial: {what}") from error
+    return trials
 
 
 def _from_row(row: dict[str, Any]) -> Trial:
+    if row["state"] not in get_args(State):
+        raise ValueError(f"state must be one of {', '.join(get_args(State))}, found {row['state'][:60]!r}")
+    if any(None in (point["tokens"], point["loss"], point["validation"]) for point in row["curve"]):
+        raise ValueError("a point of its curve has no tokens, loss or validation")
     data = {**row, **{name: json.loads(row[name]) for name in JSON_COLUMNS}}
+    ran = data["implementations"]
+    if not isinstance(ran, dict) or not all(isinstance(name, str) for name in ran.values()):
+        raise ValueError(f"implementations must map operations to names, found {str(ran)[:60]}")
     cost = {name: row[name] for name in Cost.__dataclass_fields__ if name in row}
     values = {name: row[name] for name in ("loss", "recall") if row[name] is not None}
     kept = {name: data[name] for name in Trial.__dataclass_fields__ if name in data}

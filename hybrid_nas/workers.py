@@ -1,21 +1,15 @@
-"""Where trainings run: local processes of one thread each, that receive values and return values, as lines of JSON.
+"""Where trainings run, seen from a search: a Pool takes jobs as values, and its events are their outcomes.
 
-A worker is `python -m hybrid_nas.workers`. It reads a job from its standard input, reports progress and the outcome on
-its standard output, and ends when either is closed: a driver that was killed leaves no worker behind.
+Behind it stand processes of this machine (`hybrid_nas.processes`) or a Ray cluster (`hybrid_nas.ray_workers`). A job is
+JSON: the arguments of `hybrid_nas.evaluate.evaluate`, and the limits that its worker keeps to.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import selectors
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 GIB = 2**30
 WORKER_BYTES = GIB
@@ -23,12 +17,13 @@ WORKER_BYTES = GIB
 
 @dataclass(frozen=True)
 class Report:
-    """A message of a running job. `validation`: a held-out loss at a rung; the worker waits for `Pool.answer`."""
+    """A message of a running job. `validation`: held-out scores at a rung; the worker waits for `Pool.answer`."""
 
     job: int
     tokens: int
     loss: float
     validation: bool
+    recall: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,137 +35,45 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Died:
-    """The worker of a job ended without an outcome."""
+class Moved:
+    """A job lost its worker, and the pool itself has begun it again on another."""
 
     job: int
     reason: str
 
 
-Event = Report | Done | Died
+@dataclass(frozen=True)
+class Died:
+    """A job lost its worker, and there is no outcome. `final`: another try would end no better."""
+
+    job: int
+    reason: str
+    final: bool = False
 
 
-class Worker:
-    """One process. `job` is the number of the job that it holds, None while it is free."""
-
-    def __init__(self, threads: int, log: Path | None) -> None:
-        self.job: int | None = None
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        errors: IO[bytes] | int = subprocess.DEVNULL if log is None else log.open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "hybrid_nas.workers"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=environment,
-            bufsize=0,
-            start_new_session=True,  # Ctrl-C is for the driver; it stops the workers
-        )
-        if not isinstance(errors, int):
-            errors.close()
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.stdin = self.process.stdin
-        self.stdout = self.process.stdout
-        self.buffer = b""
-
-    def send(self, message: dict[str, Any]) -> None:
-        try:
-            self.stdin.write(json.dumps(message).encode() + b"\n")
-            self.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died: the end of its output, read next, says so
-
-    def lines(self) -> Iterator[dict[str, Any] | None]:
-        """The messages that have come; None for the end of the output."""
-        chunk = os.read(self.stdout.fileno(), 1 << 16)
-        if not chunk:
-            yield None
-            return
-        *lines, self.buffer = (self.buffer + chunk).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
-
-    def end(self) -> str:
-        """Let it end, or end it; how it ended, in words."""
-        try:
-            self.process.wait(timeout=1.0)  # its output has ended, so it is on its way out by itself
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.stdin.close()
-        self.stdout.close()
-        code = self.process.returncode
-        return f"ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+Event = Report | Done | Moved | Died
 
 
-class Pool:
-    """Worker processes, started when first needed and replaced when they die."""
-
-    def __init__(self, size: int, threads: int = 1, log: Path | None = None) -> None:
-        self.size = size
-        self.threads = threads
-        self.log = log
-        self.workers: list[Worker] = []
-        self.selector = selectors.DefaultSelector()
-
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+class Pool(Protocol):
+    """Workers. `size` is how many jobs run at a time, `free` how many more may be submitted now."""
 
     @property
-    def free(self) -> int:
-        return self.size - sum(worker.job is not None for worker in self.workers)
+    def size(self) -> int: ...
+
+    @property
+    def free(self) -> int: ...
 
     def submit(self, number: int, job: dict[str, Any]) -> None:
-        """Start a job (the arguments of `hybrid_nas.evaluate.evaluate`, as JSON) on a free worker."""
-        worker = next((worker for worker in self.workers if worker.job is None), None)
-        if worker is None:
-            assert len(self.workers) < self.size, "no worker is free"
-            worker = Worker(self.threads, self.log)
-            self.workers.append(worker)
-            self.selector.register(worker.stdout, selectors.EVENT_READ, worker)
-        worker.job = number
-        worker.send(job)
+        """Start a job on a free worker."""
 
     def answer(self, number: int, go_on: bool) -> None:
         """Let the job that waits at a rung go on, or stop it there."""
-        for worker in self.workers:
-            if worker.job == number:
-                worker.send({"go_on": go_on})
 
-    def events(self, timeout: float) -> Iterator[Event]:
+    def events(self, timeout: float) -> Iterable[Event]:
         """What has come from the workers within `timeout` seconds."""
-        for key, _ in self.selector.select(timeout):
-            yield from self._events(key.data)
-
-    def _events(self, worker: Worker) -> Iterator[Event]:
-        for message in worker.lines():
-            job = worker.job
-            if message is None:
-                self.selector.unregister(worker.stdout)
-                self.workers.remove(worker)
-                ended = worker.end()
-                if job is not None:
-                    yield Died(job, f"its worker {ended}")
-            elif job is not None and "outcome" in message:
-                worker.job = None
-                yield Done(job, message["outcome"])
-            elif job is not None:
-                yield Report(job, message["tokens"], message["loss"], message["validation"])
 
     def close(self) -> None:
         """End every worker at once."""
-        for worker in self.workers:
-            worker.process.kill()
-        for worker in self.workers:
-            self.selector.unregister(worker.stdout)
-            worker.process.wait()
-            worker.end()
-        self.workers.clear()
-        self.selector.close()
 
 
 def default_workers() -> int:
@@ -179,48 +82,3 @@ def default_workers() -> int:
     pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else None
     memory = cores if pages is None else pages * os.sysconf("SC_PAGE_SIZE") // WORKER_BYTES
     return max(1, min(cores, memory))
-
-
-def serve() -> None:
-    """The worker's side: read a job a line, report, answer, until the input ends."""
-    import torch
-
-    from hybrid_nas.architecture import Architecture
-    from hybrid_nas.budget import Budget
-    from hybrid_nas.evaluate import Progress, evaluate
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    output = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints goes to the log, not between the messages
-
-    def say(message: dict[str, Any]) -> None:
-        try:
-            output.write(json.dumps(message).encode() + b"\n")
-            output.flush()
-        except BrokenPipeError:
-            os._exit(0)  # the driver is gone
-
-    def report(progress: Progress) -> bool:
-        say({"tokens": progress.tokens, "loss": progress.loss, "validation": progress.validation})
-        if not progress.validation:
-            return True
-        answer = sys.stdin.readline()
-        if not answer:
-            os._exit(0)
-        return bool(json.loads(answer)["go_on"])
-
-    for line in sys.stdin:
-        job = json.loads(line)
-        outcome = evaluate(
-            Architecture.from_dict(job["architecture"]),
-            job["context"],
-            Budget.from_dict(job["budget"]),
-            job["data"],
-            job["seed"],
-            report,
-        )
-        say({"outcome": outcome.to_dict()})
-
-
-if __name__ == "__main__":
-    serve()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 from installed import COMMAND, TINY, environment
 
 from hybrid_nas.run_folder import Run
+from hybrid_nas.storage import open_storage
 from hybrid_nas.study import Record
 
 optuna_dashboard = pytest.importorskip("optuna_dashboard", reason="the extra `dashboard` is not installed")
@@ -36,7 +38,7 @@ def get(address: str) -> bytes:
 
 
 def test_a_trial_is_readable_in_the_storage(run: Run) -> None:
-    record = Record(run.study_file(), run.database)
+    record = Record(run.study_file(), open_storage(run.storage()))
     assert record.study.metric_names == ["loss (nats/byte)", "cache_bytes (bytes)"]
     assert [trial.to_dict() for trial in record.trials()] == [trial.to_dict() for trial in run.trials()]
     rows = {trial.number: trial for trial in run.trials()}
@@ -49,6 +51,19 @@ def test_a_trial_is_readable_in_the_storage(run: Run) -> None:
         files = optuna.artifacts.get_all_artifact_meta(frozen, storage=record.storage)
         assert sorted(meta.filename for meta in files) == ["layout.svg", "loss.svg"]
         assert all((run.path / "artifacts" / meta.artifact_id).is_file() for meta in files)
+
+
+def test_it_is_served_to_this_machine_alone_unless_told_otherwise(run: Run) -> None:
+    """127.0.0.2 is this machine too, but another address: a server on all addresses would answer there."""
+    from hybrid_nas.dashboard import serving
+
+    with serving(run, port=0) as address:
+        port = int(address.rpartition(":")[2])
+        socket.create_connection(("127.0.0.1", port), 10).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port), 10)
+    with serving(run, "0.0.0.0", 0) as address:
+        socket.create_connection(("127.0.0.2", int(address.rpartition(":")[2])), 10).close()
 
 
 def test_the_server_shows_note_pictures_and_artifacts(run: Run) -> None:
@@ -73,7 +88,7 @@ def test_the_server_shows_note_pictures_and_artifacts(run: Run) -> None:
         svg = get(f"{address}/artifacts/{one}/{trial['trial_id']}/{picture['artifact_id']}").decode()
         assert svg.startswith("<svg")
         assert f"trial {trial['number']}," in svg
-    record = Record(run.study_file(), run.database)
+    record = Record(run.study_file(), open_storage(run.storage()))
     answer = Answer(record)
     assert answer.write()
     assert not answer.write()  # nothing new

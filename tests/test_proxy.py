@@ -138,7 +138,12 @@ def test_training_learns_and_reports_rungs() -> None:
     proxy = Proxy(TEXT, 32, Budget(**{**budget.to_dict(), "recall_symbols": 4}), 0)
     model = build(TINY, generator=0)
     before = proxy.loss(model, CPU)
-    steps = list(train(model, TINY, proxy, CPU))
+    steps = []
+    for step in train(model, TINY, proxy, CPU):
+        steps.append(step)
+        if step.number in (16, 32):  # the scores are those of the model as it stands at the rung
+            assert (step.held_out, step.recall) == (proxy.loss(model, CPU), proxy.recall(model, CPU))
+            assert step.recall is not None
     assert [step.number for step in steps] == list(range(1, 65))
     assert [step.number for step in steps if step.held_out is not None] == [16, 32]
     after = proxy.loss(model, CPU)

@@ -10,6 +10,7 @@ import pytest
 
 from hybrid_nas.census import Census
 from hybrid_nas.search import Loop
+from hybrid_nas.storage import open_storage
 from hybrid_nas.study import Study
 from hybrid_nas.study_file import read_study
 from hybrid_nas.trial import Trial
@@ -85,7 +86,7 @@ def answers(tmp_path: Path, losses: list[float], **changes: object) -> list[bool
     letters = [proposal.proxy.layout for proposal in dear_first]
     pool = ScriptedPool(dict(zip(letters, losses, strict=True)))
     census = Census({p.key: p for p in reversed(dear_first)}, census.refused, census.looked_at, census.complete)
-    Loop(Study(study, census, tmp_path / "study.db"), pool, Nobody(), lambda: False).run()  # type: ignore[arg-type]
+    Loop(Study(study, census, open_storage(f"sqlite:///{tmp_path}/study.db")), pool, Nobody(), lambda: False).run()  # type: ignore[arg-type]
     return [pool.answers[layout] for layout in letters]
 
 

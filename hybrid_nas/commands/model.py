@@ -54,13 +54,13 @@ def cost(
     """What a model costs, by arithmetic: parameters, FLOPs, cache."""
     from hybrid_nas.cost import cost as cost_of
     from hybrid_nas.model_source import find_model
-    from hybrid_nas.paper import printed_layers
+    from hybrid_nas.paper import budget_miss, printed_layers
     from hybrid_nas.study_file import count_of
     from hybrid_nas.units import readable
 
     if layout == "" or ratio == "":
         raise ValueError("--layout or --ratio is empty; write the letters, like MMMAMMM, or a ratio, like 1:5")
-    printed = None
+    printed, miss = None, None
     if named is not None:
         if layout or ratio or settings:
             raise ValueError(f"{named} is a model by itself; --layout, --ratio and --set spell another")
@@ -73,15 +73,16 @@ def cost(
         design, model, sized, tokens = asked(layout, ratio, scale or "paper-1b", context, settings or (), "cost")
         where = sized.name
         printed = None if layout else printed_layers(design, where)
+        miss = None if printed is None or printed == model.depth else budget_miss(design, sized, printed)
     result = cost_of(model, tokens)
     if as_json:
-        more = {"scale": where, "architecture": model.id, "paper_layers": printed}
+        more = {"scale": where, "architecture": model.id, "paper_layers": printed, "paper_layers_budget_miss": miss}
         print(json.dumps({**result.to_dict(), **more}))
         return
     active, body = result.params_active, result.params_nonembedding
     rows = (
         ("layout", result.layout),
-        ("layers", str(result.layers) + ("" if printed is None else f" (the paper: {printed})")),
+        ("layers", str(result.layers) + ("" if printed is None else f" (the paper: {_compared(printed, miss)})")),
         ("parameters", f"{readable(result.params, 'parameters')} ({result.params:,})"),
         (
             "  without embedding",
@@ -102,16 +103,22 @@ def cost(
     out.print(table, highlight=False)
 
 
+def _compared(printed: int, miss: float | None) -> str:
+    """The layers that the paper prints, and where they are not ours by how much they miss the budget."""
+    return f"{printed}" if miss is None else f"{printed}, which misses the parameter budget by {miss:+.1%}"
+
+
 def asked(
     layout: str | None, ratio: str | None, scale: str, context: str | None, settings: Iterable[str], command: str
 ) -> tuple[Design, Architecture, Scale, int]:
     """The design that the options of `command` spell, its model at the scale, and the context in tokens."""
+    from hybrid_nas.answers import design_of
     from hybrid_nas.design import architecture_of_layout
     from hybrid_nas.options import KEYS
     from hybrid_nas.parts import read_by
     from hybrid_nas.placement import read_layout
+    from hybrid_nas.questions import LAYOUT, PRESETS
     from hybrid_nas.scale import SCALES
-    from hybrid_nas.space import LAYOUT, PRESETS, design_of
     from hybrid_nas.space_file import read_space
     from hybrid_nas.study_file import count_of
 

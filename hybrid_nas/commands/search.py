@@ -33,6 +33,14 @@ def search(
     seed: Annotated[int | None, typer.Option(help="Seed of designs, weights and batches.", min=0)] = None,
     workers: Annotated[int | None, typer.Option(help="Trainings at a time; default: one a core.", min=1)] = None,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/NAME-IDENTITY.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where the study is recorded: sqlite (in the run folder; the default), journal, "
+            "postgresql://USER@HOST/DATABASE or grpc://HOST:PORT.",
+        ),
+    ] = None,
     settings: Set = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,9 +70,9 @@ def search(
         f"{text.name} ({len(text.train):,} bytes to train on, {len(text.held_out):,} held out, {text.fingerprint[:12]})"
     )
     run = Run(out_folder or default_folder(file))
-    run.begin(file)
+    run.begin(file, storage)
     with run.locked():
-        finished = _search(run, file, census, seeds, path, data, as_json)
+        finished = _search(run, file, census, seeds, path, data, storage, as_json)
     raise typer.Exit(0 if finished else INTERRUPTED)
 
 
@@ -85,17 +93,28 @@ def _seeds(file: StudyFile, census: Census) -> tuple[Seed, ...]:
 
 
 def _search(
-    run: Run, file: StudyFile, census: Census, seeds: tuple[Seed, ...], path: Path, data: str, as_json: bool
+    run: Run,
+    file: StudyFile,
+    census: Census,
+    seeds: tuple[Seed, ...],
+    path: Path,
+    data: str,
+    storage: str | None,
+    as_json: bool,
 ) -> bool:
+    from hybrid_nas.patience import Patient
+    from hybrid_nas.processes import ProcessPool
     from hybrid_nas.progress import JsonLines, Lines, LiveTable, Progress
     from hybrid_nas.run_folder import environment
     from hybrid_nas.search import Loop, now
+    from hybrid_nas.storage import open_storage
     from hybrid_nas.study import Study
-    from hybrid_nas.workers import Pool, default_workers
+    from hybrid_nas.workers import default_workers
 
     began, begin = now(), time.monotonic()
     workers = file.search.workers or default_workers()
-    study = Study(file, census, run.database, [seed.proposal for seed in seeds])
+    patient = Patient(open_storage(run.storage(storage)))
+    study = Study(file, census, patient, run.artifacts, [seed.proposal for seed in seeds])
     before = study.all_trials()
     progress: Progress
     if as_json:
@@ -106,6 +125,10 @@ def _search(
         progress = Lines(file, before, workers, out)
     progress.said(f"space {path}: {counted(census.looked_at, 'design')}, {len(census.proposals):,} different"
                   + (f", {sum(census.refused.values()):,} refused" if census.refused else ""))  # fmt: skip
+    for why, count in file.space.left_out.items():
+        progress.said(f"left out, {count:,} of the combinations of its lists: {why}")
+    for line in census.reasons():
+        progress.said(line)
     for seed in seeds:
         progress.said(str(seed))
     progress.said(
@@ -116,6 +139,7 @@ def _search(
             f"done already: {counted(len(study.trials), 'trial')} and {counted(len(study.replicates), 'replicate')}"
         )
     stopped: list[int] = []
+    patient.said, patient.stop = progress.said, lambda: bool(stopped)
 
     def on_signal(number: int, frame: object) -> None:
         if stopped:
@@ -124,7 +148,7 @@ def _search(
 
     handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with Pool(workers, log=run.log) as pool, progress:
+        with ProcessPool(workers, log=run.log) as pool, progress:
             loop = Loop(study, pool, _Writing(progress, run, study), lambda: bool(stopped))
             finished = loop.run()
     finally:
@@ -144,6 +168,7 @@ def _search(
         "finished": now(),
         "seconds": time.monotonic() - begin,
         "refused": dict(census.refused),
+        "left_out": dict(file.space.left_out),
         "coincide": census.coincide,
         "size": census.looked_at if census.complete else file.space.size(),
         "target": file.target.to_dict(),

@@ -130,9 +130,10 @@ def confirm(
 ) -> None:
     """Train a run's front again at a larger budget, and say how far the ranking held."""
     from hybrid_nas.confirm import confirm as retrain
+    from hybrid_nas.processes import ProcessPool
     from hybrid_nas.run_folder import Run
     from hybrid_nas.study_file import count_of
-    from hybrid_nas.workers import Pool, default_workers
+    from hybrid_nas.workers import default_workers
     from hybrid_nas.yaml_file import Item
 
     folder = Run.of(run)
@@ -141,7 +142,7 @@ def confirm(
     spent = 4 * most if tokens is None else count_of(Item(tokens, "--tokens", None, tokens), "tokens")
     if spent <= most:
         raise ValueError(f"--tokens: more than the {most:,} of the study's trainings confirm it, found {spent:,}")
-    with Pool(workers or default_workers(), log=folder.path / "confirm.log") as pool:
+    with ProcessPool(workers or default_workers(), log=folder.path / "confirm.log") as pool:
         result = retrain(
             file,
             trials,

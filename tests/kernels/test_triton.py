@@ -64,10 +64,10 @@ def fused(fusion, maps, scale, norms):
     return run
 
 
-def ssd_kernels():
-    from hybrid_nas_kernels.ssd import triton_kernels
+def time_step_triton(dt, bias):
+    from hybrid_nas_kernels.ssd import triton_time_step
 
-    return triton_kernels
+    return triton_time_step.time_step_triton(dt, bias)
 
 
 # name -> (function of leaves and implementation, shapes of the leaves, indices of leaves that stay float32)
@@ -112,9 +112,7 @@ OPERATIONS = {
         )
     },
     "time_step": (
-        lambda dt, bias, how: (
-            F.softplus(30 * dt + bias) if how == "reference" else ssd_kernels().time_step_triton(30 * dt, bias)
-        ),
+        lambda dt, bias, how: F.softplus(30 * dt + bias) if how == "reference" else time_step_triton(30 * dt, bias),
         ((2, 5, 3), (3,)),
         (1,),
     ),
@@ -292,9 +290,10 @@ def test_several_heads_a_program_give_what_one_gives(monkeypatch, assert_close):
 def test_heads_a_program_divide_a_group_and_leave_enough_programs():
     from hybrid_nas_kernels.ssd.triton_kernels import heads_a_program
 
-    assert heads_a_program(8, 16 * 32) == 4
+    assert heads_a_program(8, 16 * 32) == 8
+    assert heads_a_program(8, 32) == 2
     assert heads_a_program(8, 4) == 1
-    assert heads_a_program(12, 10_000) == 4
+    assert heads_a_program(12, 43) == 4
     assert heads_a_program(1, 10_000) == 1
 
 
