@@ -6,7 +6,7 @@ from hybrid_nas.evidence import Evidence
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.outlook import affordable, continued
 from hybrid_nas.recipe import Recipe, Rule, describe, estimate_text
-from hybrid_nas.units import bare, label, readable
+from hybrid_nas.units import bare, label, listed, readable
 
 NAMED_COSTS = ("cache_bytes", "decode_flops_per_token", "decode_bytes_per_token", "train_flops_per_token", "params")
 SOURCE = "arXiv:2510.04800"
@@ -152,12 +152,14 @@ SPECIAL = {
 
 def latex(recipe: Recipe) -> str:
     """Two tables for a paper's appendix, with booktabs: the rules, most worth first, and the published claims."""
+    asked = [finding for finding in recipe.agreement if finding.tested]
+    rest = [finding.id for finding in recipe.agreement if not finding.tested]
     return "\n".join(
         [
             "% needs \\usepackage{booktabs}",
             *_latex_table(
-                ["choice", "quantity", "options", "difference [95\\% interval]", "$n$", "found by", "decided"],
-                "lllrrll",
+                ["choice", "quantity", "better / worse", "difference [95\\% interval]", "$n$, by", "decided"],
+                r"p{0.12\linewidth}lp{0.21\linewidth}rrl",
                 _rule_rows(recipe),
                 "Rules by their worth. Differences are of the better option against the worse; intervals are for each "
                 "difference alone, decided is by Holm's correction over the options of a choice at 5\\,\\%, and needs "
@@ -167,17 +169,18 @@ def latex(recipe: Recipe) -> str:
             "",
             *_latex_table(
                 ["claim", "verdict", "difference [95\\% interval]", "$n$"],
-                "p{0.5\\linewidth}lrr",
+                r"p{0.45\linewidth}lrr",
                 [
                     [
                         tex(f"{f.id}: {f.claim}"),
                         f.verdict,
-                        _signed(f.difference, f.low, f.high, f.quantity),
-                        str(f.n) if f.tested else "",
+                        f"${_interval(f.difference, f.low, f.high, _unit(f.quantity))}$",
+                        str(f.n),
                     ]
-                    for f in recipe.agreement
+                    for f in asked
                 ],
-                f"Agreement with the claims of {SOURCE}; no difference where the study holds no designs on both sides.",
+                f"Agreement with the claims of {SOURCE}."
+                + (f" Not put to the test by this study: {listed(rest)}." if rest else ""),
                 "agreement",
             ),
             "",
@@ -201,30 +204,28 @@ def _rule_rows(recipe: Recipe) -> list[list[str]]:
             pairs = sorted(evidence.pairs, key=lambda p: (not p.decided, -p.difference))
             decided = [pair for pair in pairs if pair.decided]
             for pair in decided or pairs[:1]:
-                value = f"{bare(pair.difference, evidence.unit)} [{bare(pair.low, evidence.unit)}, "
+                numbers = [bare(number, evidence.unit) for number in (pair.difference, pair.low, pair.high)]
                 rows.append(
                     [
                         tex(rule.choice),
                         tex(evidence.quantity),
                         tex(f"{pair.better} / {pair.worse}"),
-                        tex(value + f"{bare(pair.high, evidence.unit)}]"),
-                        str(pair.n),
-                        pair.method,
+                        "${} [{}, {}]$".format(*numbers),
+                        f"{pair.n}, {pair.method}",
                         "yes" if pair.decided else "no",
                     ]
                 )
     return rows
 
 
-def _signed(value: float | None, low: float | None, high: float | None, quantity: str) -> str:
-    unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
-    return "" if value is None else "$" + _interval(value, low, high, unit) + "$"
+def _unit(quantity: str) -> str:
+    return QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
 
 
 def _latex_table(head: list[str], columns: str, rows: list[list[str]], caption: str, name: str) -> list[str]:
     body = [f"{' & '.join(row)} \\\\" for row in rows] or [f"\\multicolumn{{{len(head)}}}{{l}}{{none}} \\\\"]
     return [
-        r"\begin{table}", r"\centering\small", f"\\begin{{tabular}}{{{columns}}}", r"\toprule",
-        f"{' & '.join(head)} \\\\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}",
+        r"\begin{table}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}", f"\\begin{{tabular}}{{{columns}}}",
+        r"\toprule", f"{' & '.join(head)} \\\\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}",
         f"\\caption{{{caption}}}", f"\\label{{tab:{name}}}", r"\end{table}",
     ]  # fmt: skip
