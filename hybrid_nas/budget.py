@@ -35,7 +35,7 @@ class Budget:
     rungs: tuple[float, ...] = (0.25, 0.5)
     validation_tokens: int = 16_384
     recall_share: float = 0.5
-    recall_task: Literal["copy", "associative"] = "copy"
+    recall_task: Literal["copy", "associative", "induction"] = "copy"
     recall_symbols: int = 16
     mamba_init: Literal["paper", "original"] = "paper"
     replicates: int = 2
@@ -67,8 +67,8 @@ class Budget:
             )
         if list(self.rungs) != sorted(set(self.rungs)) or not all(0 < rung < 1 for rung in self.rungs):
             raise ValueError(f"budget: rungs are rising shares between 0 and 1, found {list(self.rungs)}")
-        if self.recall_task not in ("copy", "associative"):
-            raise ValueError(f"budget: recall_task is copy or associative, found {self.recall_task!r}")
+        if self.recall_task not in ("copy", "associative", "induction"):
+            raise ValueError(f"budget: recall_task is copy, associative or induction, found {self.recall_task!r}")
         if self.mamba_init not in ("paper", "original"):
             raise ValueError(f"budget: mamba_init is paper or original, found {self.mamba_init!r}")
 

@@ -28,6 +28,8 @@ EXPLODED = 4 * math.log(VOCAB)
 RECALL_STREAM = 0x7265_6361  # keeps recall batches apart from text batches of the same seed
 RECALL_HELD_OUT = 0x686F_6C64
 EVALUATED_AT_ONCE = 4096
+"""Tokens, on the CPU; on other devices as many as have so many logits:"""
+LOGITS_AT_ONCE = 1 << 26
 CURVE_POINTS = 40
 
 
@@ -90,7 +92,7 @@ class Proxy:
             self.text.validation(max(1, self.budget.validation_tokens // self.context), self.context + 1)
         )
         total = 0.0
-        for part in torch.split(rows, self._at_once()):
+        for part in torch.split(rows, self._at_once(device)):
             part = part.to(device)
             total += cross_entropy(model(part[:, :-1]), part[:, 1:]).item() * len(part)
         return total / len(rows)
@@ -104,13 +106,17 @@ class Proxy:
         drawn, marks = self._recall(count, np.random.default_rng(RECALL_HELD_OUT))
         right = 0
         rows, scored = torch.from_numpy(drawn), torch.from_numpy(marks[:, 1:])
-        for part, counted in zip(torch.split(rows, self._at_once()), torch.split(scored, self._at_once()), strict=True):
+        for part, counted in zip(
+            torch.split(rows, self._at_once(device)), torch.split(scored, self._at_once(device)), strict=True
+        ):
             part, counted = part.to(device), counted.to(device)
             right += int((model(part[:, :-1]).argmax(-1) == part[:, 1:])[counted].sum())
         return right / int(scored.sum())
 
-    def _at_once(self) -> int:
-        return max(1, EVALUATED_AT_ONCE // self.context)
+    def _at_once(self, device: torch.device) -> int:
+        """Sequences that are scored together."""
+        tokens = EVALUATED_AT_ONCE if device.type == "cpu" else LOGITS_AT_ONCE // max(VOCAB, self.text.vocab)
+        return max(1, tokens // self.context)
 
 
 def learning_rate(width: int) -> float:

@@ -174,15 +174,16 @@ def _row(trial: Trial) -> dict[str, Any]:
     return row
 
 
-def write_trials(trials: Iterable[Trial], path: Path) -> None:
-    """Write trials.parquet whole or not at all: a reader never sees half a file."""
+def write_trials(trials: Iterable[Trial], path: Path, metadata: dict[bytes, bytes] | None = None) -> None:
+    """Write trials.parquet whole or not at all: a reader never sees half a file. `metadata` goes into the file's."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = schema()
     rows = [{name: row[name] for name in columns.names} for row in map(_row, trials)]
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist(rows, schema=columns), partial, compression="zstd")
+    table = pa.Table.from_pylist(rows, schema=columns).replace_schema_metadata(metadata)
+    pq.write_table(table, partial, compression="zstd")
     os.replace(partial, path)
 
 
