@@ -38,6 +38,10 @@ class Progress:
     recall: float | None = None
     save: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
 
+    def to_dict(self) -> dict[str, Any]:
+        """What travels: all but `save`."""
+        return {name: value for name, value in vars(self).items() if name != "save"}
+
 
 @dataclass(frozen=True)
 class Outcome:

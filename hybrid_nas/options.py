@@ -68,7 +68,7 @@ def _layout(item: Item) -> Option:
 def _one_of(name: str, known: Collection[str]) -> Callable[[Item], Option]:
     def parse(item: Item) -> Option:
         value = "none" if item.value is None and "none" in known else item.value
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             raise item.error(f"{name}: unknown {name} {item.shown()}; {nearest(str(item.value), known)}")
         return str(value)
 

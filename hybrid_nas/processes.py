@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -163,7 +162,7 @@ def serve() -> None:
             os._exit(0)  # the driver is gone
 
     def report(progress: Progress) -> bool:
-        say(asdict(progress))
+        say(progress.to_dict())
         if not progress.validation:
             return True
         answer = sys.stdin.readline()
