@@ -18,7 +18,9 @@ class Budget:
     Warm-up and cool-down are shares of the steps (a trapezoid, as in [arXiv:2510.04800, App. E]); `rungs` are the
     shares after which a trial reports its held-out loss and may be stopped. `learning_rate` None takes the rule of
     `hybrid_nas.proxy` for the width. `recall_share` of the sequences of each batch are recall sequences of
-    `recall_task` and `recall_symbols` (see `hybrid_nas.recall`); at 1 there is no text, and no loss.
+    `recall_task` and `recall_symbols` (see `hybrid_nas.recall`); at 1 there is no text, and no loss. With `tasks` they
+    are shared out among these synthetic tasks instead (see `hybrid_nas.tasks`), and `recall` is the mean over them.
+    `probes` are tasks that are scored at the end and not trained on.
     `replicates` is the number of further seeds that members of the front are trained with at the end.
 
     With `flops` each candidate has the tokens that so many training FLOPs buy at its own cost at the proxy scale (equal
@@ -37,12 +39,15 @@ class Budget:
     recall_share: float = 0.5
     recall_task: Literal["copy", "associative", "induction"] = "copy"
     recall_symbols: int = 16
+    tasks: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
     mamba_init: Literal["paper", "original"] = "paper"
     replicates: int = 2
     flops: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rungs", tuple(self.rungs))
+        for name in ("rungs", "tasks", "probes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("tokens", "batch", "validation_tokens", "recall_symbols"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -110,7 +115,7 @@ class Budget:
         return min(max(1, round(self.recall_share * self.batch)), self.batch - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "rungs": list(self.rungs)}
+        return {**asdict(self), **{name: list(getattr(self, name)) for name in ("rungs", "tasks", "probes")}}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Budget:

@@ -161,7 +161,8 @@ def evaluate(
             return outcome("stopped")
         with stream:
             values = {"loss": proxy.loss(model, on), "recall": proxy.recall(model, on)}
-        scores = {name: value for name, value in values.items() if value is not None}
+            by_task = proxy.scores(model, on)
+        scores = {name: value for name, value in values.items() if value is not None} | by_task
         if not all(map(math.isfinite, scores.values())):
             raise Diverged(f"diverged in the last step: scores {scores}")
         done = outcome("complete", scores)

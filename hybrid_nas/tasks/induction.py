@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hybrid_nas.tasks.sequences import FIRST, Drawn, permutations
-
-SYMBOLS = 128
+from hybrid_nas.tasks.sequences import FIRST, SYMBOLS, Drawn, permutations
 
 
 def induction(sequences: int, tokens: int, generator: np.random.Generator, longest: int = 32) -> Drawn:
