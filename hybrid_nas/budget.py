@@ -74,6 +74,17 @@ class Budget:
             raise ValueError(f"budget: rungs are rising shares between 0 and 1, found {list(self.rungs)}")
         if self.recall_task not in ("copy", "associative", "induction"):
             raise ValueError(f"budget: recall_task is copy, associative or induction, found {self.recall_task!r}")
+        if self.tasks or self.probes:
+            from hybrid_nas.tasks import task_named  # numpy, which a budget alone does not need
+
+            for key, names in (("tasks", self.tasks), ("probes", self.probes)):
+                for name in names:
+                    try:
+                        task_named(name)
+                    except ValueError as error:
+                        raise ValueError(f"budget: {key}: {error}") from None
+                if len(set(names)) < len(names):
+                    raise ValueError(f"budget: {key}: each task once, found {list(names)}")
         if self.mamba_init not in ("paper", "original"):
             raise ValueError(f"budget: mamba_init is paper or original, found {self.mamba_init!r}")
 
