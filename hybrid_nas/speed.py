@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from hybrid_nas.architecture import Architecture
 
 PREDICTED = "predicted, roofline"
 BY_LAYERS = "measured, by layers"
@@ -74,3 +78,14 @@ class Measure:
     def load(self, context: int) -> Load:
         """Its shapes, where the target's context is `context`."""
         return Load(self.batch, self.context or context, self.train_batch, self.train_context or context)
+
+
+class Meter(Protocol):
+    """Finds speeds: `hybrid_nas.measuring.Measurer`, behind which stands a device."""
+
+    quiet: Callable[[], AbstractContextManager[object]]
+    """Entered while it measures: nothing else may run on the device."""
+
+    def __call__(self, architecture: Architecture) -> Speed: ...
+
+    def close(self) -> None: ...

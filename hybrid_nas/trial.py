@@ -125,8 +125,10 @@ class Trial:
 
 
 SPEED_ORIGIN = {"speed_source": "source", "speed_device": "device"}
-LATER_COLUMNS = ("params_active", *SPEEDS, *SPEED_ORIGIN)
+LATER_COLUMNS = ("params_active", "scores", *SPEEDS, *SPEED_ORIGIN)
 """That files of earlier versions lack."""
+COLUMN_VALUES = ("loss", "recall")
+"""Trained quantities with a column of their own; the others are JSON in `scores`."""
 JSON_COLUMNS = ("design", "proxy", "target", "budget", "implementations")
 
 
@@ -167,6 +169,7 @@ def schema() -> pa.Schema:
             pa.field("device", pa.string(), nullable=False),
             pa.field("seconds", pa.float64(), nullable=False),
             pa.field("tokens", pa.int64(), nullable=False),
+            pa.field("scores", pa.string()),
             *(pa.field(name, pa.string(), nullable=False) for name in JSON_COLUMNS),
         ]
     )
@@ -175,7 +178,9 @@ def schema() -> pa.Schema:
 def _row(trial: Trial) -> dict[str, Any]:
     data = trial.to_dict()
     row = {**data, **data["cost"], "proxy_id": trial.proxy.id, "target_id": trial.target.id}
-    row.update({name: trial.values.get(name) for name in ("loss", "recall")})
+    row.update({name: trial.values.get(name) for name in COLUMN_VALUES})
+    scores = {name: value for name, value in trial.values.items() if name not in COLUMN_VALUES}
+    row["scores"] = canonical_json(scores) if scores else None
     speed = data["cost"].get("speed") or {}
     row.update({name: speed.get(name) for name in SPEEDS})
     row.update({column: speed.get(name) for column, name in SPEED_ORIGIN.items()})
@@ -183,15 +188,16 @@ def _row(trial: Trial) -> dict[str, Any]:
     return row
 
 
-def write_trials(trials: Iterable[Trial], path: Path) -> None:
-    """Write trials.parquet whole or not at all: a reader never sees half a file."""
+def write_trials(trials: Iterable[Trial], path: Path, metadata: dict[bytes, bytes] | None = None) -> None:
+    """Write trials.parquet whole or not at all: a reader never sees half a file. `metadata` goes into the file's."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = schema()
     rows = [{name: row[name] for name in columns.names} for row in map(_row, trials)]
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist(rows, schema=columns), partial, compression="zstd")
+    table = pa.Table.from_pylist(rows, schema=columns).replace_schema_metadata(metadata)
+    pq.write_table(table, partial, compression="zstd")
     os.replace(partial, path)
 
 
@@ -240,6 +246,9 @@ def _from_row(row: dict[str, Any]) -> Trial:
     if row.get("speed_source") is not None:
         cost["speed"] = {name: row[name] for name in SPEEDS}
         cost["speed"] |= {name: row[column] for column, name in SPEED_ORIGIN.items()}
-    values = {name: row[name] for name in ("loss", "recall") if row[name] is not None}
+    values = {name: row[name] for name in COLUMN_VALUES if row[name] is not None}
+    values |= json.loads(row.get("scores") or "{}")
+    if not all(isinstance(value, float | int) for value in values.values()):
+        raise ValueError(f"scores must map names to numbers, found {str(row['scores'])[:60]}")
     kept = {name: data[name] for name in Trial.__dataclass_fields__ if name in data}
     return Trial.from_dict({**kept, "cost": cost, "values": values})
