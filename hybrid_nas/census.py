@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from hybrid_nas.design import Design, Refused
+from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.study_file import StudyFile
+from hybrid_nas.units import counted, readable
 from hybrid_nas.yaml_file import FileError
 
 COUNTED = 10_000
@@ -75,7 +77,7 @@ class Census:
             raise FileError(
                 source,
                 study.places.get(key or "ratio", study.places.get("placement")),
-                f"the space allows nothing: {self.looked_at:,} designs are refused, {often:,} because {reason}"
+                f"the space allows nothing: {counted(self.looked_at, 'design')} refused, {often:,} because {reason}"
                 + (_least(study, key) if key else ""),
             )
         return self
@@ -101,4 +103,5 @@ def _least(study: StudyFile, key: str) -> str:
     others = tuple(constraint for constraint in study.constraints if constraint.name != name)
     proposals = Census.of(replace(study, constraints=others)).proposals.values()
     least = min((getattr(proposal.cost, name) for proposal in proposals), default=None)
-    return "" if least is None else f"; the least of any design here is {least:,.0f}"
+    unit = QUANTITIES[name].unit
+    return "" if least is None else f"; the least of any design here is {least:,.0f} ({readable(least, unit)})"

@@ -27,7 +27,7 @@ from hybrid_nas.parts import (
     parallel_of,
     read_by,
 )
-from hybrid_nas.placement import PLACEMENTS, Placement, Ratio, layout_at, place, place_at, read_layout
+from hybrid_nas.placement import PLACEMENTS, Placement, Ratio, layout_at, place, place_at, read_layout, read_share
 from hybrid_nas.scale import Refused, Scale
 
 __all__ = [
@@ -278,10 +278,13 @@ class Design:
         if "ratio" in values:
             values["ratio"] = Ratio.parse(values["ratio"])
         if "positions" in values:
-            values["positions"] = tuple(values["positions"])
+            values["positions"] = tuple(map(float, values["positions"]))
+        for name in PLAIN:
+            if not isinstance(values.get(name, ""), str | int):
+                raise ValueError(f"design: {name} must be text or a whole number, found {values[name]!r}")
         for name in ("kv_heads", *AMOUNTS):
             if isinstance(values.get(name), str):
-                values[name] = Fraction(values[name])
+                values[name] = read_share(values[name])
         return cls(**values)
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hybrid_nas.box import Box
 from hybrid_nas.candidate import Candidate, candidates_of
 from hybrid_nas.noise import Noise, Trainings, proxy_id, trained_quantities, trainings
 from hybrid_nas.objective import Objective
@@ -17,6 +18,7 @@ from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
 
 DRAWS = 1000
+LARGEST = 1e30
 MARGIN = 0.1  # of each objective's range, beyond its worst value: where the reference point lies
 KNEE = (
     "each objective is scaled to 0 (best on the front) and 1 (worst on the front); the knee lies farthest, towards "
@@ -31,8 +33,8 @@ class Front:
 
     Two designs that are equal in every objective are both members. `hypervolume` is the share of the box from `ideal`
     (best value of each objective over all candidates) to `reference` (worst value, and a tenth of the range beyond)
-    that the members dominate. `knee` and `ends` are keys of members; `knee_probability` counts how often the same
-    design is the knee when the noise is drawn again.
+    that the members dominate, costs of more than a decade by their logarithm (`box.py`). `knee` and `ends` are keys of
+    members; `knee_probability` counts how often the same design is the knee when the noise is drawn again.
     """
 
     objectives: tuple[Objective, ...]
@@ -66,7 +68,7 @@ class Front:
         """
         import numpy as np
 
-        from hybrid_nas.dominance import hypervolume, knee, non_dominated
+        from hybrid_nas.dominance import knee, non_dominated
 
         ordered = sorted(trials, key=lambda trial: trial.number)
         objectives = tuple(objectives)
@@ -100,18 +102,22 @@ class Front:
             o.name: int(members[np.lexsort((*points[members].T[::-1], points[members, j]))[0]])
             for j, o in enumerate(objectives)
         }
+        names, sign = [o.name for o in objectives], np.array([o.loss(1.0) for o in objectives])
         ideal, worst = points.min(0), points.max(0)
         corner = worst + MARGIN * np.where(worst > ideal, worst - ideal, 1.0)
         if reference is not None:
             corner = np.array([o.loss(reference[o.name]) for o in objectives])
-        box = np.prod(np.maximum(corner - ideal, 0))
+        box = Box(
+            objectives,
+            *(dict(zip(names, map(float, row), strict=True)) for row in (sign * ideal + 0.0, sign * corner + 0.0)),
+        )
         return cls(
             objectives=objectives,
             candidates=tuple(candidates),
             noise=noise,
-            hypervolume=hypervolume(points[members], corner) / float(box) if box > 0 else 0.0,
-            ideal={o.name: o.loss(float(v)) + 0.0 for o, v in zip(objectives, ideal, strict=True)},
-            reference={o.name: o.loss(float(v)) + 0.0 for o, v in zip(objectives, corner, strict=True)},
+            hypervolume=box.share(sign * points[members]),
+            ideal=box.ideal,
+            reference=box.reference,
             knee=candidates[at_knee].key,
             knee_is_end=lead <= 1e-12,
             knee_probability=None if knees is None else float(knees[at_knee]),
@@ -133,6 +139,10 @@ class Front:
     def close(self) -> tuple[Candidate, ...]:
         """Designs off the front by no more than the noise: their probability of belonging to it is 5% or more."""
         return tuple(c for c in self.candidates if not c.member and c.sure is False)
+
+    @property
+    def box(self) -> Box:
+        return Box(self.objectives, self.ideal, self.reference)
 
     def candidate(self, key: str) -> Candidate:
         return next(c for c in self.candidates if c.key == key)
@@ -165,7 +175,7 @@ class Front:
         - `noise`, by trained quantity: `sd` over seeds and its `df`; `own_sd`, `own_df` with the seeds' common effect
           taken out; `floor` and `same_seed_floor`, the smallest difference that two single-seed trials show at 95%
         - `statement`: whether designs had equal data or equal compute, and what the intervals mean
-        - `hypervolume`: `value` (share of the box), `ideal` and `reference` (its corners)
+        - `hypervolume`: `value` (share of the box), `ideal` and `reference` (its corners), `logarithmic` (objectives)
         - `knee`: `key`, `definition`, `is_end` (no member beats the line between the ends), `probability`
         - `ends`: objective name -> key of the member best in it
         - `members`, best first in the first objective, and `close` (off the front by no more than the noise): each
@@ -182,7 +192,12 @@ class Front:
             "counts": self.counts,
             "noise": {name: noise.to_dict() for name, noise in self.noise.items()},
             "statement": self.statement,
-            "hypervolume": {"value": self.hypervolume, "ideal": self.ideal, "reference": self.reference},
+            "hypervolume": {
+                "value": self.hypervolume,
+                "ideal": self.ideal,
+                "reference": self.reference,
+                "logarithmic": [o.name for o in self.objectives if self.candidates and self.box.logarithmic(o)],
+            },
             "knee": {
                 "key": self.knee,
                 "definition": KNEE,
@@ -205,8 +220,8 @@ def _check(complete: list[Trial], objectives: tuple[Objective, ...]) -> None:
             value = trial.value(name)
             if value is None:
                 raise ValueError(f"trial {trial.number}: complete, but without a value of the objective {name}")
-            if not math.isfinite(value):
-                raise ValueError(f"trial {trial.number}: {name} must be a finite number, found {value}")
+            if not abs(value) < LARGEST:
+                raise ValueError(f"trial {trial.number}: {name} must be a finite number below 1e30, found {value}")
     spent = {
         (t.budget.flops or t.budget.tokens, t.budget.batch, t.budget.learning_rate, t.budget.recall_share): t
         for t in complete
@@ -239,7 +254,7 @@ def _redraw(
     from hybrid_nas.dominance import knee, non_dominated, plausible
 
     noisy = {j: noise[o.name] for j, o in enumerate(objectives) if o.trained}
-    if any(spread.sd is None for spread in noisy.values()):
+    if not draws or any(spread.sd is None for spread in noisy.values()):
         return None, None, 0
     proxies = [candidate.key.partition("-")[0] for candidate in candidates]
     margin = np.zeros_like(points)

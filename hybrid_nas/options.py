@@ -12,7 +12,7 @@ from hybrid_nas.architecture import PARALLEL_AXES
 from hybrid_nas.design import PLACEMENTS, Ratio
 from hybrid_nas.halves import HALVES
 from hybrid_nas.parts import FEED_FORWARD, RECURRENT
-from hybrid_nas.placement import SYNONYMS, read_layout
+from hybrid_nas.placement import SYNONYMS, read_layout, read_share
 from hybrid_nas.questions import LAYOUT, PRESETS, Option
 from hybrid_nas.yaml_file import Item, nearest
 
@@ -68,7 +68,7 @@ def _layout(item: Item) -> Option:
 def _one_of(name: str, known: Collection[str]) -> Callable[[Item], Option]:
     def parse(item: Item) -> Option:
         value = "none" if item.value is None and "none" in known else item.value
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             raise item.error(f"{name}: unknown {name} {item.shown()}; {nearest(str(item.value), known)}")
         return str(value)
 
@@ -113,8 +113,8 @@ def _whole(name: str, step: int) -> Callable[[Item], Option]:
 
 def _share(item: Item) -> Fraction | None:
     try:
-        return Fraction(item.text)
-    except (ValueError, ZeroDivisionError):
+        return read_share(item.text)
+    except ValueError:
         return None
 
 

@@ -119,6 +119,8 @@ class Loop:
                         "budget": self._budget(task).to_dict(),
                         "data": self.file.data or {},
                         "seed": task.seed,
+                        "time_limit": self.file.search.time_limit,
+                        "memory": self.file.search.memory,
                     },
                 )
 
@@ -268,12 +270,18 @@ class Loop:
         return (one.proposal.proxy.id, one.seed) == (other.proposal.proxy.id, other.seed)
 
 
-def seconds_left(done: list[float], to_do: int, workers: int, in_flight: list[float]) -> float | None:
-    """Time left by the mean of the finished trainings, `in_flight` the seconds that running ones have had."""
-    if not done:
+def seconds_left(
+    done: list[Trial], to_do: int, replicates: int, workers: int, in_flight: list[tuple[float, bool]]
+) -> float | None:
+    """Time left by the mean of the finished trainings, for replicates by that of the complete ones, since they are not
+    stopped. `in_flight`: the seconds that each running one has had, and whether it is a replicate."""
+    took = [trial.seconds for trial in done if trial.seconds > 0]
+    if not took:
         return None
-    mean = sum(done) / len(done)
-    rest = to_do * mean + sum(max(0.0, mean - seconds) for seconds in in_flight)
+    whole = [trial.seconds for trial in done if trial.seconds > 0 and trial.state == "complete"] or took
+    mean, full = sum(took) / len(took), sum(whole) / len(whole)
+    rest = to_do * mean + replicates * full
+    rest += sum(max(0.0, (full if replicate else mean) - seconds) for seconds, replicate in in_flight)
     return rest / max(1, workers)
 
 

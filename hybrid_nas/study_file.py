@@ -14,7 +14,7 @@ from hybrid_nas.budget import Budget
 from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, Constraint, Objective
 from hybrid_nas.options import KEYS
 from hybrid_nas.questions import LAYOUT, POSITIONS, Answers
-from hybrid_nas.scale import SCALES, Scale
+from hybrid_nas.scale import LARGEST_DIMENSION, SCALES, Scale
 from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
@@ -24,7 +24,11 @@ SECTIONS = ("name", "proxy", "budget", "target", "objectives", "constraints", "s
 DEFAULT_TARGET = "paper-1b"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
+COUNT = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
+LARGEST_COUNT = 1e24
+
+TIMES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h|d)?")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Search:
     """How the space is explored. `dominators`: a trial stops at a rung once that many trials of equal or better
     efficiency had a loss there that is lower by more than `margin`, in nats (0: never stop). `workers` None: as many
     as the cores carry. `seeds` are designs to try first: design files,
-    or names of published models; of one that the space does not hold, the nearest that it holds."""
+    or names of published models; of one that the space does not hold, the nearest that it holds. `time_limit` (seconds)
+    and `memory` (bytes) are what one training may take, `gpus` the share of a GPU that it takes on a cluster."""
 
     sampler: str = "tpe"
     trials: int = 24
@@ -41,6 +46,9 @@ class Search:
     dominators: int = 3
     margin: float = 0.02
     seeds: tuple[str, ...] = ()
+    time_limit: float | None = None
+    memory: int | None = None
+    gpus: float | None = None
 
 
 @dataclass(frozen=True)
@@ -176,16 +184,27 @@ def count_of(item: Item, key: str) -> int:
         value = float(match[1]) * UNITS[match[2].lower()]
     elif isinstance(item.value, int | float) and not isinstance(item.value, bool):
         value = float(item.value)
-    if value is None or value != int(value) or value < 0:
+    if value is None or not 0 <= value < LARGEST_COUNT or value != int(value):
         raise item.error(
-            f"{key}: a whole number, or one like 200k, 1.5M or 64 MiB, must stand here, found {item.shown()}"
+            f"{key}: a whole number, or one like 200k, 1.5M or 64 MiB, below 1e24 must stand here, found {item.shown()}"
         )
     return int(value)
+
+
+def seconds_of(item: Item, key: str) -> float:
+    """A time above 0: seconds, or one with a unit: 90s, 10min, 2h."""
+    match = TIME.fullmatch(str(item.value).strip())
+    if match is None or not (seconds := float(match[1]) * TIMES[match[2] or "s"]):
+        raise item.error(f"{key}: a time like 90s, 10min or 2h must stand here, found {item.shown()}")
+    return seconds
 
 
 def _field(cls: type, key: str, item: Item) -> Any:
     """The value for a dataclass field of that name, by the field's type."""
     kind = str(next(field.type for field in fields(cls) if field.name == key))
+    if kind.startswith("tuple[str"):
+        members = item.value if isinstance(item.value, list) else [item]
+        return tuple(_name_of(member, key, item) for member in members)
     if isinstance(item.value, list):
         if not kind.startswith("tuple"):
             raise item.error(f"{key}: one value must stand here, found a list; only the space's keys are choices")
@@ -197,6 +216,12 @@ def _field(cls: type, key: str, item: Item) -> Any:
     if kind.startswith("int"):
         return count_of(item, key)
     return _number(item, key, item) if kind.startswith("float") else item.value
+
+
+def _name_of(item: Item, key: str, at: Item) -> str:
+    if not isinstance(item.value, str):
+        raise at.error(f"{key}: names must stand here, found {item.shown()}")
+    return item.value
 
 
 def _number(item: Item, key: str, at: Item) -> float:
@@ -254,7 +279,9 @@ def _scale(item: Item | None, section: str, default: str) -> Scale:
         values["heads"] = width // head_dim
         if "kv_heads" not in values:
             share = max(1, round(values["heads"] * base.kv_heads / base.heads))
-            values["kv_heads"] = max(k for k in range(1, share + 1) if values["heads"] % k == 0)
+            values["kv_heads"] = next(
+                k for k in range(min(share, LARGEST_DIMENSION), 0, -1) if values["heads"] % k == 0
+            )
     if values.get("heads", base.heads) != base.heads:
         values.setdefault("parallel_heads", None)
     if width != base.width and "ffn_hidden" not in values:
@@ -271,7 +298,7 @@ def _scale(item: Item | None, section: str, default: str) -> Scale:
 
 
 def _preset(item: Item, section: str) -> Scale:
-    if item.value not in SCALES:
+    if not isinstance(item.value, str) or item.value not in SCALES:
         raise item.error(f"{section}: unknown scale {item.shown()}; {nearest(str(item.value), SCALES)}")
     return SCALES[item.value]
 
@@ -281,7 +308,7 @@ def _objectives(item: Item | None) -> tuple[Objective, ...]:
         return DEFAULT_OBJECTIVES
     names = []
     for member in item:
-        if member.value not in QUANTITIES:
+        if not isinstance(member.value, str) or member.value not in QUANTITIES:
             raise item.error(f"objectives: unknown quantity {member.shown()}; {nearest(str(member.value), QUANTITIES)}")
         names.append(member.value)
     if len(names) < 2 or len(set(names)) < len(names):
@@ -312,7 +339,14 @@ def _search(item: Item | None, folder: Path | None) -> Search:
         return Search()
     entries = item.keys([field.name for field in fields(Search)], "search")
     seeds = _seeds(entries.pop("seeds", None), folder)
+    limit = entries.pop("time_limit", None)
     search: Search = replace(_build(Search, entries, item, Search()), seeds=seeds)
+    if limit is not None and limit.value is not None:
+        search = replace(search, time_limit=seconds_of(limit, "search: time_limit"))
+    for name, least in (("memory", 2**28), ("gpus", 0)):
+        value = getattr(search, name)
+        if value is not None and value < least:
+            raise entries[name].error(f"search: {name} must be {least:,} or more, found {entries[name].shown()}")
     if search.sampler not in SAMPLERS:
         place = entries["sampler"]
         raise place.error(f"search: unknown sampler {place.shown()}; {nearest(str(place.value), SAMPLERS)}")

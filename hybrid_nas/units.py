@@ -55,6 +55,14 @@ def bare(value: float, unit: str, signed: bool = False) -> str:
     return f"{sign}{digits} {tail}".rstrip()
 
 
+def counted(number: int, what: str) -> str:
+    """
+    >>> counted(1, "design"), counted(12_000, "design")
+    ('1 design', '12,000 designs')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def count(number: float) -> str:
     """A plain count with a prefix.
 

@@ -80,7 +80,7 @@ def test_cost_by_set(nas: Command) -> None:
         (("search", "inter_layer", "--set", "constraints.cache_bytes=1"), "allows nothing"),
         (("search", "inter_layer", "--set", "data=nowhere.txt"), "does not exist"),
         (("front", "nowhere"), "no run folder"),
-        (("recipe",), "there is none under runs/"),
+        (("recipe",), "the only place that is looked into"),
     ],
 )
 def test_refusals_leave_nothing_behind(nas: Command, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

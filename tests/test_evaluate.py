@@ -1,5 +1,6 @@
 """Evaluate: one outcome whatever happens, bit-equal at one seed, and stopped where the caller says so."""
 
+import io
 import json
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiG
 from hybrid_nas.budget import Budget
 from hybrid_nas.evaluate import Outcome, Progress, evaluate
 from hybrid_nas.model import build
+from hybrid_nas.moe import MoE
 
 BUDGET = Budget(tokens=40 * 4 * 32, batch=4, recall_symbols=4, validation_tokens=512)
 TINY = Architecture(
@@ -131,3 +133,42 @@ def test_recall_alone_gives_no_loss() -> None:
     outcome = evaluate(TINY, 32, replace(BUDGET, recall_share=1.0, rungs=()), None, 0, go_on, "cpu")
     assert set(outcome.values) == {"recall"}
     assert np.isfinite(outcome.curve[-1].loss)
+
+
+class Gone(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("rung", [0, 1])
+def test_a_training_saved_at_a_rung_goes_on_to_the_same_bits(rung: int) -> None:
+    """Weights, moments, curve and scores: another process that has the bytes alone ends as the unbroken one did."""
+    saved: list[bytes] = []
+
+    def until(progress: Progress) -> bool:
+        if progress.validation:
+            assert progress.save is not None
+            saved.append(progress.save())
+            if len(saved) == rung + 1:
+                raise Gone
+        return True
+
+    experts = replace(TINY, blocks=(TINY.blocks[0], replace(TINY.blocks[1], ffn=MoE(experts=4, active=2, hidden=16))))
+    whole = evaluate(experts, 32, BUDGET, None, 3, go_on, "cpu")
+    with pytest.raises(Gone):
+        evaluate(experts, 32, BUDGET, None, 3, until, "cpu")
+    heard: list[int] = []
+    rest = evaluate(experts, 32, BUDGET, None, 3, lambda p: heard.append(p.tokens) or True, "cpu", resumed=saved[rung])
+    assert replace(rest, seconds=0.0) == replace(whole, seconds=0.0)
+    assert min(heard) == (10, 20)[rung] * 128  # the rung is reported again, the steps before are not trained again
+
+
+def test_a_checkpoint_builds_tensors_and_nothing_else() -> None:
+    class Hostile:
+        def __reduce__(self) -> object:
+            return print, ("code of a stranger ran",)
+
+    buffer = io.BytesIO()
+    torch.save({"how": "plain", "steps": [], "seconds": 0.0, "state": Hostile()}, buffer)
+    outcome = evaluate(TINY, 32, BUDGET, None, 0, go_on, "cpu", resumed=buffer.getvalue())
+    assert outcome.state == "failed"
+    assert "Weights only load failed" in (outcome.failure or "")

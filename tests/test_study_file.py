@@ -174,7 +174,7 @@ def test_empty_file() -> None:
         (
             "ratio: [1:1, 1:3]\nconstraints:\n  cache_bytes: 1000\n",
             3,
-            "2 designs are refused, 2 because cache_bytes is above .*; the least of any design here is 61,",
+            "2 designs refused, 2 because cache_bytes is above .*; the least of any design here is 61,.*MiB",
         ),
         ("ratio: [1:1, 1:3]\nkv_heads: 1/3\n", 2, "kv_heads 1/3 of 32 heads is 11"),
         ("name: x\nratio: 1:3\nproxy: {params: 2000}\n", 3, "an FFN of -96 channels to meet the parameter budget"),
