@@ -186,9 +186,7 @@ class Loop:
 
     def _efficiency(self, cost: Any) -> tuple[float, ...]:
         return tuple(
-            objective.loss(float(getattr(cost, objective.name)))
-            for objective in self.file.objectives
-            if not objective.trained
+            objective.loss(cost.value(objective.name)) for objective in self.file.objectives if not objective.trained
         )
 
     def _finish(self, task: Task, outcome: dict[str, Any]) -> None:

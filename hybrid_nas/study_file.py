@@ -9,18 +9,21 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hybrid_nas.architecture import canonical_json
+from hybrid_nas.architecture import Architecture, canonical_json
 from hybrid_nas.budget import Budget
+from hybrid_nas.cost import Cost, cost
 from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, Constraint, Objective
 from hybrid_nas.options import KEYS
 from hybrid_nas.questions import LAYOUT, POSITIONS, Answers
+from hybrid_nas.roofline import device, predicted_speed
 from hybrid_nas.scale import LARGEST_DIMENSION, SCALES, Scale
 from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
+from hybrid_nas.speed import SPEEDS, Measure, Meter
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "grid")
-SECTIONS = ("name", "proxy", "budget", "target", "objectives", "constraints", "search", "data")
+SECTIONS = ("name", "proxy", "budget", "target", "objectives", "constraints", "measure", "search", "data")
 DEFAULT_TARGET = "paper-1b"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -62,9 +65,20 @@ class StudyFile:
     budget: Budget
     objectives: tuple[Objective, ...] = DEFAULT_OBJECTIVES
     constraints: tuple[Constraint, ...] = ()
+    measure: Measure | None = None
     search: Search = Search()
     data: dict[str, str] | None = None
     places: Mapping[str, int | None] = field(default_factory=dict, compare=False, repr=False)
+    meter: Meter | None = field(default=None, compare=False, repr=False)
+
+    def cost(self, target: Architecture) -> Cost:
+        """The cost of a model at the target, with its speed where that is an objective: by `meter`, or predicted."""
+        found = cost(target, self.target.context)
+        if self.measure is None:
+            return found
+        load = self.measure.load(self.target.context)
+        speed = self.meter(target) if self.meter else predicted_speed(target, load, device(self.measure.device))
+        return replace(found, speed=speed)
 
     @property
     def name(self) -> str:
@@ -91,6 +105,8 @@ class StudyFile:
         data["target"] = self.target.to_dict()
         data["objectives"] = [objective.name for objective in self.objectives]
         data["constraints"] = {constraint.name: constraint.maximum for constraint in self.constraints}
+        if self.measure is not None:
+            data["measure"] = {name: value for name, value in asdict(self.measure).items() if value is not None}
         search = asdict(self.search)
         data["search"] = {name: value for name, value in search.items() if value is not None and name != "seeds"}
         if self.search.seeds:
@@ -144,6 +160,7 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
         budget=budget,
         objectives=objectives,
         constraints=_constraints(sections.get("constraints")),
+        measure=_measure(sections.get("measure"), objectives),
         search=_search(sections.get("search"), folder),
         data=_data(sections.get("data"), folder),
         places=dict(_places(root)),
@@ -321,10 +338,26 @@ def _objectives(item: Item | None) -> tuple[Objective, ...]:
     return chosen
 
 
+def _measure(item: Item | None, objectives: tuple[Objective, ...]) -> Measure | None:
+    """None where no speed is an objective."""
+    wanted = any(objective.name in SPEEDS for objective in objectives)
+    if item is None:
+        return Measure() if wanted else None
+    entries = item.keys([field.name for field in fields(Measure)], "measure")
+    if not wanted:
+        raise item.error(f"measure: nothing here is measured; one of the objectives must be {', '.join(SPEEDS)}")
+    built: Measure = _build(Measure, entries, item, Measure())
+    try:
+        device(built.device)
+    except ValueError as error:
+        raise entries["device"].error(f"measure: {error}") from None
+    return built
+
+
 def _constraints(item: Item | None) -> tuple[Constraint, ...]:
     if item is None:
         return ()
-    known = [name for name, quantity in QUANTITIES.items() if not quantity.trained]
+    known = [name for name, quantity in QUANTITIES.items() if not quantity.trained and name not in SPEEDS]
     constraints = []
     for key, entry in item.keys(known, "constraints").items():
         maximum = count_of(entry, key)

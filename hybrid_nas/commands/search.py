@@ -95,16 +95,22 @@ def search(
         raise ValueError("--ray: Ray's client (ray://) is not used; give HOST:PORT of the cluster, on one of its nodes")
     if ray is not None and importlib.util.find_spec("ray") is None:
         raise ValueError("--ray needs the package ray: pip install 'hybrid-nas[ray]'")
+    from hybrid_nas.measuring import metered
+
     run = Run(out_folder or default_folder(file))
     fresh = not run.path.exists()
     run.begin(file, storage)
     with run.locked(), contextlib.ExitStack() as stack:
         try:
+            file = stack.enter_context(metered(file, run.path, run.log))
             means = _opened(stack, run, file, storage, ray, send_code)
         except ValueError:
             if fresh:
                 shutil.rmtree(run.path)
             raise
+        if file.meter is not None:  # the census above went by predictions
+            census = Census.of(file).checked(file, str(path))
+            file.meter.close()  # the device's memory is the trainings'
         finished = _search(run, file, census, seeds, path, data, means, as_json)
     raise typer.Exit(0 if finished else INTERRUPTED)
 
@@ -136,6 +142,8 @@ def _opened(
     search = file.search
     if ray is None:
         pool = ProcessPool(search.workers or default_workers(), log=run.log)
+        if file.meter is not None:
+            file.meter.quiet = pool.held
         return Means(Patient(inner), lease, stack.enter_context(pool))
     err.print("starting Ray" if ray == "local" else f"joining the Ray cluster at {ray}", style="dim")
     cluster = Cluster(
