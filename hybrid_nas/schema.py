@@ -10,7 +10,7 @@ from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.options import KEYS
 from hybrid_nas.scale import SCALES, Scale
 from hybrid_nas.space_file import FAMILIES
-from hybrid_nas.study_file import NAME, SAMPLERS, Search
+from hybrid_nas.study_file import NAME, RULES, SAMPLERS, Search
 
 COUNT = {
     "anyOf": [
@@ -77,7 +77,12 @@ def study_schema() -> dict[str, Any]:
     }
     properties["search"] = {
         "type": "object",
-        "properties": {**_properties(Search), "sampler": {"enum": list(SAMPLERS)}, "seeds": SEEDS},
+        "properties": {
+            **_properties(Search),
+            "sampler": {"enum": list(SAMPLERS)},
+            "stopping": {"enum": list(RULES)},
+            "seeds": SEEDS,
+        },
         "additionalProperties": False,
         "description": "how the space is explored",
     }
