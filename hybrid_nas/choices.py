@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
 
 from hybrid_nas.design import MAMBA2, PLACEMENTS, SWIGLU, Design
 from hybrid_nas.halves import BOTH
 from hybrid_nas.parts import ACTIVE, EXPERTS
+from hybrid_nas.trial import Trial
 
 Settings = dict[str, str]
 """Choice -> option, as text."""
@@ -29,6 +31,28 @@ def settings_of(design: Design) -> Settings:
     for name, (applies, default) in defaults.items():
         if applies:
             settings.setdefault(name, default)
+    return settings
+
+
+def merged(trials: Iterable[Trial]) -> Callable[[Trial], Settings]:
+    """Settings in which choices that always go together are one: where every option of one comes with the same option
+    of the other, nothing can tell their effects apart. `fusion` and `output` become `fusion and output`."""
+    rows = [settings_of(trial.design) for trial in trials]
+    names = sorted({name for row in rows for name in row})
+    columns: dict[tuple[int, ...], list[str]] = {}
+    for name in names:
+        seen: dict[str | None, int] = {}
+        column = tuple(seen.setdefault(row.get(name), len(seen)) if name in row else -1 for row in rows)
+        columns.setdefault(column, []).append(name)
+    groups = [group for column, group in columns.items() if len(group) > 1 and len({*column} - {-1}) > 1]
+
+    def settings(trial: Trial) -> Settings:
+        row = settings_of(trial.design)
+        for group in groups:
+            if group[0] in row:
+                row[" and ".join(group)] = " + ".join(row.pop(name) for name in group)
+        return row
+
     return settings
 
 

@@ -82,6 +82,7 @@ class Effects:
         """`settings_of` may look at a trial otherwise than by its choices; trials for which it gives None are left
         out. `predictions` stand for trainings that were stopped, in the model and never in pairs."""
         self.noise = noise
+        self.settings_of = settings_of
         self.predicted = predictions.by_proxy if noise.shared and noise.shared[1] > 0 else {}
         values = {**values, **{proxy: {seed: value} for proxy, (seed, value, _) in self.predicted.items()}}
         designs: dict[str, list[Settings]] = {}
@@ -135,10 +136,10 @@ class Effects:
 
     def counts(self, choice: str) -> dict[str, int]:
         """Option -> distinct trainings (proxy and seed) of designs that take it, replicates included."""
-        counts = dict.fromkeys(self.choices[choice], 0)
+        counts: dict[str, int] = {}
         for proxy, designs in self.designs.items():
             for option in {settings[choice] for settings in designs if choice in settings}:
-                counts[option] += self.sizes[proxy]
+                counts[option] = counts.get(option, 0) + self.sizes[proxy]
         return counts
 
     def contrasts(self, choice: str, family: Iterable[Weights]) -> list[Contrast | None]:
@@ -157,6 +158,18 @@ class Effects:
         return [None if fit is None else fit.contrast(weights) for weights in family]
 
     def _fit(self, choice: str) -> Fit | None:
+        x, rows = self._columns(choice)
+        return self.fit(x, rows, self.choices[choice])
+
+    def short_of(self, choice: str) -> int:
+        """How many more designs the model of `choice` needs; 0 where there are enough."""
+        import numpy as np
+
+        x, _ = self._columns(choice)
+        return max(0, int(np.linalg.matrix_rank(x)) + MIN_DF - len(x))
+
+    def _columns(self, choice: str) -> tuple[Array, list[str]]:
+        """The model's matrix, a row for each of the proxies, the options' columns first."""
         import numpy as np
 
         rows = {p: [s for s in designs if choice in s] for p, designs in self.designs.items()}
@@ -167,7 +180,7 @@ class Effects:
             for settings in designs:
                 x[row, options.index(settings[choice])] += 1 / len(designs)
         others = adjustment({p: [_without(s, choice) for s in designs] for p, designs in rows.items()})
-        return self.fit(np.hstack([x, others]), rows, options)
+        return np.hstack([x, others]), list(rows)
 
     def fit(self, x: Array, proxies: Iterable[str], options: tuple[str, ...]) -> Fit | None:
         """Least squares of the means of these proxies on `x`, a row each, whose first columns are the options'."""

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from hybrid_nas.captured import CapturedTraining, NoMixedPrecision
 from hybrid_nas.captured import train as train_captured
 from hybrid_nas.checkpoint import Checkpoint, How, state_of, take_up
 from hybrid_nas.data import Corpus, Text, open_corpus
+from hybrid_nas.limits import memory_limit
 from hybrid_nas.model import build
 from hybrid_nas.proxy import Diverged, Proxy, Step, optimizer, thin, train
 from hybrid_nas.trial import Point, State
+from hybrid_nas.units import readable
 
 REPORT_EVERY_S = 0.25
 
@@ -37,6 +40,10 @@ class Progress:
     validation: bool = False
     recall: float | None = None
     save: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What travels: all but `save`."""
+        return {name: value for name, value in vars(self).items() if name != "save"}
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ def evaluate(
     except (torch.OutOfMemoryError, MemoryError) as error:
         return outcome("failed", failure=_out_of_memory(on, error))
     except Exception as error:  # noqa: BLE001  the one boundary: a candidate's bug is its failure, not the study's end
-        if "can't allocate memory" in str(error):  # what torch raises on the CPU is a plain RuntimeError
+        if "can't allocate memory" in str(error) or "bad_alloc" in str(error):  # plain RuntimeErrors, on the CPU
             return outcome("failed", failure=_out_of_memory(on, error))
         return outcome("failed", failure=_described(error))
 
@@ -165,10 +172,12 @@ def evaluate(
 def _train(
     training: Iterator[Step], steps: list[Step], report: Callable[[Progress], bool], save: Callable[[], bytes]
 ) -> bool:
-    """Train to the end, reporting; False where `report` stopped it at a rung."""
+    """Train to the end, reporting; False where `report` stopped it at a rung. One that goes on from a rung reports it
+    again, since the answer may not have come."""
     heard = -math.inf
-    for step in training:
-        steps.append(step)
+    for step in chain(steps[-1:], training):
+        if not steps or step is not steps[-1]:
+            steps.append(step)
         if step.held_out is not None:
             if not math.isfinite(step.held_out):
                 raise Diverged(f"diverged at step {step.number} with a held-out loss of {step.held_out}")
@@ -185,7 +194,9 @@ def _name(device: torch.device) -> str:
 
 
 def _out_of_memory(device: torch.device, error: BaseException) -> str:
-    return f"ran out of memory on {_name(device)}: {str(error).splitlines()[0] if str(error) else 'no details'}"
+    limit = memory_limit() if device.type == "cpu" else None
+    least = "" if limit is None else f", of which its worker has {readable(limit, 'bytes')}"
+    return f"ran out of memory on {_name(device)}{least}: {str(error).splitlines()[0] if str(error) else 'no details'}"
 
 
 def _described(error: Exception) -> str:

@@ -70,7 +70,12 @@ def plot(key: str, figure: go.Figure, caption: str, figures: Figures) -> str:
     return f'<figure><div class="plot" id="{key}" style="height:{height}px"></div>{caption}</figure>'
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]], numeric: Iterable[int] = ()) -> str:
+def copied(command: str) -> str:
+    """A line with a button that copies it."""
+    return f'<div class="copy"><pre>{html.escape(command)}</pre><button type="button">copy</button></div>'
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], numeric: Iterable[int] = (), wide: bool = False) -> str:
     """A table of cells that are HTML already; `numeric` columns stand at the right."""
     right = set(numeric)
 
@@ -78,7 +83,9 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]], numeric: Iterable[
         return "".join(f"<{tag}{' class=n' if i in right else ''}>{cell}</{tag}>" for i, cell in enumerate(row))
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{cells("th", head)}</tr></thead><tbody>{body}</tbody></table></div>'
+    kind = ' class="wide"' if wide else ""
+    head = f"<thead><tr>{cells('th', head)}</tr></thead>"
+    return f'<div class="scroll"><table{kind}>{head}<tbody>{body}</tbody></table></div>'
 
 
 def strip(layout: str, note: str) -> str:

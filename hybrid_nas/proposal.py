@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,9 @@ from hybrid_nas.units import readable
 
 if TYPE_CHECKING:
     from hybrid_nas.study_file import StudyFile
+
+
+DRAWN = 300
 
 
 @dataclass(frozen=True)
@@ -38,3 +43,13 @@ class Proposal:
                 bound = readable(constraint.maximum, QUANTITIES[constraint.name].unit)
                 raise Refused(f"{constraint.name} is above the constraint of {bound}")
         return cls(design, design.at(study.proxy), target, costs)
+
+
+def drawn(study: StudyFile, number: int = DRAWN) -> list[Proposal]:
+    """Random designs of the study's space, from seed 0, without those that are refused."""
+    rng = random.Random(0)
+    proposals = []
+    for _ in range(number):
+        with contextlib.suppress(Refused):
+            proposals.append(Proposal.of(study.space.draw(rng), study))
+    return proposals

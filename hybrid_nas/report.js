@@ -89,7 +89,32 @@
       const figure = JSON.parse(text);
       figure.layout.font.family = getComputedStyle(document.body).fontFamily;
       await Plotly.react(at(source.dataset.figure), figure.data, figure.layout, options);
+      if (figure.layout.annotations?.length) await spread(at(source.dataset.figure));
     }
+  }
+
+  // Labels of points that lie close together are pushed down until none covers another.
+  async function spread(plot) {
+    const texts = [...plot.querySelectorAll(".annotation-text-g")];
+    const frame = plot.querySelector(".nsewdrag").getBoundingClientRect();
+    const placed = [], moves = {};
+    const order = texts.map((_, i) => i).sort((a, b) => plot.layout.annotations[a].x - plot.layout.annotations[b].x);
+    for (const i of order) {
+      const box = texts[i].getBoundingClientRect();
+      const side = Math.max(0, frame.left - box.left) - Math.max(0, box.right - frame.right);
+      const rect = { left: box.left + side, right: box.right + side, top: box.top, bottom: box.bottom };
+      let clash;
+      while ((clash = placed.find((other) => rect.left < other.right + 4 && other.left < rect.right + 4
+        && rect.top < other.bottom + 1 && other.top < rect.bottom + 1))) {
+        const down = clash.bottom + 2 - rect.top;
+        rect.top += down;
+        rect.bottom += down;
+      }
+      placed.push(rect);
+      moves[`annotations[${i}].ax`] = (plot.layout.annotations[i].ax ?? 0) + side;
+      moves[`annotations[${i}].ay`] = (plot.layout.annotations[i].ay ?? 0) + rect.top - box.top;
+    }
+    await Plotly.relayout(plot, moves);
   }
 
   function numbers(point) {
@@ -114,6 +139,9 @@
     plot.data.forEach((trace, curveNumber) => {
       const pointNumber = (trace.customdata ?? []).findIndex((told) => [].concat(told).includes(number));
       if (pointNumber < 0) return;
+      const { xaxis, yaxis } = plot._fullLayout, x = xaxis.d2p(trace.x[pointNumber]), y = yaxis.d2p(trace.y[pointNumber]);
+      if (x < 0 || y < 0 || x > xaxis._length || y > yaxis._length)
+        document.querySelector('.toggle[data-for="front-0"] [data-range="all"]')?.click();
       plot.scrollIntoView({ block: "center", behavior: "smooth" });
       Plotly.Fx.hover(plot, [{ curveNumber, pointNumber }]);
     });
@@ -123,8 +151,14 @@
     group.addEventListener("click", (event) => {
       const button = event.target.closest("button");
       if (!button) return;
-      for (const other of group.children) other.setAttribute("aria-pressed", other === button);
+      for (const other of group.querySelectorAll("button")) other.setAttribute("aria-pressed", other === button);
       const plot = at(group.dataset.for);
+      if (button.dataset.range) {
+        group.querySelector(".note").hidden = button.dataset.range === "all";
+        const { xaxis, yaxis } = plot.layout.meta[button.dataset.range];
+        Plotly.relayout(plot, { "xaxis.range": xaxis, "yaxis.range": yaxis });
+        return;
+      }
       const visible = plot.data.map((trace) => trace.meta === button.dataset.show);
       Plotly.update(plot, { visible }, { "xaxis.title.text": button.dataset.title });
     });

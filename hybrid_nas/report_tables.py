@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybrid_nas.front import Front
+from hybrid_nas.page import copied
 from hybrid_nas.recipe import describe
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, duration, listed, moment, readable
@@ -140,8 +141,7 @@ def run_again(run_info: Mapping[str, Any], front: Front) -> str:
     items = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in told.items())
     text = ""
     if run_info.get("command"):
-        command = html.escape(str(run_info["command"]))
-        text += f'<div class="copy"><pre id="command">{command}</pre><button type="button">copy</button></div>'
+        text += copied(str(run_info["command"]))
     text += f"<dl>{items}</dl>" if items else ""
     if run_info.get("study"):
         text += (

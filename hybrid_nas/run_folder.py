@@ -31,6 +31,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from hybrid_nas.front import Front
+from hybrid_nas.proposal import drawn
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.recipe_text import latex, markdown
 from hybrid_nas.storage_url import resolved, without_password
@@ -151,10 +152,10 @@ class Run:
         self.write_trials(trials, always=True)
         self._write("environment.json", json.dumps(information, indent=2) + "\n")
         front = Front.of(trials, file.objectives)
-        recipe = Recipe.of(trials, file.objectives, front)
+        recipe = Recipe.of(trials, file.objectives, front, drawn(file))
         self._write("front.json", json.dumps(front.to_dict(), indent=2) + "\n")
         self._write("recipe.json", json.dumps(recipe.to_dict(), indent=2) + "\n")
-        self._write("recipe.md", markdown(recipe))
+        self._write("recipe.md", markdown(recipe, str(information.get("command", ""))))
         self._write("recipe.tex", latex(recipe))
         self.write_report(trials, front, recipe, information, file)
         return front, recipe
@@ -214,7 +215,7 @@ def _difference(old: StudyFile, new: StudyFile) -> str:
         return rows
 
     before, after = flat(old.to_dict()), flat(new.to_dict())
-    ignored = {"search.trials", "search.workers", "proxy.replicates"}
+    ignored = {f"search.{key}" for key in ("trials", "workers", "time_limit", "memory", "gpus")} | {"proxy.replicates"}
     names = [key for key in {**before, **after} if before.get(key) != after.get(key) and key not in ignored]
     shown = [f"{key} was {before.get(key)}, is {after.get(key)}" for key in names[:3]]
     return "; ".join(shown) + ("; ..." if len(names) > 3 else "")

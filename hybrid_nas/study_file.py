@@ -29,13 +29,17 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "kib": 2**10, "m
 COUNT = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
 LARGEST_COUNT = 1e24
 
+TIMES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h|d)?")
+
 
 @dataclass(frozen=True)
 class Search:
     """How the space is explored. `stopping` is the rule by which a trial stops at a rung (`hybrid_nas.stopping`);
     `reduction`, `dominators` and `margin` are numbers of some rules (OF_RULE). `workers` None: as many as the cores
     carry. `seeds` are designs to try first: design files, or names of published models; of one that the space does
-    not hold, the nearest that it holds."""
+    not hold, the nearest that it holds. `time_limit` (seconds) and `memory` (bytes) are what one training may take,
+    `gpus` the share of a GPU that it takes on a cluster."""
 
     sampler: str = "tpe"
     trials: int = 24
@@ -46,6 +50,9 @@ class Search:
     dominators: int = 3
     margin: float = 0.02
     seeds: tuple[str, ...] = ()
+    time_limit: float | None = None
+    memory: int | None = None
+    gpus: float | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +196,14 @@ def count_of(item: Item, key: str) -> int:
     return int(value)
 
 
+def seconds_of(item: Item, key: str) -> float:
+    """A time above 0: seconds, or one with a unit: 90s, 10min, 2h."""
+    match = TIME.fullmatch(str(item.value).strip())
+    if match is None or not (seconds := float(match[1]) * TIMES[match[2] or "s"]):
+        raise item.error(f"{key}: a time like 90s, 10min or 2h must stand here, found {item.shown()}")
+    return seconds
+
+
 def _field(cls: type, key: str, item: Item) -> Any:
     """The value for a dataclass field of that name, by the field's type."""
     kind = str(next(field.type for field in fields(cls) if field.name == key))
@@ -322,11 +337,18 @@ def _search(item: Item | None, folder: Path | None) -> Search:
     if "stopping" not in entries and entries.keys() & {"dominators", "margin"}:
         entries["stopping"] = Item("margin", item.source, item.line)
     seeds = _seeds(entries.pop("seeds", None), folder)
+    limit = entries.pop("time_limit", None)
     search: Search = replace(_build(Search, entries, item, Search()), seeds=seeds)
     for name, known in (("sampler", SAMPLERS), ("stopping", RULES)):
         if getattr(search, name) not in known:
             place = entries[name]
             raise place.error(f"search: unknown {name} {place.shown()}; {nearest(str(place.value), known)}")
+    if limit is not None and limit.value is not None:
+        search = replace(search, time_limit=seconds_of(limit, "search: time_limit"))
+    for name, least in (("memory", 2**28), ("gpus", 0)):
+        value = getattr(search, name)
+        if value is not None and value < least:
+            raise entries[name].error(f"search: {name} must be {least:,} or more, found {entries[name].shown()}")
     for name in ("trials", "workers"):
         value = getattr(search, name)
         if value is not None and not 1 <= value <= 1_000_000:

@@ -108,3 +108,24 @@ def test_divergence_is_seen_and_a_trial_records_what_ran(monkeypatch):
     assert outcome.implementations["training_step"] == "CUDA graph"
     assert outcome.implementations["ssd"] == "triton"
     assert outcome.values["loss"] < 4.0
+
+
+@pytest.mark.gpu
+def test_a_training_saved_at_a_rung_goes_on_as_the_unbroken_one():
+    saved = []
+
+    def until(progress):
+        if progress.validation:
+            saved.append(progress.save())
+        return len(saved) < 2
+
+    whole = evaluate(SMALL, 128, BUDGET, None, 0, lambda progress: True, "cuda")
+    stopped = evaluate(SMALL, 128, BUDGET, None, 0, until, "cuda")
+    rest = evaluate(SMALL, 128, BUDGET, None, 0, lambda progress: True, "cuda", resumed=saved[-1])
+    assert (stopped.state, whole.state, rest.state) == ("stopped", "complete", "complete")
+    assert rest.implementations == whole.implementations
+    assert [point.tokens for point in rest.curve] == [point.tokens for point in whole.curve]
+    for a, b in zip(rest.curve, whole.curve, strict=True):
+        assert a.loss == pytest.approx(b.loss, abs=0.02)  # attention's backward adds in any order
+    restarted = evaluate(SMALL, 128, BUDGET, None, 1, lambda progress: True, "cuda", resumed=saved[-1])
+    assert restarted.curve[0] == rest.curve[0]  # the curve so far is the saved one, whatever the seed

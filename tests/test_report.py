@@ -20,7 +20,7 @@ from hybrid_nas.front import Front
 from hybrid_nas.importance import importances
 from hybrid_nas.plot import attainment_figure, curves_figure, front_figure, thinned
 from hybrid_nas.plot_recipe import effects_figure, interaction_figure, positions_figure
-from hybrid_nas.recipe import Recipe
+from hybrid_nas.recipe import Recipe, common, describe
 from hybrid_nas.report import page, write_report
 
 EVIL = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -108,9 +108,9 @@ def test_the_page_is_whole_and_points_nowhere(studied, tmp_path):
     assert not re.search(r"@import|url\(", text.split("</style>")[0])
     (library,) = [s for attrs, s in page_read.scripts if dict(attrs).get("id") == "library"]
     assert "plotly.js v" in gzip.decompress(base64.b64decode(library)).decode()
-    headline = recipe.headline.replace("`", "")
-    assert headline in page_read.text
-    assert page_read.text.index(headline) < page_read.text.index("The front")
+    answer = recipe.answer.replace("`", "")
+    assert answer in page_read.text
+    assert page_read.text.index(answer) < page_read.text.index("The front")
     for heading in ("Designs on the front", "Rules", "Loss curves", "All trials", "Run again"):
         assert heading in page_read.text
     assert "The study was interrupted" in page_read.text
@@ -217,7 +217,8 @@ def test_a_thin_study_has_a_page_too(names, trials):
     text = page({}, trials, objectives(*names), front, recipe)
     figures = [json.loads(s) for attrs, s in Reader(text).scripts if "data-figure" in attrs]
     assert bool(figures) == bool(front.candidates)
-    assert recipe.headline.replace("`", "") in Reader(text).text
+    for said in (recipe.answer, *recipe.beside):
+        assert said.replace("`", "") in Reader(text).text
     if front.candidates:
         assert "noise is unknown" in text or not any(o.trained for o in objectives(*names))
 
@@ -258,15 +259,65 @@ def test_curves_are_thinned_and_keep_their_ends():
     assert thinned(points[:50]) == list(points[:50])
 
 
-def test_importance_is_optunas_and_needs_trials(studied):
+def test_importance_is_optunas_beside_what_chance_gives(studied):
+    """PED-ANOVA straight from Optuna, of the best five or tenth; a planted choice is beyond chance, a null is not."""
+    import optuna
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    from hybrid_nas.choices import settings_of
+
     trials, _, recipe = studied
-    shares = importances(trials, "loss")
-    assert sum(shares.values()) == pytest.approx(1)
+    found = importances(trials, "loss")
+    assert sum(one.share for one in found.values()) == pytest.approx(1)
     assert importances(trials[:5], "loss") == {}
     text = page({}, trials, objectives(), Front.of(trials, objectives(), draws=50), recipe)
-    assert all(f"{share:.0%}</td>" in text for share in shares.values())
-    by_state = [trial(i, d, 2 - d.d_state / 1000) for i, d in enumerate(grid(ratios=("1:1", "1:3")))]
-    assert max(importances(by_state, "loss").items(), key=lambda item: item[1])[0] == "d_state"
+    assert all(f"</span>{one.share:.0%}" in text for one in found.values())
+
+    rng = np.random.default_rng(0)
+    rows = [trial(i, d, 2 - d.d_state / 1000 + rng.normal(0, 0.001)) for i, d in enumerate(grid(("1:1", "1:3")))]
+    by_state = importances(rows, "loss")
+    assert by_state["d_state"].shown
+    assert not by_state["ratio"].shown
+    assert by_state["d_state"].best == 5
+    study_ = optuna.create_study()
+    for row in rows:
+        params = {name: settings_of(row.design)[name] for name in by_state}
+        spaces = {
+            name: optuna.distributions.CategoricalDistribution(sorted({settings_of(r.design)[name] for r in rows}))
+            for name in by_state
+        }
+        study_.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=row.values["loss"]))
+    theirs = get_param_importances(study_, evaluator=PedAnovaImportanceEvaluator(target_quantile=5 / len(rows)))
+    assert {name: one.share for name, one in by_state.items()} == pytest.approx(theirs)
+
+
+def test_designs_far_off_leave_the_picture_of_the_front():
+    """Nine alike and one far worse: the picture shows the nine, and its other range holds all."""
+    trials = [bare_trial(i, 1.0 + i / 100, 10 + i) for i in range(9)] + [bare_trial(9, 9.0, 500)]
+    front = Front.of(trials, objectives())
+    figure = front_figure(front)
+    ranges = figure.layout.meta
+    assert ranges["beyond"] == 1
+    assert figure.layout.yaxis.range == tuple(ranges["near"]["yaxis"])
+    assert ranges["near"]["yaxis"][0] < 1.0
+    assert 1.08 < ranges["near"]["yaxis"][1] < 1.2
+    assert ranges["all"]["yaxis"][1] > 9.0
+    assert ranges["all"]["xaxis"][1] > np.log10(500) > ranges["near"]["xaxis"][1]
+    text = page({}, trials, objectives(), front, Recipe.of(trials, objectives(), front))
+    assert "1 design far off is out of the picture" in text
+    alike = Front.of(trials[:9], objectives())
+    assert front_figure(alike).layout.meta is None
+
+
+def test_choices_that_all_designs_share_are_said_once(studied):
+    trials, _, _ = studied
+    shared = common(trials)
+    assert "d_state" not in shared
+    assert "ratio" not in shared
+    assert shared["position"] == "rope"
+    assert "RoPE" not in describe(trials[0].design.to_dict(), shared)
+    assert "RoPE" in describe(trials[0].design.to_dict())
+    assert common(trials[:1]) == {}
 
 
 def test_verdicts_on_published_claims_are_in_the_page(studied):

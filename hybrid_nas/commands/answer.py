@@ -77,6 +77,7 @@ def recipe(
 ) -> None:
     """Print the design recipe of a run, with its evidence."""
     from hybrid_nas.front import Front
+    from hybrid_nas.proposal import drawn
     from hybrid_nas.recipe import Recipe
     from hybrid_nas.recipe_text import latex, markdown
     from hybrid_nas.run_folder import Run
@@ -84,8 +85,9 @@ def recipe(
     if as_json and as_latex:
         raise ValueError("give --json or --latex, one of the two")
     folder = Run.of(run)
-    trials, objectives = folder.trials(), folder.study_file().objectives
-    result = Recipe.of(trials, objectives, Front.of(trials, objectives))
+    trials, file = folder.trials(), folder.study_file()
+    result = Recipe.of(trials, file.objectives, Front.of(trials, file.objectives), drawn(file))
+    command = str(folder.information().get("command", ""))
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
     elif as_latex:
@@ -93,21 +95,23 @@ def recipe(
     elif out.is_terminal:
         from rich.markdown import Markdown
 
-        out.print(Markdown(markdown(result)))
+        out.print(Markdown(markdown(result, command)))
     else:
-        print(markdown(result), end="")
+        print(markdown(result, command), end="")
 
 
 def report(run: RunName = None) -> None:
     """Write a run's report again, from its trials."""
     from hybrid_nas.front import Front
+    from hybrid_nas.proposal import drawn
     from hybrid_nas.recipe import Recipe
     from hybrid_nas.run_folder import Run
 
     folder = Run.of(run)
     trials, file = folder.trials(), folder.study_file()
     result = Front.of(trials, file.objectives)
-    path = folder.write_report(trials, result, Recipe.of(trials, file.objectives, result), folder.information(), file)
+    recipe = Recipe.of(trials, file.objectives, result, drawn(file))
+    path = folder.write_report(trials, result, recipe, folder.information(), file)
     out.print(str(path), highlight=False, soft_wrap=True)
 
 
