@@ -220,6 +220,28 @@ class CapturedTraining:
         self.copied[half].record(self.stream)
         self.slot.zero_()
 
+    def again(self, model: Model, proxy: Proxy) -> None:
+        """Begin anew with the weights of `model`, of the same architecture, and the batches of `proxy`, of the same
+        budget and another seed: what was captured serves every seed. The model that trains stays `self.model`."""
+        if proxy.budget != self.proxy.budget or proxy.context != self.proxy.context:
+            raise ValueError("captured: another seed must have the budget and the context of the first")
+        if model.architecture != self.model.architecture:
+            raise ValueError("captured: another seed must have the architecture of the first")
+        self.proxy, self.enqueued = proxy, 0
+        groups = [group for group in decayed_and_kept(model) if group]
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            for flat, parameters in zip(self.flats, groups, strict=True):
+                for place, parameter in zip(flat.places, parameters, strict=True):
+                    flat.master[place].copy_(parameter.data.reshape(-1))
+                flat.publish()
+                for value in (flat.mean, flat.square):
+                    value.zero_()
+            for buffer, fresh in zip(self.model.buffers(), model.buffers(), strict=True):
+                buffer.copy_(fresh)
+            self.step.zero_()
+        self.stream.synchronize()  # until then the weights of `model` must live
+
     def enqueue(self, count: int) -> Chunk:
         """Enqueue the next `count` steps, at most CHUNK; returns where their losses will be. Waits for nothing."""
         with torch.cuda.stream(self.stream):

@@ -207,6 +207,9 @@ def seconds_of(item: Item, key: str) -> float:
 def _field(cls: type, key: str, item: Item) -> Any:
     """The value for a dataclass field of that name, by the field's type."""
     kind = str(next(field.type for field in fields(cls) if field.name == key))
+    if kind.startswith("tuple[str"):
+        members = item.value if isinstance(item.value, list) else [item]
+        return tuple(_name_of(member, key, item) for member in members)
     if isinstance(item.value, list):
         if not kind.startswith("tuple"):
             raise item.error(f"{key}: one value must stand here, found a list; only the space's keys are choices")
@@ -218,6 +221,12 @@ def _field(cls: type, key: str, item: Item) -> Any:
     if kind.startswith("int"):
         return count_of(item, key)
     return _number(item, key, item) if kind.startswith("float") else item.value
+
+
+def _name_of(item: Item, key: str, at: Item) -> str:
+    if not isinstance(item.value, str):
+        raise at.error(f"{key}: names must stand here, found {item.shown()}")
+    return item.value
 
 
 def _number(item: Item, key: str, at: Item) -> float:
