@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from hybrid_nas.commands.describe import describe
 from hybrid_nas.commands.measure import measure
 from hybrid_nas.commands.probe import probe
 from hybrid_nas.commands.search import search
+from hybrid_nas.commands.table import merge, table
 from hybrid_nas.commands.terminal import INTERRUPTED, err
 
 COMMANDS = (
@@ -31,10 +33,14 @@ COMMANDS = (
     handover.import_,
     training.train,
     training.confirm,
+    table,
+    merge,
     installation.spaces,
     installation.schema,
     installation.doctor,
 )  # in the order of --help; a command is a plain function, its name the function's
+
+ADDRESS = re.compile(r"local|auto|[^\s/]+:\d+|ray://.*")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,13 +56,27 @@ app.add_typer(probe, name="probe")
 def main() -> None:
     """Run a command. What a user can get wrong ends with one line and exit code 2."""
     try:
-        app()
+        app(args=ray_here(sys.argv[1:]))
     except KeyboardInterrupt:
         err.print("hybrid-nas: stopped", highlight=False)
         sys.exit(INTERRUPTED)
     except (ValueError, OSError) as error:
         err.print(f"hybrid-nas: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
+
+
+def ray_here(arguments: list[str]) -> list[str]:
+    """`--ray` with no address after it means this machine.
+
+    >>> ray_here(["search", "--ray", "space.yaml"]), ray_here(["search", "space.yaml", "--ray", "head:6379"])
+    (['search', '--ray=local', 'space.yaml'], ['search', 'space.yaml', '--ray', 'head:6379'])
+    """
+    given = list(arguments)
+    for i, argument in enumerate(given):
+        follows = given[i + 1] if i + 1 < len(given) else ""
+        if argument == "--ray" and not ADDRESS.fullmatch(follows):
+            given[i] = "--ray=local"
+    return given
 
 
 def _version(asked: bool) -> None:

@@ -23,7 +23,7 @@ from hybrid_nas.plot import front_figure
 from hybrid_nas.plot_recipe import effects_figure
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.run_folder import Run
-from hybrid_nas.storage import open_storage
+from hybrid_nas.storage import close_storage, open_storage
 from hybrid_nas.storage_url import FILES
 from hybrid_nas.study import Record
 from hybrid_nas.study_file import StudyFile
@@ -75,6 +75,7 @@ def serving(run: Run, host: str = "127.0.0.1", port: int = 8080) -> Iterator[str
         server.shutdown()
         server.server_close()
         threads[1].join()
+        close_storage(record.storage)
 
 
 @dataclass

@@ -278,7 +278,10 @@ class Design:
         if "ratio" in values:
             values["ratio"] = Ratio.parse(values["ratio"])
         if "positions" in values:
-            values["positions"] = tuple(values["positions"])
+            values["positions"] = tuple(map(float, values["positions"]))
+        for name in PLAIN:
+            if not isinstance(values.get(name, ""), str | int):
+                raise ValueError(f"design: {name} must be text or a whole number, found {values[name]!r}")
         for name in ("kv_heads", *AMOUNTS):
             if isinstance(values.get(name), str):
                 values[name] = read_share(values[name])

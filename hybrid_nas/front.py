@@ -18,6 +18,7 @@ from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
 
 DRAWS = 1000
+LARGEST = 1e30
 MARGIN = 0.1  # of each objective's range, beyond its worst value: where the reference point lies
 KNEE = (
     "each objective is scaled to 0 (best on the front) and 1 (worst on the front); the knee lies farthest, towards "
@@ -219,8 +220,8 @@ def _check(complete: list[Trial], objectives: tuple[Objective, ...]) -> None:
             value = trial.value(name)
             if value is None:
                 raise ValueError(f"trial {trial.number}: complete, but without a value of the objective {name}")
-            if not math.isfinite(value):
-                raise ValueError(f"trial {trial.number}: {name} must be a finite number, found {value}")
+            if not abs(value) < LARGEST:
+                raise ValueError(f"trial {trial.number}: {name} must be a finite number below 1e30, found {value}")
     spent = {
         (t.budget.flops or t.budget.tokens, t.budget.batch, t.budget.learning_rate, t.budget.recall_share): t
         for t in complete

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from hybrid_nas.limits import Stopwatch, go_first, limit_memory
 from hybrid_nas.workers import Died, Done, Event, Report
 
 
@@ -24,6 +25,8 @@ class Worker:
 
     def __init__(self, threads: int, log: Path | None) -> None:
         self.job: int | None = None
+        self.watch = Stopwatch()
+        self.why: str | None = None
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         errors: IO[bytes] | int = subprocess.DEVNULL if log is None else log.open("ab")
         self.process = subprocess.Popen(
@@ -101,19 +104,24 @@ class ProcessPool:
             worker = Worker(self.threads, self.log)
             self.workers.append(worker)
             self.selector.register(worker.stdout, selectors.EVENT_READ, worker)
-        worker.job = number
+        worker.job, worker.watch = number, Stopwatch(job.get("time_limit"))
         worker.send(job)
 
     def answer(self, number: int, go_on: bool) -> None:
         """Let the job that waits at a rung go on, or stop it there."""
         for worker in self.workers:
             if worker.job == number:
+                worker.watch.sign()
                 worker.send({"go_on": go_on})
 
     def events(self, timeout: float) -> Iterator[Event]:
         """What has come from the workers within `timeout` seconds."""
         for key, _ in self.selector.select(timeout):
             yield from self._events(key.data)
+        for worker in self.workers:
+            if worker.job is not None and worker.why is None and (why := worker.watch.verdict):
+                worker.why = why
+                worker.process.kill()  # the end of its output, read next, says that it died
 
     def _events(self, worker: Worker) -> Iterator[Event]:
         for message in worker.lines():
@@ -122,12 +130,15 @@ class ProcessPool:
                 self.selector.unregister(worker.stdout)
                 self.workers.remove(worker)
                 ended = worker.end()
-                if job is not None:
+                if job is not None and worker.why is not None:
+                    yield Died(job, worker.why, final=worker.watch.over_limit)
+                elif job is not None:
                     yield Died(job, f"its worker {ended}")
             elif job is not None and "outcome" in message:
                 worker.job = None
                 yield Done(job, message["outcome"])
             elif job is not None:
+                worker.watch.wait() if message["validation"] else worker.watch.sign()
                 yield Report(job, **message)
 
     def close(self) -> None:
@@ -150,6 +161,7 @@ def serve() -> None:
     from hybrid_nas.budget import Budget
     from hybrid_nas.evaluate import Progress, evaluate
 
+    go_first()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to the log, not between the messages
@@ -172,6 +184,7 @@ def serve() -> None:
 
     for line in sys.stdin:
         job = json.loads(line)
+        limit_memory(job.get("memory"))
         outcome = evaluate(
             Architecture.from_dict(job["architecture"]),
             job["context"],

@@ -215,7 +215,7 @@ def _difference(old: StudyFile, new: StudyFile) -> str:
         return rows
 
     before, after = flat(old.to_dict()), flat(new.to_dict())
-    ignored = {"search.trials", "search.workers", "proxy.replicates"}
+    ignored = {f"search.{key}" for key in ("trials", "workers", "time_limit", "memory", "gpus")} | {"proxy.replicates"}
     names = [key for key in {**before, **after} if before.get(key) != after.get(key) and key not in ignored]
     shown = [f"{key} was {before.get(key)}, is {after.get(key)}" for key in names[:3]]
     return "; ".join(shown) + ("; ..." if len(names) > 3 else "")

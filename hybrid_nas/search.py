@@ -119,6 +119,8 @@ class Loop:
                         "budget": self._budget(task).to_dict(),
                         "data": self.file.data or {},
                         "seed": task.seed,
+                        "time_limit": self.file.search.time_limit,
+                        "memory": self.file.search.memory,
                     },
                 )
 

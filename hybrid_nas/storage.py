@@ -40,6 +40,15 @@ def open_storage(url: str) -> BaseStorage:
         raise ValueError(f"storage: {without_password(url)} cannot be opened: {reason(error)}") from error
 
 
+def close_storage(storage: BaseStorage) -> None:
+    """Let go of connections; the storage itself is not touched."""
+    storage.remove_session()
+    if isinstance(storage, _CachedStorage):
+        storage._backend.engine.dispose()
+    elif isinstance(storage, optuna.storages.GrpcStorageProxy):
+        storage.close()
+
+
 def _postgresql(url: str) -> RDBStorage:
     try:
         import psycopg  # noqa: F401
@@ -59,7 +68,7 @@ def _postgresql(url: str) -> RDBStorage:
 
 def _proxy(address: str) -> BaseStorage:
     try:
-        import grpc  # type: ignore[import-untyped]  # noqa: F401
+        import grpc  # noqa: F401
     except ImportError as error:
         raise ValueError(f"storage: Optuna's proxy needs the package grpcio ({error}): pip install grpcio") from error
     host, _, port = address.rpartition(":")

@@ -34,6 +34,7 @@ from hybrid_nas.units import count, duration, label, readable
 
 ROW = "trial"
 KEY = "key"
+SO_FAR = "so far"
 REPLICATES = "-replicates"
 COSTS_TOLD = ("cache_bytes", "decode_flops_per_token", "train_flops_per_token", "params")
 FIRST_REPLICATE = 1_000_000
@@ -133,6 +134,10 @@ class Study:
             trial.set_constraint(constraint.name, constraint.excess(proposal.cost))
         return Asked(trial.number, proposal, trial)
 
+    def show(self, asked: Asked, text: str) -> None:
+        """Where a running trial stands, for who looks on."""
+        asked.trial.set_user_attr(SO_FAR, text)
+
     def tell(self, asked: Asked, trial: Trial) -> None:
         """Record a finished trial. It counts from the moment that the storage holds it."""
         self._show(asked.trial, trial)
@@ -150,8 +155,14 @@ class Study:
             )
         if self.artifacts is None:
             return
-        self.artifacts.mkdir(exist_ok=True)
-        store = FileSystemArtifactStore(self.artifacts)
+        try:
+            self._draw(told, trial, self.artifacts)
+        except OSError:
+            return  # a full disk: the row matters, a picture of it does not
+
+    def _draw(self, told: optuna.Trial, trial: Trial, folder_of_all: Path) -> None:
+        folder_of_all.mkdir(exist_ok=True)
+        store = FileSystemArtifactStore(folder_of_all)
         head = f"trial {trial.number}, {trial.state}"
         with tempfile.TemporaryDirectory() as folder:
             for name, picture in (

@@ -27,13 +27,17 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "kib": 2**10, "m
 COUNT = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
 LARGEST_COUNT = 1e24
 
+TIMES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h|d)?")
+
 
 @dataclass(frozen=True)
 class Search:
     """How the space is explored. `dominators`: a trial stops at a rung once that many trials of equal or better
     efficiency had a loss there that is lower by more than `margin`, in nats (0: never stop). `workers` None: as many
     as the cores carry. `seeds` are designs to try first: design files,
-    or names of published models; of one that the space does not hold, the nearest that it holds."""
+    or names of published models; of one that the space does not hold, the nearest that it holds. `time_limit` (seconds)
+    and `memory` (bytes) are what one training may take, `gpus` the share of a GPU that it takes on a cluster."""
 
     sampler: str = "tpe"
     trials: int = 24
@@ -42,6 +46,9 @@ class Search:
     dominators: int = 3
     margin: float = 0.02
     seeds: tuple[str, ...] = ()
+    time_limit: float | None = None
+    memory: int | None = None
+    gpus: float | None = None
 
 
 @dataclass(frozen=True)
@@ -184,9 +191,20 @@ def count_of(item: Item, key: str) -> int:
     return int(value)
 
 
+def seconds_of(item: Item, key: str) -> float:
+    """A time above 0: seconds, or one with a unit: 90s, 10min, 2h."""
+    match = TIME.fullmatch(str(item.value).strip())
+    if match is None or not (seconds := float(match[1]) * TIMES[match[2] or "s"]):
+        raise item.error(f"{key}: a time like 90s, 10min or 2h must stand here, found {item.shown()}")
+    return seconds
+
+
 def _field(cls: type, key: str, item: Item) -> Any:
     """The value for a dataclass field of that name, by the field's type."""
     kind = str(next(field.type for field in fields(cls) if field.name == key))
+    if kind.startswith("tuple[str"):
+        members = item.value if isinstance(item.value, list) else [item]
+        return tuple(_name_of(member, key, item) for member in members)
     if isinstance(item.value, list):
         if not kind.startswith("tuple"):
             raise item.error(f"{key}: one value must stand here, found a list; only the space's keys are choices")
@@ -198,6 +216,12 @@ def _field(cls: type, key: str, item: Item) -> Any:
     if kind.startswith("int"):
         return count_of(item, key)
     return _number(item, key, item) if kind.startswith("float") else item.value
+
+
+def _name_of(item: Item, key: str, at: Item) -> str:
+    if not isinstance(item.value, str):
+        raise at.error(f"{key}: names must stand here, found {item.shown()}")
+    return item.value
 
 
 def _number(item: Item, key: str, at: Item) -> float:
@@ -315,7 +339,14 @@ def _search(item: Item | None, folder: Path | None) -> Search:
         return Search()
     entries = item.keys([field.name for field in fields(Search)], "search")
     seeds = _seeds(entries.pop("seeds", None), folder)
+    limit = entries.pop("time_limit", None)
     search: Search = replace(_build(Search, entries, item, Search()), seeds=seeds)
+    if limit is not None and limit.value is not None:
+        search = replace(search, time_limit=seconds_of(limit, "search: time_limit"))
+    for name, least in (("memory", 2**28), ("gpus", 0)):
+        value = getattr(search, name)
+        if value is not None and value < least:
+            raise entries[name].error(f"search: {name} must be {least:,} or more, found {entries[name].shown()}")
     if search.sampler not in SAMPLERS:
         place = entries["sampler"]
         raise place.error(f"search: unknown sampler {place.shown()}; {nearest(str(place.value), SAMPLERS)}")

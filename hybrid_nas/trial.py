@@ -123,6 +123,8 @@ class Trial:
         return replace(self, **changes)
 
 
+COLUMN_VALUES = ("loss", "recall")
+"""Trained quantities with a column of their own; the others are JSON in `scores`."""
 JSON_COLUMNS = ("design", "proxy", "target", "budget", "implementations")
 
 
@@ -161,6 +163,7 @@ def schema() -> pa.Schema:
             pa.field("device", pa.string(), nullable=False),
             pa.field("seconds", pa.float64(), nullable=False),
             pa.field("tokens", pa.int64(), nullable=False),
+            pa.field("scores", pa.string()),
             *(pa.field(name, pa.string(), nullable=False) for name in JSON_COLUMNS),
         ]
     )
@@ -169,20 +172,23 @@ def schema() -> pa.Schema:
 def _row(trial: Trial) -> dict[str, Any]:
     data = trial.to_dict()
     row = {**data, **data["cost"], "proxy_id": trial.proxy.id, "target_id": trial.target.id}
-    row.update({name: trial.values.get(name) for name in ("loss", "recall")})
+    row.update({name: trial.values.get(name) for name in COLUMN_VALUES})
+    scores = {name: value for name, value in trial.values.items() if name not in COLUMN_VALUES}
+    row["scores"] = canonical_json(scores) if scores else None
     row.update({name: canonical_json(data[name]) for name in JSON_COLUMNS})
     return row
 
 
-def write_trials(trials: Iterable[Trial], path: Path) -> None:
-    """Write trials.parquet whole or not at all: a reader never sees half a file."""
+def write_trials(trials: Iterable[Trial], path: Path, metadata: dict[bytes, bytes] | None = None) -> None:
+    """Write trials.parquet whole or not at all: a reader never sees half a file. `metadata` goes into the file's."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = schema()
     rows = [{name: row[name] for name in columns.names} for row in map(_row, trials)]
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist(rows, schema=columns), partial, compression="zstd")
+    table = pa.Table.from_pylist(rows, schema=columns).replace_schema_metadata(metadata)
+    pq.write_table(table, partial, compression="zstd")
     os.replace(partial, path)
 
 
@@ -198,7 +204,7 @@ def read_trials(path: Path) -> list[Trial]:
     columns = {}
     for field_ in schema():
         if field_.name not in table.column_names:
-            if field_.name == "params_active":  # older files
+            if field_.name in ("params_active", "scores"):  # older files
                 continue
             raise ValueError(f"{path}: column {field_.name!r} is missing; not a trials.parquet of this version")
         found = table[field_.name]
@@ -228,6 +234,9 @@ def _from_row(row: dict[str, Any]) -> Trial:
     if not isinstance(ran, dict) or not all(isinstance(name, str) for name in ran.values()):
         raise ValueError(f"implementations must map operations to names, found {str(ran)[:60]}")
     cost = {name: row[name] for name in Cost.__dataclass_fields__ if name in row}
-    values = {name: row[name] for name in ("loss", "recall") if row[name] is not None}
+    values = {name: row[name] for name in COLUMN_VALUES if row[name] is not None}
+    values |= json.loads(row.get("scores") or "{}")
+    if not all(isinstance(value, float | int) for value in values.values()):
+        raise ValueError(f"scores must map names to numbers, found {str(row['scores'])[:60]}")
     kept = {name: data[name] for name in Trial.__dataclass_fields__ if name in data}
     return Trial.from_dict({**kept, "cost": cost, "values": values})

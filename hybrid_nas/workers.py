@@ -54,6 +54,10 @@ class Died:
 Event = Report | Done | Moved | Died
 
 
+class PoolGone(RuntimeError):
+    """There are no workers any more, and new ones end as well."""
+
+
 class Pool(Protocol):
     """Workers. `size` is how many jobs run at a time, `free` how many more may be submitted now."""
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import shlex
+import shutil
 import signal
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,10 +24,18 @@ from hybrid_nas.units import counted, listed
 
 if TYPE_CHECKING:
     from hybrid_nas.census import Census
+    from hybrid_nas.lease import Lease
+    from hybrid_nas.patience import Patient
     from hybrid_nas.run_folder import Run
+    from hybrid_nas.search import Task
     from hybrid_nas.seeds import Seed
+    from hybrid_nas.study import Study
     from hybrid_nas.study_file import StudyFile
     from hybrid_nas.trial import Trial
+    from hybrid_nas.workers import Pool
+
+SHOWN_S = 5.0
+"""How often, at most, the storage is told where a running trial stands."""
 
 
 def search(
@@ -41,6 +53,16 @@ def search(
             "postgresql://USER@HOST/DATABASE or grpc://HOST:PORT.",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Train on Ray Tune: here, or on the cluster at ADDRESS (HOST:PORT, or auto for one that runs here).",
+        ),
+    ] = None,
+    send_code: Annotated[
+        bool, typer.Option("--send-code", help="With --ray: nodes get this package from here; else they have it.")
+    ] = False,
     settings: Set = None,
     as_json: AsJson = False,
 ) -> None:
@@ -69,11 +91,61 @@ def search(
     data = (
         f"{text.name} ({len(text.train):,} bytes to train on, {len(text.held_out):,} held out, {text.fingerprint[:12]})"
     )
+    if ray is not None and ray.startswith("ray://"):
+        raise ValueError("--ray: Ray's client (ray://) is not used; give HOST:PORT of the cluster, on one of its nodes")
+    if ray is not None and importlib.util.find_spec("ray") is None:
+        raise ValueError("--ray needs the package ray: pip install 'hybrid-nas[ray]'")
     run = Run(out_folder or default_folder(file))
+    fresh = not run.path.exists()
     run.begin(file, storage)
-    with run.locked():
-        finished = _search(run, file, census, seeds, path, data, storage, as_json)
+    with run.locked(), contextlib.ExitStack() as stack:
+        try:
+            means = _opened(stack, run, file, storage, ray, send_code)
+        except ValueError:
+            if fresh:
+                shutil.rmtree(run.path)
+            raise
+        finished = _search(run, file, census, seeds, path, data, means, as_json)
     raise typer.Exit(0 if finished else INTERRUPTED)
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a search works with."""
+
+    storage: Patient
+    lease: Lease
+    pool: Pool
+
+
+def _opened(
+    stack: contextlib.ExitStack, run: Run, file: StudyFile, storage: str | None, ray: str | None, send_code: bool
+) -> Means:
+    """The storage, held for this search alone, and the workers."""
+    from hybrid_nas.lease import Lease
+    from hybrid_nas.patience import Patient
+    from hybrid_nas.processes import ProcessPool
+    from hybrid_nas.ray_workers import Cluster, RayPool
+    from hybrid_nas.storage import close_storage, open_storage
+    from hybrid_nas.study import opened
+    from hybrid_nas.workers import default_workers
+
+    inner = open_storage(run.storage(storage))
+    stack.callback(close_storage, inner)
+    lease = stack.enter_context(Lease(inner, opened(file, inner)._study_id))
+    search = file.search
+    if ray is None:
+        pool = ProcessPool(search.workers or default_workers(), log=run.log)
+        return Means(Patient(inner), lease, stack.enter_context(pool))
+    err.print("starting Ray" if ray == "local" else f"joining the Ray cluster at {ray}", style="dim")
+    cluster = Cluster(
+        address=None if ray == "local" else ray,
+        size=search.workers,
+        gpus=search.gpus,
+        memory=search.memory,
+        send_code=send_code,
+    )
+    return Means(Patient(inner), lease, stack.enter_context(RayPool(cluster, file.data or {}, log=run.log)))
 
 
 def _seeds(file: StudyFile, census: Census) -> tuple[Seed, ...]:
@@ -99,22 +171,19 @@ def _search(
     seeds: tuple[Seed, ...],
     path: Path,
     data: str,
-    storage: str | None,
+    means: Means,
     as_json: bool,
 ) -> bool:
-    from hybrid_nas.patience import Patient
-    from hybrid_nas.processes import ProcessPool
+    from hybrid_nas.patience import StorageAway
     from hybrid_nas.progress import JsonLines, Lines, LiveTable, Progress
     from hybrid_nas.run_folder import environment
     from hybrid_nas.search import Loop, now
-    from hybrid_nas.storage import open_storage
     from hybrid_nas.study import Study
-    from hybrid_nas.workers import default_workers
+    from hybrid_nas.workers import PoolGone
 
     began, begin = now(), time.monotonic()
-    workers = file.search.workers or default_workers()
-    patient = Patient(open_storage(run.storage(storage)))
-    study = Study(file, census, patient, run.artifacts, [seed.proposal for seed in seeds])
+    workers = means.pool.size
+    study = Study(file, census, means.storage, run.artifacts, [seed.proposal for seed in seeds])
     before = study.all_trials()
     progress: Progress
     if as_json:
@@ -139,7 +208,8 @@ def _search(
             f"done already: {counted(len(study.trials), 'trial')} and {counted(len(study.replicates), 'replicate')}"
         )
     stopped: list[int] = []
-    patient.said, patient.stop = progress.said, lambda: bool(stopped)
+    means.storage.said = progress.said
+    means.storage.stop = lambda: bool(stopped) or means.lease.lost
 
     def on_signal(number: int, frame: object) -> None:
         if stopped:
@@ -147,17 +217,26 @@ def _search(
         stopped.append(number)
 
     handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    trouble = ""
     try:
-        with ProcessPool(workers, log=run.log) as pool, progress:
-            loop = Loop(study, pool, _Writing(progress, run, study), lambda: bool(stopped))
+        with progress:
+            loop = Loop(study, means.pool, _Writing(progress, run, study), means.storage.stop)
             finished = loop.run()
+    except (StorageAway, PoolGone) as error:
+        finished, trouble = False, str(error)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+    if means.lease.lost:
+        trouble = "another search took this study up"
     trials = study.all_trials()
+    if trouble:
+        err.print(f"hybrid-nas: {trouble}; the same command continues", style="red", markup=False, highlight=False)
     if not trials:
-        err.print("stopped before the first trial was done; the same command begins again", highlight=False)
-        return False
+        if not trouble:
+            err.print("stopped before the first trial was done; the same command begins again", highlight=False)
+            return False
+        raise typer.Exit(1)
     information = {
         "name": file.name,
         "command": shlex.join(["hybrid-nas", *sys.argv[1:]]),
@@ -180,20 +259,43 @@ def _search(
     }
     run.write_answer(trials, information)
     _closing(run, trials, finished, as_json, progress.summary())
+    if trouble:
+        raise typer.Exit(1)
     if finished and all(trial.state == "failed" for trial in trials):
         raise typer.Exit(1)  # there is no answer
     return finished
 
 
 class _Writing:
-    """A watch that keeps trials.parquet close behind the study, and passes everything on."""
+    """A watch that keeps trials.parquet close behind the study, shows in the storage where a running trial stands, and
+    passes everything on."""
 
-    def __init__(self, progress: Any, run: Run, study: Any) -> None:
-        self.begun, self.moved, self.said, self.tick = progress.begun, progress.moved, progress.said, progress.tick
+    def __init__(self, progress: Any, run: Run, study: Study) -> None:
+        self.begun, self.said, self.tick = progress.begun, progress.said, progress.tick
         self.progress, self.run, self.study = progress, run, study
+        self.shown: dict[int, float] = {}
+        self.full = False
+
+    def moved(self, task: Task, tokens: int, loss: float) -> None:
+        self.progress.moved(task, tokens, loss)
+        now = time.monotonic()
+        if (
+            task.asked is not None
+            and now - self.shown.get(task.number, 0.0) > SHOWN_S
+            and now - max(self.shown.values(), default=0.0) > SHOWN_S / 10
+        ):
+            self.shown[task.number] = now
+            self.study.show(task.asked, f"loss {loss:.4f} at {tokens:,} tokens")
 
     def ended(self, trial: Trial) -> None:
-        self.run.write_trials(self.study.all_trials())
+        self.shown.pop(trial.number, None)
+        try:
+            self.run.write_trials(self.study.all_trials())
+            self.full = False
+        except OSError as error:
+            if not self.full:
+                self.said(f"trials.parquet lags behind: {error}; the record itself is whole")
+            self.full = True
         self.progress.ended(trial)
 
 

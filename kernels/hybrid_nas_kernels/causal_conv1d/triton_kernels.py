@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hybrid_nas_kernels.operations import operation
-from hybrid_nas_kernels.triton_sums import alignment, sum_rows
+from hybrid_nas_kernels.triton_sums import alignment, sum_rows_apart
 
 CHANNELS, UNROLL, MOST_PARTS = 128, 4, 3
 LONG, SHORT, PROGRAMS = 64, 16, 2048
@@ -155,10 +155,10 @@ def _convolve_backward(
             s = t - (K - 1)
             kept = c < tl.where((s >= start) & (s < start + BT) & (s < tokens), channels, 0)
             tl.store(dx_ptr + s * all_channels + c, dx.to(dx_ptr.dtype.element_ty), mask=kept)
-    row = partial_ptr + (b * tl.num_programs(0) + tl.program_id(0)) * (K + 1) * all_channels + first + c
+    row = partial_ptr + (b * tl.num_programs(0) + tl.program_id(0)) * (K + 1) * all_channels
     for k in tl.static_range(K):
-        tl.store(row + k * all_channels, sums[k], mask=in_c)
-    tl.store(row + K * all_channels, dbias, mask=in_c)
+        tl.store(row + (first + c) * K + k, sums[k], mask=in_c)
+    tl.store(row + K * all_channels + first + c, dbias, mask=in_c)
 
 
 def _launch(
@@ -206,13 +206,13 @@ def _conv_backward(dys: list[Tensor], x: Tensor, weight: Tensor, bias: Tensor) -
     x = x if x.stride(-1) == 1 else x.contiguous()
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     grid, numbers, constants = _launch(x, [dy.shape[-1] for dy in dys], kernel)
-    partial = torch.empty((grid[0] * grid[2], kernel + 1, x.shape[-1]), dtype=torch.float32, device=x.device)
+    partial = torch.empty((grid[0] * grid[2], weight.numel() + len(weight)), dtype=torch.float32, device=x.device)
     _convolve_backward[grid](
         x, weight.contiguous(), bias, *_three([dy.contiguous() for dy in dys]), dx, partial, *numbers, x.shape[-1],
         **constants,
     )  # fmt: skip
-    sums = sum_rows(partial)
-    return dx, sums[:kernel].t().to(weight.dtype, copy=True), sums[kernel].to(bias.dtype, copy=True)
+    dweight, dbias = sum_rows_apart(partial, weight.numel(), (weight.dtype, bias.dtype))
+    return dx, dweight.view(weight.shape), dbias
 
 
 @_conv_backward.register_fake

@@ -93,44 +93,36 @@ def outputs(
     x_ptr, dt_ptr, A_ptr, b_ptr, c_ptr, d_ptr, entering_ptr, y_ptr,
     tokens, chunks, stride_xb, stride_xt, stride_db, stride_dt, stride_bb, stride_bt, stride_cb, stride_ct,
     H: tl.constexpr, SHARE: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
+    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, HEADS: tl.constexpr,
     HAS_D: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
+    """y of one chunk and of HEADS heads that share B and C, one after another."""
     bc = tl.program_id(0)
     b = (bc // chunks).to(tl.int64)
     c = bc % chunks
-    h = tl.program_id(1)
-    p = tl.program_id(2) * BP + tl.arange(0, BP)
     n = tl.arange(0, BN)
     q = tl.arange(0, Q)
     t = c * Q + q
     seen = t < tokens
-    in_p = p < P
-    in_n = n < N
-    dt = tl.load(dt_ptr + b * stride_db + t * stride_dt + h, mask=seen, other=0.0)
-    start, segment = log_decay(dt, tl.load(A_ptr + h), Q, EXACT)
-    group = (h // SHARE) * N
-    B = tl.load(
-        b_ptr + b * stride_bb + t[:, None] * stride_bt + group + n[None, :],
-        mask=seen[:, None] & in_n[None, :],
-        other=0.0,
-    )
-    C = tl.load(
-        c_ptr + b * stride_cb + t[:, None] * stride_ct + group + n[None, :],
-        mask=seen[:, None] & in_n[None, :],
-        other=0.0,
-    )
-    x = tl.load(
-        x_ptr + b * stride_xb + t[:, None] * stride_xt + h * P + p[None, :],
-        mask=seen[:, None] & in_p[None, :],
-        other=0.0,
-    )
-    slot = ((b * chunks + c) * H + h) * P * N
-    entering = tl.load(entering_ptr + slot + p[None, :] * N + n[:, None], mask=in_n[:, None] & in_p[None, :], other=0.0)
-    M = tl.dot(C, tl.trans(B), input_precision=PRECISION) * tl.exp2(segment) * dt[None, :]
-    y = tl.dot(C, entering, input_precision=PRECISION) * tl.exp2(start)[:, None]
-    y += tl.dot(M.to(x.dtype), x, input_precision=PRECISION)
-    if HAS_D:
-        y += tl.load(d_ptr + h) * x.to(tl.float32)
-    out = y_ptr + ((b * tokens + t[:, None]) * H + h) * P + p[None, :]
-    tl.store(out, y.to(y_ptr.dtype.element_ty), mask=seen[:, None] & in_p[None, :])
+    in_tn = seen[:, None] & (n < N)[None, :]
+    group = (tl.program_id(1) * HEADS // SHARE) * N
+    B = tl.load(b_ptr + b * stride_bb + t[:, None] * stride_bt + group + n[None, :], mask=in_tn, other=0.0)
+    C = tl.load(c_ptr + b * stride_cb + t[:, None] * stride_ct + group + n[None, :], mask=in_tn, other=0.0)
+    G = tl.dot(C, tl.trans(B), input_precision=PRECISION)
+    for i in range(HEADS):
+        h = tl.program_id(1) * HEADS + i
+        dt = tl.load(dt_ptr + b * stride_db + t * stride_dt + h, mask=seen, other=0.0)
+        start, segment = log_decay(dt, tl.load(A_ptr + h), Q, EXACT)
+        M = (G * tl.exp2(segment) * dt[None, :]).to(C.dtype)
+        for block in tl.static_range((P + BP - 1) // BP):
+            p = block * BP + tl.arange(0, BP)
+            in_tp = seen[:, None] & (p < P)[None, :]
+            x = tl.load(x_ptr + b * stride_xb + t[:, None] * stride_xt + h * P + p[None, :], mask=in_tp, other=0.0)
+            slot = ((b * chunks + c) * H + h) * P * N + p[:, None] * N + n[None, :]
+            entering = tl.load(entering_ptr + slot, mask=(p < P)[:, None] & (n < N)[None, :], other=0.0)
+            y = tl.dot(C, tl.trans(entering), input_precision=PRECISION) * tl.exp2(start)[:, None]
+            y = tl.dot(M, x, y, input_precision=PRECISION)
+            if HAS_D:
+                y += tl.load(d_ptr + h) * x.to(tl.float32)
+            out = y_ptr + ((b * tokens + t[:, None]) * H + h) * P + p[None, :]
+            tl.store(out, y.to(y_ptr.dtype.element_ty), mask=in_tp)

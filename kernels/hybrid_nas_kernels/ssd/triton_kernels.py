@@ -16,12 +16,10 @@ from torch import Tensor
 from hybrid_nas_kernels.operations import operation
 from hybrid_nas_kernels.ssd.triton_backward import inside, through
 from hybrid_nas_kernels.ssd.triton_forward import outputs, sweep
-from hybrid_nas_kernels.triton_sums import sum_rows
+from hybrid_nas_kernels.triton_sums import sum_rows_apart
 
 PROGRAMS = 128
 """Programs to keep at least: one for about every multiprocessor of an H100."""
-INSIDE: dict[str, int] = {"BP": 64, "num_warps": 8, "num_stages": 2}
-THROUGH: dict[str, int] = {"BP": 128, "num_warps": 8, "num_stages": 2}
 
 
 def ssd_triton(
@@ -71,8 +69,17 @@ def _sweep_blocks(programs: int, P: int, N: int) -> tuple[int, int]:
     return _block(P, most), _block(N, most)
 
 
-def _blocks(rule: dict[str, int], P: int) -> dict[str, int]:
-    return {**rule, "BP": _block(P, rule["BP"])}
+def _outputs_blocks(P: int) -> dict[str, int]:
+    return {"BP": _block(P, 64), "num_warps": 4, "num_stages": 2}
+
+
+def _inside_blocks(P: int) -> dict[str, int]:
+    """As measured on an H100, head_dim x d_state 64 x 64 and 128 x 128; the next too."""
+    return {"BP": _block(P, 64), "num_warps": 4, "num_stages": 1}
+
+
+def _through_blocks(P: int, N: int) -> dict[str, int]:
+    return {"BP": _block(P, 128), "num_warps": 4 if N <= 64 else 8, "num_stages": 2}
 
 
 def heads_a_program(share: int, chunks_of_all: int) -> int:
@@ -104,11 +111,12 @@ def _ssd(
         *x.stride()[:2], *dt.stride()[:2], *B.stride()[:2],
         **shape, BP=BP, BN=BN, HAS_FIRST=state is not None, BACKWARD=False, num_warps=4, num_stages=2,
     )  # fmt: skip
-    BP, exact = _block(P, 64), x.dtype == torch.float32
-    outputs[(batch * chunks, H, triton.cdiv(P, BP))](
+    heads = heads_a_program(H // groups, batch * chunks * groups)
+    outputs[(batch * chunks, H // heads)](
         x, dt, A, B, C, A if D is None else D, entering, y, tokens, chunks,
         *x.stride()[:2], *dt.stride()[:2], *B.stride()[:2], *C.stride()[:2],
-        **shape, BP=BP, BN=_block(N, 1 << 20), HAS_D=D is not None, EXACT=exact, num_warps=4, num_stages=1,
+        **shape, **_outputs_blocks(P), BN=_block(N, 1 << 20), HEADS=heads, HAS_D=D is not None,
+        EXACT=x.dtype == torch.float32,
     )  # fmt: skip
     return y, final, entering
 
@@ -157,17 +165,17 @@ def _ssd_backward(
     strides = (*dy.stride()[:2], *x.stride()[:2], *dt.stride()[:2], *B.stride()[:2], *C.stride()[:2])
     inside[(batch * chunks, parts)](
         dy, x, dt, A, B, C, A if D is None else D, leaving, dx, dG, step, decay, partial, tokens, chunks,
-        *strides, **shape, **_blocks(INSIDE, P), BN=BN, HEADS=heads, HAS_D=D is not None,
+        *strides, **shape, **_inside_blocks(P), BN=BN, HEADS=heads, HAS_D=D is not None,
         EXACT=x.dtype == torch.float32,
     )  # fmt: skip
     through[(batch * chunks, parts)](
         dy, x, dt, A, B, C, entering, leaving, dG, step, decay, ddt, dB, dC, partial, tokens, chunks,
-        *strides, **shape, **_blocks(THROUGH, P), BN=BN, HEADS=heads,
+        *strides, **shape, **_through_blocks(P, N), BN=BN, HEADS=heads,
     )  # fmt: skip
     if parts != groups:
         dB, dC = (v.view(batch, tokens, groups, -1, N).sum(3) for v in (dB, dC))
-    dA, dD = sum_rows(partial).split(H)
-    return dx, ddt, dA.clone(), dB, dC, dA.new_empty(0) if D is None else dD.clone(), dfirst
+    dA, dD = sum_rows_apart(partial, H)
+    return dx, ddt, dA, dB, dC, dA.new_empty(0) if D is None else dD, dfirst
 
 
 @_ssd_backward.register_fake
