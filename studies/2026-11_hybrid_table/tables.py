@@ -107,8 +107,8 @@ def verdict(trials: Sequence[Trial]) -> str:
     recall = np.array([[t.values["recall"] for t in d] for d in by_design(trials)]).mean(1)
     n = table.shape[1]
     return (
-        f"{len(table)} designs: two seeds order them with tau {agreement}; recall is above 0.9 for {(recall > 0.9).sum()} "
-        f"and below 0.1 for {(recall < 0.1).sum()} (n = {n} seeds)"
+        f"{len(table)} designs: two seeds order them with tau {agreement}; recall is above 0.9 for "
+        f"{(recall > 0.9).sum()} and below 0.1 for {(recall < 0.1).sum()} (n = {n} seeds)"
     )
 
 
