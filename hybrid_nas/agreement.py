@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from hybrid_nas.choices import option_order
 from hybrid_nas.effects import Contrast, Effects, Weights, holm
-from hybrid_nas.evidence import MIN_TRAININGS
+from hybrid_nas.evidence import MIN_TRAININGS, OUT_OF_REACH, more_trials
 from hybrid_nas.noise import Noise, trainings
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.placement import Ratio
 from hybrid_nas.predicted import QUANTITY, Predictions, predicted
+from hybrid_nas.proposal import Proposal
 from hybrid_nas.published import CLAIMS, Claim, options_of
-from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import bare, listed
+from hybrid_nas.units import bare, counted, listed, readable
 
 Verdict = Literal["supported", "contradicted", "undecided"]
 ALPHA = 0.05
+POWERED = 2.8  # standard errors of a difference that is shown 4 times in 5
 
 
 @dataclass(frozen=True)
 class Finding:
     """One claim's verdict. `difference` is what the claim calls better less what it calls worse, in the quantity's own
     direction, with its 95% interval; None where the study has no such arms, and `why` says what is missing.
+
+    `askable`: this space holds designs on both sides. `more_trials` is how many more search trials would decide it
+    (or, where it is not `tested`, allow a verdict); None where it is decided or out of reach. `then` says so in words.
     """
 
     id: str
@@ -40,72 +45,135 @@ class Finding:
     high: float | None = None
     n: int = 0
     method: str | None = None
+    askable: bool = True
+    more_trials: int | None = None
+    then: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def agreement(trials: Iterable[Trial], noise: dict[str, Noise], claims: Iterable[Claim] = CLAIMS) -> list[Finding]:
+@dataclass(frozen=True)
+class Question:
+    """A claim put to the trials: its `sides` with their trainings, and the contrast, or `why` there is none."""
+
+    claim: Claim
+    what: str
+    sides: tuple[int, int]
+    contrast: Contrast | None
+    why: str = ""
+    short: float = 0.0  # by which factor the designs are too few for a model
+
+
+def agreement(
+    trials: Iterable[Trial],
+    noise: dict[str, Noise],
+    claims: Iterable[Claim] = CLAIMS,
+    drawn: Sequence[Proposal] = (),
+    foretold: Predictions | None = None,
+) -> list[Finding]:
     """A finding a claim, in the claims' order.
 
     Every claim was fixed before the study, so each is one contrast and not the best of many. Verdicts on `better` hold
     by Holm's correction over all claims that the study can ask, at 5%; an `equal` claim is supported where its whole
     interval lies within the margin (two one-sided tests, conservatively at 2.5% each).
+
+    `drawn` are random designs of the study's space: they tell what it could ask from what it cannot, and how many
+    trials that takes. Without them every claim counts as askable. `foretold` are the losses of stopped trials, where
+    the caller has them already.
     """
     trials = list(trials)
+    searched = sum(trial.replicate_of is None for trial in trials)
     complete = [trial for trial in trials if trial.state == "complete"]
     values = {name: trainings(complete, name) for name in noise}
-    asked: dict[str, tuple[Claim, Contrast, str]] = {}
-    missing: dict[str, str] = {}
-    claims = tuple(claims)
-    for claim in claims:
-        found = _ask(claim, trials, values, noise)
-        if isinstance(found, str):
-            missing[claim.id] = found
-        else:
-            asked[claim.id] = (claim, *found)
-    ordered = [name for name, (claim, _, _) in asked.items() if claim.kind != "equal"]
-    adjusted = dict(zip(ordered, holm([asked[name][1].p for name in ordered]), strict=True))
+    foretold = predicted(trials) if foretold is None else foretold
+    questions = [_ask(claim, trials, values, noise, foretold) for claim in claims]
+    ordered = [q for q in questions if q.contrast is not None and q.claim.kind != "equal"]
+    adjusted = holm([q.contrast.p for q in ordered if q.contrast is not None])
+    p_of = {q.claim.id: p for q, p in zip(ordered, adjusted, strict=True)}
     return [
-        _judged(*asked[claim.id], adjusted.get(claim.id))
-        if claim.id in asked
-        else Finding(claim.id, claim.text, claim.printed, "undecided", missing[claim.id], claim.quantity, False)
-        for claim in claims
+        _judged(q, q.contrast, p_of.get(q.claim.id), len(ordered), searched)
+        if q.contrast is not None
+        else _open(q, drawn, noise.get(q.claim.quantity), searched)
+        for q in questions
     ]
 
 
 def _ask(
-    claim: Claim, trials: list[Trial], values: dict[str, Any], noise: dict[str, Noise]
-) -> tuple[Contrast, str] | str:
-    """The claim's contrast and what it compares, or what is missing."""
+    claim: Claim, trials: list[Trial], values: dict[str, Any], noise: dict[str, Noise], foretold: Predictions
+) -> Question:
     if claim.factor is None:
-        return f"it needs {claim.needs}"
+        return Question(claim, "", (0, 0), None, f"it needs {claim.needs}")
     if claim.quantity not in values:
-        return f"no trial has a value of {claim.quantity}"
-    foretold = predicted(trials) if claim.quantity == QUANTITY else Predictions()
+        return Question(claim, "", (0, 0), None, f"no trial has a value of {claim.quantity}")
+    foretold = foretold if claim.quantity == QUANTITY else Predictions()
     effects = Effects(trials, values[claim.quantity], noise[claim.quantity], claim.settings, foretold)
-    options = effects.choices.get(claim.factor, ())
-    these, those = options_of(claim, options)
+    counts = effects.counts(claim.factor)
+    options = sorted(counts, key=option_order)
+    these, those = _sides(claim, options)
+    sides = sum(counts[option] for option in these), sum(counts[option] for option in those)
+    if not these or not those:
+        why = f"it needs designs on both sides of `{claim.factor}` that were trained to the end"
+        return Question(claim, "", sides, None, why)
     weights: Weights
     if claim.kind == "worse the rarer":
-        if len(these) < 2:
-            return "it needs designs of two ratios or more that were trained to the end"
-        weights = _trend(these)
-        what = f"{these[0]} against {these[-1]}, by the trend over {listed(these)}"
+        ratios = options_of(claim, options)[0]
+        weights = _trend(ratios)
+        what = f"{ratios[0]} against {ratios[-1]}, by the trend over {listed(ratios)}"
     else:
-        if not these or not those:
-            return f"it needs designs on both sides of `{claim.factor}` that were trained to the end"
         weights = {**dict.fromkeys(these, 1 / len(these)), **dict.fromkeys(those, -1 / len(those))}
         what = f"{claim.factor}: {_few(these)} against {_few(those)}"
+    if min(sides) < MIN_TRAININGS:
+        thin = these if sides[0] < MIN_TRAININGS else those
+        why = f"{what}: {listed(thin)} with fewer than {MIN_TRAININGS} trainings, too few for a verdict"
+        return Question(claim, what, sides, None, why)
     (contrast,) = effects.contrasts(claim.factor, [weights])
-    counts = effects.counts(claim.factor)
-    sides = [these, those] if claim.kind != "worse the rarer" else [these[:1], these[-1:]]
-    thin = [side for side in sides if sum(counts[option] for option in side) < MIN_TRAININGS]
-    if thin:
-        return f"{what}: {listed(thin[0])} with fewer than {MIN_TRAININGS} trainings, too few for a verdict"
-    if contrast is None:
-        return f"{what}: too few designs to tell the sides apart"
-    return contrast, what
+    if contrast is not None:
+        return Question(claim, what, sides, contrast)
+    short = effects.short_of(claim.factor) / len(effects.designs)
+    why = "too few designs for a model" if short else "in these designs it comes together with another choice"
+    return Question(claim, what, sides, None, f"{what}: {why}", short)
+
+
+def _sides(claim: Claim, options: Iterable[str]) -> tuple[list[str], list[str]]:
+    """What the claim sets against each other; of a trend its two ends."""
+    these, those = options_of(claim, options)
+    if claim.kind != "worse the rarer":
+        return these, those
+    return (these[:1], these[-1:]) if len(these) > 1 else ([], [])
+
+
+def _open(question: Question, drawn: Sequence[Proposal], noise: Noise | None, searched: int) -> Finding:
+    """A claim without a contrast: whether this space could ask it, what that takes, or which space can."""
+    claim = question.claim
+    finding = Finding(
+        claim.id, claim.text, claim.printed, "undecided", question.why, claim.quantity, False, askable=False
+    )
+    if claim.factor is None:
+        return finding
+    settings = [found for proposal in drawn if (found := claim.settings(proposal)) is not None]
+    options = [row[claim.factor] for row in settings if claim.factor in row]
+    sides = _sides(claim, sorted(set(options), key=option_order))
+    if drawn and not all(sides):
+        why = f"this space has no designs on both sides; `hybrid-nas search {claim.space}` has"
+        return Finding(**{**finding.to_dict(), "why": why})
+    more, then = None, ""
+    if question.short:
+        more = math.ceil(searched * question.short)
+        then = f"about {counted(more, 'more trial')} would be enough for a first estimate"
+    elif drawn and min(question.sides) < MIN_TRAININGS:
+        rates = [
+            have / searched if have else sum(option in side for option in options) / len(drawn)
+            for have, side in zip(question.sides, sides, strict=True)
+        ]
+        lacks = [max(0, MIN_TRAININGS - have) for have in question.sides]
+        more = max([math.ceil(lack / rate) for lack, rate in zip(lacks, rates, strict=True)] + [1])
+        then = f"about {counted(more, 'more trial')} would bring {MIN_TRAININGS} trainings to each side"
+        if noise is not None and noise.own_sd:
+            unit = QUANTITIES[claim.quantity].unit
+            least = POWERED * noise.own_sd * math.sqrt(sum(1 / max(MIN_TRAININGS, have) for have in question.sides))
+            then += f", enough to show a difference of about {readable(least, unit)}"
+    return Finding(**{**finding.to_dict(), "askable": True, "more_trials": more, "then": then})
 
 
 def _few(options: list[str]) -> str:
@@ -121,13 +189,14 @@ def _trend(ratios: list[str]) -> Weights:
     return {ratio: span * (x - mean) / squares for ratio, x in zip(ratios, shares, strict=True)}
 
 
-def _judged(claim: Claim, contrast: Contrast, what: str, p: float | None) -> Finding:
+def _judged(question: Question, contrast: Contrast, p: float | None, claims: int, searched: int) -> Finding:
+    claim = question.claim
     unit = QUANTITIES[claim.quantity].unit
     half = contrast.half_width
     low, high = contrast.difference - half, contrast.difference + half
     told = (
-        f"{what}: {bare(contrast.difference, unit, True)} [{bare(low, unit, True)}, {bare(high, unit, True)}], "
-        f"n = {contrast.n}, by {contrast.method}"
+        f"{question.what}: {bare(contrast.difference, unit, True)} [{bare(low, unit, True)}, {bare(high, unit, True)}]"
+        f", n = {contrast.n}, by {contrast.method}"
     )
     verdict: Verdict = "undecided"
     if claim.kind == "equal":
@@ -139,11 +208,25 @@ def _judged(claim: Claim, contrast: Contrast, what: str, p: float | None) -> Fin
     elif p is not None and p < ALPHA:
         sign = -1 if QUANTITIES[claim.quantity].direction == "maximize" else 1
         verdict = "supported" if sign * contrast.difference < 0 else "contradicted"
-    if verdict == "undecided" and claim.kind != "equal" and contrast.difference:
-        needed = (student(contrast.df) + 0.84) * contrast.error / abs(contrast.difference)
-        if needed**2 <= 20 and needed > 1:
-            told += f"; {needed**2:.1f} times the designs would show a difference of this size"
+    more, then = None, ""
+    if verdict == "undecided":
+        if claim.kind == "equal":
+            more = _until_alike(contrast, claim.margin, searched)
+        else:
+            more = more_trials(contrast, claims, searched)
+        then = (
+            f"about {counted(more, 'more trial')} would decide it, if the difference is as estimated"
+            if more is not None
+            else f"not even {OUT_OF_REACH} times the trials would decide it, if the difference is as estimated"
+        )
     return Finding(
         claim.id, claim.text, claim.printed, verdict, told, claim.quantity, True,
-        contrast.difference, low, high, contrast.n, contrast.method,
+        contrast.difference, low, high, contrast.n, contrast.method, True, more, then,
     )  # fmt: skip
+
+
+def _until_alike(contrast: Contrast, margin: float, searched: int) -> int | None:
+    """Search trials until the interval lies wholly within or wholly beyond the margin."""
+    room = abs(abs(contrast.difference) - margin)
+    share = math.inf if room == 0 else (contrast.half_width / room) ** 2
+    return None if share > OUT_OF_REACH else max(1, math.ceil(searched * share) - searched)

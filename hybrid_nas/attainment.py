@@ -1,4 +1,4 @@
-"""How the answer grew: the share of the box that the designs known so far dominate, over what had been spent."""
+"""How the answer grew: how much of what the front dominates at the end was dominated already, over what was spent."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ STEPS = 80  # points of the curve; the hypervolume of many objectives is slow
 
 @dataclass(frozen=True)
 class Step:
-    """After search trial `number`: tokens and seconds trained so far, summed over workers, and the share dominated.
-    `member`: the trial brought a design that is on the front at the end."""
+    """After search trial `number`: tokens and seconds trained so far, summed over workers, and the share of the final
+    hypervolume that was there. `member`: the trial brought a design that is on the front at the end."""
 
     number: int
     tokens: int
@@ -24,7 +24,7 @@ class Step:
 
 
 def attainment(trials: Iterable[Trial], front: Front) -> tuple[Step, ...]:
-    """One step a search trial, thinned to about `STEPS`; the last is the front's own hypervolume.
+    """One step a search trial, thinned to about `STEPS`; the last is 1.
 
     A design counts from its first complete trial on, with the values it has at the end, so that the curve shows what
     was found and not what replicates corrected. Nothing where the front is empty.
@@ -36,10 +36,9 @@ def attainment(trials: Iterable[Trial], front: Front) -> tuple[Step, ...]:
     if not front.candidates:
         return ()
     objectives = front.objectives
-    corner = np.array([o.loss(front.reference[o.name]) for o in objectives])
-    ideal = np.array([o.loss(front.ideal[o.name]) for o in objectives])
-    box = float(np.prod(np.maximum(corner - ideal, 0)))
-    points = {c.number: np.array([o.loss(c.value(o.name)) for o in objectives]) for c in front.candidates}
+    scaled = front.box.scaled(np.array([[c.value(o.name) for o in objectives] for c in front.candidates]))
+    points = {c.number: row for c, row in zip(front.candidates, scaled, strict=True)}
+    corner = np.ones(len(objectives))
     members = {c.number for c in front.members}
     search = sorted((t for t in trials if t.replicate_of is None), key=lambda trial: trial.number)
     every = max(1, len(search) // STEPS)
@@ -53,8 +52,10 @@ def attainment(trials: Iterable[Trial], front: Front) -> tuple[Step, ...]:
             changed = True
         if i % every and i < len(search) - 1 and trial.number not in members:
             continue
-        if changed and box > 0:
+        if changed and front.hypervolume > 0:
             rows = np.array(known)
-            share, changed = hypervolume(rows[np.flatnonzero(non_dominated(rows))], corner) / box, False
+            rows = rows[non_dominated(rows)]
+            known, changed = list(rows), False
+            share = hypervolume(rows, corner) / front.hypervolume
         steps.append(Step(trial.number, tokens, seconds, share, trial.number in members))
     return tuple(steps)

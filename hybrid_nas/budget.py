@@ -18,7 +18,9 @@ class Budget:
     Warm-up and cool-down are shares of the steps (a trapezoid, as in [arXiv:2510.04800, App. E]); `rungs` are the
     shares after which a trial reports its held-out loss and may be stopped. `learning_rate` None takes the rule of
     `hybrid_nas.proxy` for the width. `recall_share` of the sequences of each batch are recall sequences of
-    `recall_task` and `recall_symbols` (see `hybrid_nas.recall`); at 1 there is no text, and no loss.
+    `recall_task` and `recall_symbols` (see `hybrid_nas.recall`); at 1 there is no text, and no loss. With `tasks` they
+    are shared out among these synthetic tasks instead (see `hybrid_nas.tasks`), and `recall` is the mean over them.
+    `probes` are tasks that are scored at the end and not trained on.
     `replicates` is the number of further seeds that members of the front are trained with at the end.
 
     With `flops` each candidate has the tokens that so many training FLOPs buy at its own cost at the proxy scale (equal
@@ -35,14 +37,17 @@ class Budget:
     rungs: tuple[float, ...] = (0.25, 0.5)
     validation_tokens: int = 16_384
     recall_share: float = 0.5
-    recall_task: Literal["copy", "associative"] = "copy"
+    recall_task: Literal["copy", "associative", "induction"] = "copy"
     recall_symbols: int = 16
+    tasks: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
     mamba_init: Literal["paper", "original"] = "paper"
     replicates: int = 2
     flops: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rungs", tuple(self.rungs))
+        for name in ("rungs", "tasks", "probes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("tokens", "batch", "validation_tokens", "recall_symbols"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -67,8 +72,19 @@ class Budget:
             )
         if list(self.rungs) != sorted(set(self.rungs)) or not all(0 < rung < 1 for rung in self.rungs):
             raise ValueError(f"budget: rungs are rising shares between 0 and 1, found {list(self.rungs)}")
-        if self.recall_task not in ("copy", "associative"):
-            raise ValueError(f"budget: recall_task is copy or associative, found {self.recall_task!r}")
+        if self.recall_task not in ("copy", "associative", "induction"):
+            raise ValueError(f"budget: recall_task is copy, associative or induction, found {self.recall_task!r}")
+        if self.tasks or self.probes:
+            from hybrid_nas.tasks import task_named  # numpy, which a budget alone does not need
+
+            for key, names in (("tasks", self.tasks), ("probes", self.probes)):
+                for name in names:
+                    try:
+                        task_named(name)
+                    except ValueError as error:
+                        raise ValueError(f"budget: {key}: {error}") from None
+                if len(set(names)) < len(names):
+                    raise ValueError(f"budget: {key}: each task once, found {list(names)}")
         if self.mamba_init not in ("paper", "original"):
             raise ValueError(f"budget: mamba_init is paper or original, found {self.mamba_init!r}")
 
@@ -110,7 +126,7 @@ class Budget:
         return min(max(1, round(self.recall_share * self.batch)), self.batch - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "rungs": list(self.rungs)}
+        return {**asdict(self), **{name: list(getattr(self, name)) for name in ("rungs", "tasks", "probes")}}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Budget:

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from hybrid_nas_kernels import adamw as adamw_op
 from hybrid_nas_kernels.dispatch import why_not
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.model import Model
@@ -48,7 +48,7 @@ class NoMixedPrecision(RuntimeError):
 @dataclass
 class Flat:
     """Parameters side by side in flat tensors: `master` float32, `compute` what the model reads (the same tensor for
-    vectors), their gradients, and in float32 the gradients, clipped, and AdamW's two moments and count."""
+    vectors), their gradients, and in float32 AdamW's two moments."""
 
     parameters: list[nn.Parameter]
     dtype: torch.dtype
@@ -56,7 +56,6 @@ class Flat:
     master: Tensor = field(init=False)
     compute: Tensor = field(init=False)
     gradient: Tensor = field(init=False)
-    clipped: Tensor = field(init=False)
     places: list[slice] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,8 +68,7 @@ class Flat:
         self.master = torch.zeros(end, dtype=torch.float32, device=device)
         self.compute = self.master if self.dtype == torch.float32 else torch.zeros_like(self.master, dtype=self.dtype)
         self.gradient = torch.zeros_like(self.compute)
-        self.clipped, self.mean, self.square = (torch.zeros_like(self.master) for _ in range(3))
-        self.count = torch.zeros((), device=device)
+        self.mean, self.square = (torch.zeros_like(self.master) for _ in range(2))
         self.zeros = torch.zeros(ALIGNED, dtype=self.dtype, device=device)
         for parameter, place in zip(self.parameters, self.places, strict=True):
             self.master[place] = parameter.data.reshape(-1)
@@ -83,6 +81,12 @@ class Flat:
         for gradient, gap in zip(gradients, self.gaps, strict=True):
             pieces += [gradient.reshape(-1)] + ([self.zeros[:gap]] if gap else [])
         torch.cat(pieces, out=self.gradient)
+
+    def group(self) -> adamw_op.Group:
+        """What the optimizer takes."""
+        return adamw_op.Group(
+            self.master, self.gradient, self.mean, self.square, self.compute, float(self.weight_decay)
+        )
 
     def publish(self) -> None:
         """The weights that the model reads, from the float32 ones."""
@@ -135,7 +139,6 @@ class CapturedTraining:
         rows, length = budget.batch, proxy.context + 1
         shares = [trapezoid(n, proxy.steps, budget.warmup, budget.cooldown) for n in range(1, proxy.steps + 1)]
         self.rates = torch.tensor([*(peak * share for share in shares), 0.0], device=device)
-        self.rate = torch.zeros((), device=device)
         decayed, kept = decayed_and_kept(self.model)
         for parameters, dtype, decay in ((decayed, COMPUTE, budget.weight_decay), (kept, torch.float32, 0.0)):
             if parameters:
@@ -157,7 +160,7 @@ class CapturedTraining:
         self._load(0, 1)
         self._step()
         for flat in self.flats:
-            for value in (flat.mean, flat.square, flat.count):
+            for value in (flat.mean, flat.square):
                 value.zero_()
         for buffer, was in zip(self.model.buffers(), kept, strict=True):
             buffer.copy_(was)
@@ -185,18 +188,14 @@ class CapturedTraining:
         for flat in self.flats:
             flat.gather(gradients[: len(flat.parameters)])
             gradients = gradients[len(flat.parameters) :]
-        norms = torch.stack([torch.linalg.vector_norm(flat.gradient, dtype=torch.float32) for flat in self.flats])
-        scale = (self.proxy.budget.clip / (torch.linalg.vector_norm(norms) + 1e-6)).clamp(max=1.0).view(1)
-        self.rate.copy_(self.rates.index_select(0, self.step)[0])
-        for flat in self.flats:
-            torch.mul(flat.gradient, scale, out=flat.clipped)
-            # The function, not the class: the class imports torch's compiler, seconds before a first step.
-            adamw(
-                [flat.master], [flat.clipped], [flat.mean], [flat.square], [], [flat.count],
-                fused=True, foreach=False, capturable=self.device.type == "cuda", amsgrad=False, maximize=False,
-                beta1=BETAS[0], beta2=BETAS[1], lr=self.rate, weight_decay=flat.weight_decay, eps=EPS,
-            )  # fmt: skip
-            flat.publish()
+        adamw_op.adamw_(
+            [flat.group() for flat in self.flats],
+            self.rates,
+            self.step,
+            clip=self.proxy.budget.clip,
+            betas=BETAS,
+            eps=EPS,
+        )
         text = len(tokens) - self.proxy.recall_sequences
         counted = slice(0, text) if text else slice(0, None)
         self.losses.index_copy_(0, self.slot, (losses.view(weights.shape) * weights)[counted].sum().view(1))
@@ -220,6 +219,28 @@ class CapturedTraining:
         self.row_weights[:count].copy_(weights[:count], non_blocking=True)
         self.copied[half].record(self.stream)
         self.slot.zero_()
+
+    def again(self, model: Model, proxy: Proxy) -> None:
+        """Begin anew with the weights of `model`, of the same architecture, and the batches of `proxy`, of the same
+        budget and another seed: what was captured serves every seed. The model that trains stays `self.model`."""
+        if proxy.budget != self.proxy.budget or proxy.context != self.proxy.context:
+            raise ValueError("captured: another seed must have the budget and the context of the first")
+        if model.architecture != self.model.architecture:
+            raise ValueError("captured: another seed must have the architecture of the first")
+        self.proxy, self.enqueued = proxy, 0
+        groups = [group for group in decayed_and_kept(model) if group]
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            for flat, parameters in zip(self.flats, groups, strict=True):
+                for place, parameter in zip(flat.places, parameters, strict=True):
+                    flat.master[place].copy_(parameter.data.reshape(-1))
+                flat.publish()
+                for value in (flat.mean, flat.square):
+                    value.zero_()
+            for buffer, fresh in zip(self.model.buffers(), model.buffers(), strict=True):
+                buffer.copy_(fresh)
+            self.step.zero_()
+        self.stream.synchronize()  # until then the weights of `model` must live
 
     def enqueue(self, count: int) -> Chunk:
         """Enqueue the next `count` steps, at most CHUNK; returns where their losses will be. Waits for nothing."""
@@ -247,7 +268,7 @@ class CapturedTraining:
         """What goes on from here needs, once all that is enqueued is done; see `hybrid_nas.checkpoint`."""
         self.stream.synchronize()
         return {
-            "flats": [[value.cpu() for value in (f.master, f.mean, f.square, f.count)] for f in self.flats],
+            "flats": [[value.cpu() for value in (f.master, f.mean, f.square)] for f in self.flats],
             "buffers": [buffer.cpu() for buffer in self.model.buffers()],
         }
 
@@ -255,7 +276,7 @@ class CapturedTraining:
         """Go on from a state that was taken after so many steps."""
         with torch.cuda.stream(self.stream):
             for flat, values in zip(self.flats, state["flats"], strict=True):
-                for here, value in zip((flat.master, flat.mean, flat.square, flat.count), values, strict=True):
+                for here, value in zip((flat.master, flat.mean, flat.square), values, strict=True):
                     here.copy_(value)
                 flat.publish()
             for buffer, value in zip(self.model.buffers(), state["buffers"], strict=True):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
-from hybrid_nas.design import BOTH, MAMBA2, PLACEMENTS, SWIGLU, Design
+from hybrid_nas.design import MAMBA2, PLACEMENTS, SWIGLU, Design
+from hybrid_nas.halves import BOTH
 from hybrid_nas.parts import ACTIVE, EXPERTS
+from hybrid_nas.trial import Trial
 
 Settings = dict[str, str]
 """Choice -> option, as text."""
@@ -18,6 +22,11 @@ def settings_of(design: Design) -> Settings:
     Read from `to_dict`, so that a new key is a new choice. A key that is absent does not apply, unless the design has
     what it is about: then it is left at its default, which is an option like any other.
     """
+    return dict(_settings_of(design))
+
+
+@lru_cache(maxsize=50_000)
+def _settings_of(design: Design) -> Settings:
     settings = {name: _text(value) for name, value in design.to_dict().items()}
     defaults = {"window": (design.has_attention, "full"), "kv_heads": (design.has_attention, "scale's own")}
     defaults["sinks"] = (design.window is not None, "0")
@@ -28,6 +37,28 @@ def settings_of(design: Design) -> Settings:
     for name, (applies, default) in defaults.items():
         if applies:
             settings.setdefault(name, default)
+    return settings
+
+
+def merged(trials: Iterable[Trial]) -> Callable[[Trial], Settings]:
+    """Settings in which choices that always go together are one: where every option of one comes with the same option
+    of the other, nothing can tell their effects apart. `fusion` and `output` become `fusion and output`."""
+    rows = [settings_of(trial.design) for trial in trials]
+    names = sorted({name for row in rows for name in row})
+    columns: dict[tuple[int, ...], list[str]] = {}
+    for name in names:
+        seen: dict[str | None, int] = {}
+        column = tuple(seen.setdefault(row.get(name), len(seen)) if name in row else -1 for row in rows)
+        columns.setdefault(column, []).append(name)
+    groups = [group for column, group in columns.items() if len(group) > 1 and len({*column} - {-1}) > 1]
+
+    def settings(trial: Trial) -> Settings:
+        row = settings_of(trial.design)
+        for group in groups:
+            if group[0] in row:
+                row[" and ".join(group)] = " + ".join(row.pop(name) for name in group)
+        return row
+
     return settings
 
 

@@ -16,6 +16,7 @@ from hybrid_nas.commands.describe import describe
 from hybrid_nas.commands.measure import measure
 from hybrid_nas.commands.probe import probe
 from hybrid_nas.commands.search import search
+from hybrid_nas.commands.table import merge, table
 from hybrid_nas.commands.terminal import INTERRUPTED, err
 
 COMMANDS = (
@@ -32,6 +33,8 @@ COMMANDS = (
     handover.import_,
     training.train,
     training.confirm,
+    table,
+    merge,
     installation.spaces,
     installation.schema,
     installation.doctor,

@@ -1,7 +1,8 @@
 """Runs beside each other: their fronts against one reference, and how alike they order the designs they share.
 
-A design is the same in two runs where its choices are; its models may differ (another proxy scale) and so may what
-was spent on it. Agreement is over designs that both trained to the end, on the means over their seeds.
+A design is the same in two runs with one target where it is one model there, else where its choices are the same; its
+trained models may differ (another proxy scale) and so may what was spent on it. Agreement is over designs that both
+trained to the end, on the means over their seeds.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from hybrid_nas.front import Front
 from hybrid_nas.objective import QUANTITIES, Objective
 from hybrid_nas.rank import Correlation, kendall, spearman
 from hybrid_nas.trial import Trial
+from hybrid_nas.units import label, listed
 
 
 @dataclass(frozen=True)
 class Side:
-    """One run: `share` of the common box is dominated by its front; `tokens` were trained, `budget` for one design."""
+    """One run: `share` of the common box is dominated by its front; `tokens` were trained, `budget` for one design;
+    `seconds` of training, summed over workers; `others` are its objectives that not every run has."""
 
     name: str
     target: str
@@ -31,6 +34,7 @@ class Side:
     tokens: int
     budget: int
     seconds: float
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Comparison:
         reference = {o.name: max((front.reference[o.name] for front in fronts), key=o.loss) for o in common}
         ideal = {o.name: min((front.ideal[o.name] for front in fronts), key=o.loss) for o in common}
         sides = []
-        for (name, target, trials, _), front in zip(runs, fronts, strict=True):
+        for (name, target, trials, own_objectives), front in zip(runs, fronts, strict=True):
             own = replace(front, reference=reference, ideal=ideal)
             search = [trial for trial in trials if trial.replicate_of is None]
             sides.append(
@@ -87,6 +91,7 @@ class Comparison:
                     tokens=sum(trial.tokens for trial in trials),
                     budget=trials[0].budget.tokens,
                     seconds=sum(trial.seconds for trial in trials),
+                    others=tuple(o.name for o in own_objectives if o not in common),
                 )
             )
         quantities = [
@@ -97,6 +102,20 @@ class Comparison:
         return cls(common, tuple(sides), tuple(agreements))
 
     @property
+    def basis(self) -> str:
+        """What is compared, and what the columns mean."""
+        others = [f"{side.name} also {listed(side.others)}" for side in self.sides if side.others]
+        box = self.sides[0].front.box
+        logarithmic = [label(o.name) for o in self.objectives if box.logarithmic(o)]
+        scale = f", {listed(logarithmic)} on a log scale" if logarithmic else ""
+        return (
+            f"Compared on {listed([o.name for o in self.objectives])}, the objectives that all have"
+            + (f" ({'; '.join(others)}: left out)" if others else "")
+            + ". Dominated: of the box from the best values that any run found to a tenth beyond the worst"
+            + f"{scale}, the share that a run's front beats. Training time is summed over workers."
+        )
+
+    @property
     def one_target(self) -> bool:
         """Whether costs are at the same scale, so that fronts can be read against each other."""
         return len({side.target for side in self.sides}) == 1
@@ -105,6 +124,7 @@ class Comparison:
         return {
             "objectives": [objective.name for objective in self.objectives],
             "one_target": self.one_target,
+            "basis": self.basis,
             "runs": [
                 {
                     "name": side.name,
@@ -136,20 +156,17 @@ class Comparison:
 def _share(front: Front) -> float:
     import numpy as np
 
-    from hybrid_nas.dominance import hypervolume
-
-    corner = np.array([o.loss(front.reference[o.name]) for o in front.objectives])
-    ideal = np.array([o.loss(front.ideal[o.name]) for o in front.objectives])
-    points = np.array([[o.loss(c.value(o.name)) for o in front.objectives] for c in front.members])
-    box = float(np.prod(np.maximum(corner - ideal, 0)))
-    return hypervolume(points, corner) / box if box > 0 else 0.0
+    return front.box.share(np.array([[c.value(o.name) for o in front.objectives] for c in front.members]))
 
 
 def _agreement(one: Side, two: Side, quantity: str) -> Agreement:
+    def key(candidate: Candidate) -> str:
+        return candidate.key.partition("-")[2] if one.target == two.target else canonical_json(candidate.design)
+
     mine, theirs = (
-        {canonical_json(c.design): c for c in side.front.candidates if quantity in c.estimates} for side in (one, two)
+        {key(c): c for c in reversed(side.front.candidates) if quantity in c.estimates} for side in (one, two)
     )
-    pairs = _told_apart([(mine[key], theirs[key]) for key in mine if key in theirs])
+    pairs = _told_apart([(mine[model], theirs[model]) for model in reversed(mine) if model in theirs])
     x, y = ([pair[i].estimates[quantity].mean for pair in pairs] for i in (0, 1))
     best = None
     quarter = len(pairs) // 4

@@ -35,12 +35,16 @@ def comparison_page(compared: Comparison) -> str:
     rows = [
         [
             html.escape(side.name), html.escape(side.target), str(side.trials), count(side.budget), count(side.tokens),
-            duration(side.seconds), str(len(side.front.members)), f"{side.share:.3f}",
+            duration(side.seconds), str(len(side.front.members)), f"{side.share:.1%}",
         ]
         for side in compared.sides
     ]  # fmt: skip
-    head = ["run", "target", "trials", "tokens a design", "tokens in all", "training time", "front", "share of the box"]
-    body += [table(head, rows, numeric=range(2, 8)), "</section><section><h2>Rank agreement</h2>"]
+    head = ["run", "target", "trials", "tokens a design", "tokens in all", "training time", "front", "dominated"]
+    body += [
+        table(head, rows, numeric=range(2, 8)),
+        f"<p class='note'>{html.escape(compared.basis)}</p>",
+        "</section><section><h2>Rank agreement</h2>",
+    ]
     if not compared.agreements:
         body.append("<p>The runs share no trained quantity.</p>")
     for i, one in enumerate(compared.agreements):
@@ -61,7 +65,8 @@ def statement(one: Agreement) -> str:
     if one.best_in_common:
         both, quarter = one.best_in_common
         best = f"; of the best quarter ({quarter}) {both} {'is' if both == 1 else 'are'} in both"
-    return f"{one.quantity}: Kendall's tau {one.kendall}; Spearman's rho {one.spearman}{best}."
+    thin = " (too few designs for an interval)" if one.kendall.low is None else ""
+    return f"{one.quantity}: Kendall's tau {one.kendall}; Spearman's rho {one.spearman}{best}{thin}."
 
 
 def fronts_figure(compared: Comparison, cost: Objective | None = None) -> go.Figure:

@@ -6,6 +6,9 @@ so the split depends neither on its place in the list nor on what else is there.
 
 The standard library is read into memory (11 MB). A text of the user's is written once as two flat byte files under
 `hybrid-nas` in the user's cache folder ($XDG_CACHE_HOME, or ~/.cache) and mapped, so it may be larger than memory.
+
+A `.npz` file is text that some tokenizer made into ids: arrays `train` and `held_out` of unsigned integers, split
+already, and the numbers `vocab` (ids lie below it) and `bytes_per_token`.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import os
 import shutil
 import sysconfig
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -63,12 +67,15 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Text:
-    """Bytes to train on and bytes held out, each one flat array. `fingerprint` is the SHA-256 of both."""
+    """Tokens to train on and tokens held out, each one flat array; bytes, unless `vocab` says otherwise.
+    `fingerprint` is the SHA-256 of both."""
 
     name: str
-    train: NDArray[np.uint8]
-    held_out: NDArray[np.uint8]
+    train: NDArray[np.unsignedinteger[Any]]
+    held_out: NDArray[np.unsignedinteger[Any]]
     fingerprint: str
+    vocab: int = VOCAB
+    bytes_per_token: float = 1.0
 
     def batch(self, seed: int, step: int, sequences: int, tokens: int) -> NDArray[np.int64]:
         """`sequences` pieces of `tokens` bytes from anywhere in the training text, (sequences, tokens). Depends on
@@ -88,7 +95,7 @@ class Text:
         for part, data in (("training", self.train), ("held-out", self.held_out)):
             if len(data) < tokens:
                 raise ValueError(
-                    f"data: {self.name}: the {part} text has {len(data)} bytes, one sequence needs {tokens}; "
+                    f"data: {self.name}: the {part} text has {len(data)} tokens, one sequence needs {tokens}; "
                     "give more text or a shorter context"
                 )
 
@@ -103,6 +110,8 @@ def open_corpus(corpus: Corpus, cache: Path | None = None) -> Text:
     path = Path(corpus.path).expanduser()
     if not path.exists():
         raise ValueError(f"data: {path} does not exist{_nearest(path.name, _names(path.parent))}")
+    if path.suffix == ".npz":
+        return _token_ids(str(path.resolve()))
     files = sorted(_files(path), key=lambda file: file.relative_to(path).as_posix()) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"data: {path} holds no file")
@@ -132,6 +141,25 @@ def _standard_library(held_out: float) -> Text:
     train, rest = bytes(parts[False]), bytes(parts[True])
     fingerprint = _fingerprint(hashlib.sha256(train), hashlib.sha256(rest))
     return Text(name, np.frombuffer(train, np.uint8), np.frombuffer(rest, np.uint8), fingerprint)
+
+
+@lru_cache(maxsize=2)
+def _token_ids(path: str) -> Text:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            train, held_out = arrays["train"], arrays["held_out"]
+            vocab, ratio = int(arrays["vocab"]), float(arrays["bytes_per_token"])
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"data: {path}: arrays train and held_out and the numbers vocab and bytes_per_token must be in it ({error})"
+        ) from error
+    for name, ids in (("train", train), ("held_out", held_out)):
+        if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.unsignedinteger) or not len(ids) or ids.max() >= vocab:
+            raise ValueError(
+                f"data: {path}: {name} must be a flat array of unsigned integers below vocab {vocab}, found shape "
+                f"{ids.shape}, {ids.dtype}" + (f", largest {ids.max()}" if ids.size else "")
+            )
+    return Text(path, train, held_out, _fingerprint(hashlib.sha256(train), hashlib.sha256(held_out)), vocab, ratio)
 
 
 def _split(documents: Iterable[tuple[str, bytes]], share: float, name: str) -> Iterator[tuple[bool, bytes]]:
@@ -256,7 +284,7 @@ def _map(file: Path) -> NDArray[np.uint8]:
     return np.memmap(file, np.uint8, "r")
 
 
-def _pieces(data: NDArray[np.uint8], starts: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
+def _pieces(data: NDArray[np.unsignedinteger[Any]], starts: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
     return np.stack([data[start : start + tokens] for start in starts]).astype(np.int64)
 
 

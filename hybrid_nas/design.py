@@ -14,10 +14,9 @@ from hybrid_nas.architecture import (
     ParallelHybrid,
     ParallelPair,
     canonical_json,
-    check_axes,
-    halves_meet,
 )
 from hybrid_nas.fit import fit, stack
+from hybrid_nas.halves import CHOICES, WIDTHS, settle
 from hybrid_nas.parts import (
     FEED_FORWARD,
     RECURRENT,
@@ -28,7 +27,7 @@ from hybrid_nas.parts import (
     parallel_of,
     read_by,
 )
-from hybrid_nas.placement import PLACEMENTS, Placement, Ratio, layout_at, place, place_at, read_layout
+from hybrid_nas.placement import PLACEMENTS, Placement, Ratio, layout_at, place, place_at, read_layout, read_share
 from hybrid_nas.scale import Refused, Scale
 
 __all__ = [
@@ -36,18 +35,6 @@ __all__ = [
 ]  # fmt: skip
 
 Family = Literal["inter", "intra", "mixed"]
-PARALLEL_DEFAULTS = {
-    "norm": "group",
-    "scale": "none",
-    "fusion": "difference",
-    "value": "separate",
-    "output": "separate",
-}
-PAPER_WIDTH = Fraction(9, 16)
-"""Of queries, and of Mamba-2 before expansion: 1152 of 2048 and 896 of 1536 [arXiv:2510.04800, Table 20, 1:1]."""
-BOTH = "attention-mamba"
-HALVES = (BOTH, "attention", "mamba")
-WIDTHS = ("attention_share", "attention_width", "mamba_width", "value_width")
 AMOUNTS = ("window", "sinks", *WIDTHS)
 SHARED = ("ratio", "kv_heads")
 MAMBA2 = "mamba2"
@@ -129,7 +116,10 @@ class Design:
             raise ValueError(f"design: ffn is one of {', '.join(FEED_FORWARD)}, found {self.ffn!r}")
         self._name_family()
         if self.has_parallel:
-            self._settle_parallel()
+            settled, whole = settle({name: getattr(self, name) for name in CHOICES})
+            self._set(**settled)
+            if whole is not None:
+                self._become_whole(whole)
         if not self.has_parallel:  # also a split of nothing or all, which has just become whole layers
             self._set(**dict.fromkeys((*WIDTHS, *PARALLEL_AXES, "halves")))
         if not (self.ratio is not None and self.ratio.mixed):
@@ -178,74 +168,8 @@ class Design:
         self._set(mixer=(self.mixer or MAMBA2) if "M" in self.letters else None)
         self._set(**{name: None for name in ("d_state", "head_dim") if name not in self.reads})
 
-    def _settle_parallel(self) -> None:
-        """Defaults of the parallel hybrid, one spelling of its split, and what cannot stand together."""
-        for name, default in PARALLEL_DEFAULTS.items():
-            if getattr(self, name) is None:
-                joint = name == "output" and self.fusion == "concat"
-                self._set(**{name: "joint" if joint else default})
-        check_axes(self)
-        assert self.fusion is not None
-        assert self.value is not None
-        assert self.output is not None
-        if self.halves is not None and self.halves not in HALVES:
-            raise ValueError(f"design: halves is one of {', '.join(HALVES)}, found {self.halves!r}")
-        if self.halves == BOTH:
-            self._set(halves=None)
-        if self.halves is not None:
-            if self.value == "joint" and self.halves == "mamba":
-                raise ValueError("design: value joint shares an attention's values; two halves of Mamba have none")
-            for name in WIDTHS:
-                if getattr(self, name) is not None:
-                    raise ValueError(f"design: {name} means nothing with halves {self.halves}, which are equal")
-            return
-        share = self.attention_share
-        if share is not None:
-            if self.attention_width is not None or self.mamba_width is not None:
-                raise ValueError("design: give attention_share, or attention_width and mamba_width, not both")
-            if not 0 <= share <= 1:
-                raise ValueError(f"design: attention_share lies between 0 and 1, found {share}")
-            widths: tuple[Amount, Amount] = share, 1 - share
-        elif self.attention_width is None and self.mamba_width is None:
-            widths = PAPER_WIDTH, PAPER_WIDTH
-        elif self.attention_width is None or self.mamba_width is None:
-            raise ValueError("design: attention_width and mamba_width stand together: one alone leaves the other open")
-        else:
-            widths = self.attention_width, self.mamba_width
-        if self.value == "joint" and 0 in widths:
-            raise ValueError(
-                "design: value joint needs both halves, since Mamba-2 reads the attention's values; found a split of 0"
-            )
-        if 0 in widths:
-            self._become_whole(widths)
-            return
-        if widths[0] + widths[1] == 1 and all(isinstance(width, Fraction) for width in widths):
-            self._set(attention_share=Fraction(widths[0]), attention_width=None, mamba_width=None)
-        else:
-            self._set(attention_share=None, attention_width=widths[0], mamba_width=widths[1])
-        if halves_meet(self.fusion, self.value, self.output) and self.value_width is not None:
-            expanded = 2 * widths[1]
-            if self.value_width != expanded:
-                what = "value joint" if self.value == "joint" else f"fusion {self.fusion} with output joint"
-                raise ValueError(
-                    f"design: {what} needs halves of equal width, found value_width {self.value_width} beside "
-                    f"Mamba-2's {expanded} (mamba_width {widths[1]}, expanded twice); leave value_width out, or write "
-                    f"{expanded}"
-                )
-            self._set(value_width=None)
-        elif self.value_width == 1:
-            self._set(value_width=None)
-
-    def _become_whole(self, widths: tuple[Amount, Amount]) -> None:
-        """A parallel hybrid with one half alone is a layer of attention or of Mamba-2."""
-        if widths[0] == widths[1]:
-            raise ValueError("design: attention_width and mamba_width are both 0, which leaves nothing")
-        if 1 not in widths:
-            kind = "attention_width" if widths[1] == 0 else "mamba_width"
-            raise ValueError(
-                f"design: with one half alone the other is a whole layer: {kind} must be 1, found {sum(widths)}"
-            )
-        letter = "A" if widths[1] == 0 else "M"
+    def _become_whole(self, letter: str) -> None:
+        """A parallel hybrid with one half alone is a layer of attention (A) or of Mamba-2 (M)."""
         if self.layout is not None:
             self._set(layout=self.layout.replace("H", letter))
             self._name_family()
@@ -354,10 +278,13 @@ class Design:
         if "ratio" in values:
             values["ratio"] = Ratio.parse(values["ratio"])
         if "positions" in values:
-            values["positions"] = tuple(values["positions"])
+            values["positions"] = tuple(map(float, values["positions"]))
+        for name in PLAIN:
+            if not isinstance(values.get(name, ""), str | int):
+                raise ValueError(f"design: {name} must be text or a whole number, found {values[name]!r}")
         for name in ("kv_heads", *AMOUNTS):
             if isinstance(values.get(name), str):
-                values[name] = Fraction(values[name])
+                values[name] = read_share(values[name])
         return cls(**values)
 
     def __str__(self) -> str:

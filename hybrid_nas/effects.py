@@ -24,6 +24,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from hybrid_nas.choices import Settings, option_order, settings_of
@@ -82,6 +83,7 @@ class Effects:
         """`settings_of` may look at a trial otherwise than by its choices; trials for which it gives None are left
         out. `predictions` stand for trainings that were stopped, in the model and never in pairs."""
         self.noise = noise
+        self.settings_of = settings_of
         self.predicted = predictions.by_proxy if noise.shared and noise.shared[1] > 0 else {}
         values = {**values, **{proxy: {seed: value} for proxy, (seed, value, _) in self.predicted.items()}}
         designs: dict[str, list[Settings]] = {}
@@ -123,7 +125,7 @@ class Effects:
         """
         return 1 / n + (1 - 1 / n) / self.noise.replicated if shifted and n > 1 else 1 / n
 
-    @property
+    @cached_property
     def choices(self) -> dict[str, tuple[str, ...]]:
         """Choice -> its options, in a person's order; those with at least two options among complete trials."""
         found: dict[str, set[str]] = {}
@@ -135,10 +137,10 @@ class Effects:
 
     def counts(self, choice: str) -> dict[str, int]:
         """Option -> distinct trainings (proxy and seed) of designs that take it, replicates included."""
-        counts = dict.fromkeys(self.choices[choice], 0)
+        counts: dict[str, int] = {}
         for proxy, designs in self.designs.items():
             for option in {settings[choice] for settings in designs if choice in settings}:
-                counts[option] += self.sizes[proxy]
+                counts[option] = counts.get(option, 0) + self.sizes[proxy]
         return counts
 
     def contrasts(self, choice: str, family: Iterable[Weights]) -> list[Contrast | None]:
@@ -157,6 +159,18 @@ class Effects:
         return [None if fit is None else fit.contrast(weights) for weights in family]
 
     def _fit(self, choice: str) -> Fit | None:
+        x, rows = self._columns(choice)
+        return self.fit(x, rows, self.choices[choice])
+
+    def short_of(self, choice: str) -> int:
+        """How many more designs the model of `choice` needs; 0 where there are enough."""
+        import numpy as np
+
+        x, _ = self._columns(choice)
+        return max(0, int(np.linalg.matrix_rank(x)) + MIN_DF - len(x))
+
+    def _columns(self, choice: str) -> tuple[Array, list[str]]:
+        """The model's matrix, a row for each of the proxies, the options' columns first."""
         import numpy as np
 
         rows = {p: [s for s in designs if choice in s] for p, designs in self.designs.items()}
@@ -167,7 +181,7 @@ class Effects:
             for settings in designs:
                 x[row, options.index(settings[choice])] += 1 / len(designs)
         others = adjustment({p: [_without(s, choice) for s in designs] for p, designs in rows.items()})
-        return self.fit(np.hstack([x, others]), rows, options)
+        return np.hstack([x, others]), list(rows)
 
     def fit(self, x: Array, proxies: Iterable[str], options: tuple[str, ...]) -> Fit | None:
         """Least squares of the means of these proxies on `x`, a row each, whose first columns are the options'."""
@@ -238,14 +252,17 @@ def adjustment(rows: Mapping[str, list[Settings]]) -> Array:
     for name in sorted(options):
         *free, last[name] = sorted(options[name], key=option_order)
         columns |= {(name, option): len(columns) + i for i, option in enumerate(free)}
+    of_name: dict[str, list[int]] = {name: [] for name in options}
+    for (name, _), column in columns.items():
+        of_name[name].append(column)
     x = np.zeros((len(rows), len(columns)))
-    for row, designs in enumerate(rows.values()):
+    for row, designs in zip(x, rows.values(), strict=True):
         for settings in designs:
             for name, option in settings.items():
-                if (name, option) in columns:
-                    x[row, columns[name, option]] += 1 / len(designs)
-                elif option == last[name]:
-                    x[row, [i for key, i in columns.items() if key[0] == name]] -= 1 / len(designs)
+                if option == last[name]:
+                    row[of_name[name]] -= 1 / len(designs)
+                else:
+                    row[columns[name, option]] += 1 / len(designs)
     return x
 
 

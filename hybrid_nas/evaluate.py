@@ -22,7 +22,7 @@ from hybrid_nas.captured import train as train_captured
 from hybrid_nas.checkpoint import Checkpoint, How, state_of, take_up
 from hybrid_nas.data import Corpus, Text, open_corpus
 from hybrid_nas.limits import memory_limit
-from hybrid_nas.model import build
+from hybrid_nas.model import Model, build
 from hybrid_nas.proxy import Diverged, Proxy, Step, optimizer, thin, train
 from hybrid_nas.trial import Point, State
 from hybrid_nas.units import readable
@@ -68,6 +68,13 @@ class Outcome:
         return cls(**{**data, "curve": tuple(Point(**point) for point in data["curve"])})
 
 
+@dataclass
+class Kept:
+    """A captured training that further seeds of one architecture and budget take over, where the device captures."""
+
+    training: CapturedTraining | None = None
+
+
 def evaluate(
     architecture: Architecture,
     context: int,
@@ -78,6 +85,7 @@ def evaluate(
     device: str = "auto",
     built: Callable[[], None] | None = None,
     resumed: bytes | None = None,
+    kept: Kept | None = None,
 ) -> Outcome:
     """Train `architecture` on sequences of `context` tokens of the corpus that `data` describes (`Corpus.to_dict`;
     None: Python's standard library) or is, and score it.
@@ -86,7 +94,8 @@ def evaluate(
     rung; it goes on from there, and its outcome is that of an unbroken one (one begun on a GPU goes on on GPUs alone,
     and begins anew elsewhere). `report` hears of the training a few times a second, and of the
     held-out loss at every rung; False at a rung stops the training there. `device` is "auto" (CUDA where there is
-    one), "cpu", or any torch device. `built` is called once the training holds the memory that it will hold. Whatever
+    one), "cpu", or any torch device. `built` is called once the training holds the memory that it will hold. `kept` is
+    for seeds one after another: the first leaves its captured step there for the next. Whatever
     goes wrong with a candidate is a failed outcome that says why: one candidate must not end a study. Global state is
     left alone: threads are the caller's, and so are the results of more than one, since sums in another order differ in
     the last bits. On one thread equal arguments give equal bits.
@@ -111,6 +120,11 @@ def evaluate(
 
     try:
         text = data if isinstance(data, Text) else open_corpus(Corpus.from_dict(dict(data or {})))
+        if text.vocab > architecture.vocab:
+            raise ValueError(
+                f"data: {text.name} has {text.vocab} different tokens, so proxy.vocab must be at least that, found "
+                f"{architecture.vocab}"
+            )
         proxy = Proxy(text, context, budget, seed)
         model = build(architecture, generator=seed, mamba_init=budget.mamba_init, device=on)
         implementations.update({**model.implementations(), "cross_entropy": choose_cross_entropy(on)[0]})
@@ -118,11 +132,12 @@ def evaluate(
         captured: CapturedTraining | None = None
         if on.type == "cuda":
             try:
-                captured = CapturedTraining(model, architecture, proxy, on)
+                captured = _captured(model, architecture, proxy, on, kept or Kept())
             except NoMixedPrecision as error:
                 implementations["training_step"] = f"eager, float32: {error}"
             else:
-                stream = torch.cuda.stream(captured.stream)
+                model, stream = captured.model, torch.cuda.stream(captured.stream)
+                implementations.update(model.implementations())  # its matrices are bfloat16 now
                 implementations |= {"training_step": captured.how, "linear_cross_entropy": "triton"}
         how: How = "plain" if captured is None else "captured"
         found = None if resumed is None else Checkpoint.from_bytes(resumed)
@@ -149,7 +164,8 @@ def evaluate(
             return outcome("stopped")
         with stream:
             values = {"loss": proxy.loss(model, on), "recall": proxy.recall(model, on)}
-        scores = {name: value for name, value in values.items() if value is not None}
+            by_task = proxy.scores(model, on)
+        scores = {name: value for name, value in values.items() if value is not None} | by_task
         if not all(map(math.isfinite, scores.values())):
             raise Diverged(f"diverged in the last step: scores {scores}")
         done = outcome("complete", scores)
@@ -166,6 +182,15 @@ def evaluate(
         if "can't allocate memory" in str(error) or "bad_alloc" in str(error):  # plain RuntimeErrors, on the CPU
             return outcome("failed", failure=_out_of_memory(on, error))
         return outcome("failed", failure=_described(error))
+
+
+def _captured(model: Model, architecture: Architecture, proxy: Proxy, on: torch.device, kept: Kept) -> CapturedTraining:
+    """A captured training that begins with the weights of `model`: a new one, or the kept one."""
+    if kept.training is None:
+        kept.training = CapturedTraining(model, architecture, proxy, on)
+    else:
+        kept.training.again(model, proxy)
+    return kept.training
 
 
 def _train(

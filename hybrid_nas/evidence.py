@@ -9,11 +9,10 @@ from itertools import combinations
 from statistics import NormalDist
 from typing import Any
 
-from hybrid_nas.choices import settings_of
 from hybrid_nas.effects import Contrast, Effects, holm
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import bare, listed, readable
+from hybrid_nas.units import bare, counted, listed, readable
 
 ALPHA = 0.05
 MIN_TRAININGS = 3
@@ -23,7 +22,8 @@ OUT_OF_REACH = 20  # a difference that needs this many times the trials is named
 
 @dataclass(frozen=True)
 class OptionEffect:
-    """An option against the mean of the choice's other options, in the quantity's own direction and unit.
+    """An option against the mean of the choice's other options, in the quantity's own direction and unit; those with
+    too few trainings for a claim are not in that mean.
 
     `n` counts distinct trainings, `stopped` and `failed` trials that have no value; where many were stopped the
     effect is understated, since those stop that do badly. `effect` is None where the trials hold no evidence.
@@ -38,14 +38,19 @@ class OptionEffect:
     high: float | None = None
     method: str | None = None
 
+    @property
+    def thin(self) -> bool:
+        """Whether it has too few trainings to be in a claim."""
+        return self.n < MIN_TRAININGS
+
 
 @dataclass(frozen=True)
 class PairEffect:
     """`better` against `worse` as estimated: `difference` is 0 or more; only where `decided` is the order a claim.
 
     The interval is for this pair alone; `p_holm` is corrected for all pairs of the choice, and decides. `n` counts
-    proxies (model) or pairs; `more_trials` is how many more would decide a difference of the size estimated, None
-    where it is decided already or out of reach.
+    proxies (model) or pairs; `more_trials` is how many more search trials would decide a difference of the size
+    estimated, None where it is decided already or out of reach.
     """
 
     better: str
@@ -64,7 +69,8 @@ class PairEffect:
 class Evidence:
     """`kept` are the options that none is shown to beat, `beaten` those that some other is shown to, and `thin` those
     with too few trainings to be in a claim. `worth` is the largest decided difference, 0 where nothing is decided;
-    `bound` is the largest difference that the intervals leave open between kept options.
+    `bound` is the largest difference that the intervals leave open between kept options. `trials_to_model` is how many
+    more search trials a model of the choice needs, where there is no estimate for want of designs.
     """
 
     choice: str
@@ -78,10 +84,17 @@ class Evidence:
     worth: float
     bound: float | None
     statement: str
+    trials_to_model: int | None = None
 
     @property
     def decided(self) -> bool:
         return bool(self.beaten)
+
+    @property
+    def more_trials(self) -> int | None:
+        """How many more search trials would decide the clearest pair of kept options; None where none is in reach."""
+        open_ = [p for p in self.pairs if not p.decided and {p.better, p.worse} <= set(self.kept)]
+        return min((p.more_trials for p in open_ if p.more_trials is not None), default=None)
 
     @property
     def more_is_better(self) -> bool:
@@ -90,15 +103,17 @@ class Evidence:
     def to_dict(self) -> dict[str, Any]:
         data = asdict(self)
         del data["choice"], data["quantity"]
-        return {**data, "decided": self.decided}
+        return {**data, "decided": self.decided, "more_trials": self.more_trials}
 
     @classmethod
     def of(cls, choice: str, quantity: str, effects: Effects, trials: Iterable[Trial]) -> Evidence:
         unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
         sign = -1.0 if _more_is_better(quantity) else 1.0
+        trials = list(trials)
         options = effects.choices[choice]
         counts = effects.counts(choice)
-        pairs = _pairs(effects, choice, options, counts, sign)
+        searched = sum(trial.replicate_of is None for trial in trials)
+        pairs = _pairs(effects, choice, options, counts, sign, searched)
         beaten = tuple(option for option in options if any(p.worse == option and p.decided for p in pairs))
         thin = tuple(option for option in options if counts[option] < MIN_TRAININGS)
         kept = tuple(option for option in options if option not in beaten and option not in thin)
@@ -114,8 +129,14 @@ class Evidence:
             worth=max((p.difference for p in pairs if p.decided), default=0.0),
             bound=max((p.high for p in pairs if not p.decided and {p.better, p.worse} <= set(kept)), default=None),
             statement="",
+            trials_to_model=_to_model(effects, choice, searched) if not pairs else None,
         )
         return cls(**{**evidence.__dict__, "statement": _statement(evidence)})
+
+
+def _to_model(effects: Effects, choice: str, searched: int) -> int | None:
+    short = effects.short_of(choice)
+    return math.ceil(short * searched / len(effects.designs)) if short else None
 
 
 def _more_is_better(quantity: str) -> bool:
@@ -123,7 +144,7 @@ def _more_is_better(quantity: str) -> bool:
 
 
 def _pairs(
-    effects: Effects, choice: str, options: tuple[str, ...], counts: dict[str, int], sign: float
+    effects: Effects, choice: str, options: tuple[str, ...], counts: dict[str, int], sign: float, searched: int
 ) -> tuple[PairEffect, ...]:
     named = list(combinations(options, 2))
     contrasts = effects.contrasts(choice, [{a: 1.0, b: -1.0} for a, b in named])
@@ -144,23 +165,24 @@ def _pairs(
                 decided=decided,
                 n=contrast.n,
                 method=contrast.method,
-                more_trials=None if decided else _more(contrast, len(found), len(effects.designs)),
+                more_trials=None if decided else more_trials(contrast, len(found), searched),
             )
         )
     return tuple(pairs)
 
 
-def _more(contrast: Contrast, claims: int, trials: int) -> int | None:
-    """Trials beyond those run that show the estimated difference 4 times in 5 among `claims` corrected claims.
+def more_trials(contrast: Contrast, claims: int, searched: int) -> int | None:
+    """Search trials beyond the `searched` that show the estimated difference 4 times in 5 among `claims` corrected
+    claims; None where that is out of reach.
 
-    A normal estimate: errors shrink with the root of the number of trials.
+    A normal estimate: errors shrink with the root of the number of trials, if further ones are like these.
     """
     if not contrast.difference:
         return None
     normal = NormalDist()
     needed = normal.inv_cdf(1 - ALPHA / 2 / claims) + normal.inv_cdf(POWER)
     share = (needed * contrast.error / contrast.difference) ** 2
-    return None if share > OUT_OF_REACH else max(1, math.ceil(trials * share) - trials)
+    return None if share > OUT_OF_REACH else max(1, math.ceil(searched * share) - searched)
 
 
 def _options(
@@ -168,10 +190,16 @@ def _options(
 ) -> tuple[OptionEffect, ...]:
     lost = {state: dict.fromkeys(options, 0) for state in ("stopped", "failed")}
     for trial in trials:
-        option = settings_of(trial.design).get(choice)
-        if trial.state in lost and option in lost[trial.state]:
+        if trial.state not in lost:
+            continue
+        option = (effects.settings_of(trial) or {}).get(choice)
+        if option in lost[trial.state]:
             lost[trial.state][option] += 1
-    family = [{o: 1.0 if o == option else -1 / (len(options) - 1) for o in options} for option in options]
+    solid = [option for option in options if counts[option] >= MIN_TRAININGS]
+    family = []
+    for option in options:
+        others = [o for o in solid if o != option] or [o for o in options if o != option]
+        family.append({option: 1.0, **dict.fromkeys(others, -1 / len(others))})
     rows = []
     for option, contrast in zip(options, effects.contrasts(choice, family), strict=True):
         row = OptionEffect(option, counts[option], lost["stopped"][option], lost["failed"][option])
@@ -185,24 +213,28 @@ def _options(
 def _statement(evidence: Evidence) -> str:
     """One or two sentences; options that are not told apart are named in a fixed order, never by their estimates."""
     if not evidence.pairs:
-        return "Undecided: too few designs, or none that differ here at the proxy scale, to estimate anything."
+        if (more := evidence.trials_to_model) is None:
+            return (
+                "Undecided: in these designs it comes together with other choices, or makes no difference at the proxy "
+                "scale."
+            )
+        return f"Undecided: too few designs to estimate anything; about {counted(more, 'more trial')} would be enough."
     parts = []
     for option in evidence.beaten:
         best = max((p for p in evidence.pairs if p.worse == option and p.decided), key=lambda p: p.difference)
         parts.append(
             f"{best.better} beats {option} by {readable(best.difference, evidence.unit)} "
-            f"[{bare(best.low, evidence.unit)}, {bare(best.high, evidence.unit)}]"
+            f"[{bare(best.low, evidence.unit)}, {bare(best.high, evidence.unit)}] (n = {best.n}, by {best.method})"
         )
     sentences = ["; ".join(parts) + "."] if parts else []
-    undecided = [p for p in evidence.pairs if not p.decided and {p.better, p.worse} <= set(evidence.kept)]
     if evidence.bound is not None:
         names = listed(evidence.kept)
         lead = f"Between {names}: undecided" if parts else f"Undecided between {names}"
         sentences.append(f"{lead}; a difference of up to {readable(evidence.bound, evidence.unit)} is possible.")
-        more = [p.more_trials for p in undecided if p.more_trials is not None]
-        if more:
-            trials = f"{min(more)} more trial{'s' if min(more) > 1 else ''}"
-            sentences.append(f"About {trials} would settle the clearest pair, if it is as estimated.")
+        if (more := evidence.more_trials) is not None:
+            sentences.append(
+                f"About {counted(more, 'more trial')} would decide the clearest pair, if it is as estimated."
+            )
         else:
             sentences.append("If the differences are as small as estimated, no affordable number of trials shows them.")
     if evidence.thin:

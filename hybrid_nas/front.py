@@ -10,13 +10,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hybrid_nas.box import Box
 from hybrid_nas.candidate import Candidate, candidates_of
 from hybrid_nas.noise import Noise, Trainings, proxy_id, trained_quantities, trainings
 from hybrid_nas.objective import Objective
+from hybrid_nas.speed import SPEEDS
 from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
+from hybrid_nas.units import label
 
 DRAWS = 1000
+LARGEST = 1e30
 MARGIN = 0.1  # of each objective's range, beyond its worst value: where the reference point lies
 KNEE = (
     "each objective is scaled to 0 (best on the front) and 1 (worst on the front); the knee lies farthest, towards "
@@ -31,8 +35,8 @@ class Front:
 
     Two designs that are equal in every objective are both members. `hypervolume` is the share of the box from `ideal`
     (best value of each objective over all candidates) to `reference` (worst value, and a tenth of the range beyond)
-    that the members dominate. `knee` and `ends` are keys of members; `knee_probability` counts how often the same
-    design is the knee when the noise is drawn again.
+    that the members dominate, costs of more than a decade by their logarithm (`box.py`). `knee` and `ends` are keys of
+    members; `knee_probability` counts how often the same design is the knee when the noise is drawn again.
     """
 
     objectives: tuple[Objective, ...]
@@ -48,6 +52,8 @@ class Front:
     draws: int
     counts: dict[str, int]
     mode: str = ""
+    origins: tuple[str, ...] = ()
+    """Where speeds among the objectives come from, a sentence each."""
 
     @classmethod
     def of(
@@ -66,7 +72,7 @@ class Front:
         """
         import numpy as np
 
-        from hybrid_nas.dominance import hypervolume, knee, non_dominated
+        from hybrid_nas.dominance import knee, non_dominated
 
         ordered = sorted(trials, key=lambda trial: trial.number)
         objectives = tuple(objectives)
@@ -100,18 +106,22 @@ class Front:
             o.name: int(members[np.lexsort((*points[members].T[::-1], points[members, j]))[0]])
             for j, o in enumerate(objectives)
         }
+        names, sign = [o.name for o in objectives], np.array([o.loss(1.0) for o in objectives])
         ideal, worst = points.min(0), points.max(0)
         corner = worst + MARGIN * np.where(worst > ideal, worst - ideal, 1.0)
         if reference is not None:
             corner = np.array([o.loss(reference[o.name]) for o in objectives])
-        box = np.prod(np.maximum(corner - ideal, 0))
+        box = Box(
+            objectives,
+            *(dict(zip(names, map(float, row), strict=True)) for row in (sign * ideal + 0.0, sign * corner + 0.0)),
+        )
         return cls(
             objectives=objectives,
             candidates=tuple(candidates),
             noise=noise,
-            hypervolume=hypervolume(points[members], corner) / float(box) if box > 0 else 0.0,
-            ideal={o.name: o.loss(float(v)) + 0.0 for o, v in zip(objectives, ideal, strict=True)},
-            reference={o.name: o.loss(float(v)) + 0.0 for o, v in zip(objectives, corner, strict=True)},
+            hypervolume=box.share(sign * points[members]),
+            ideal=box.ideal,
+            reference=box.reference,
             knee=candidates[at_knee].key,
             knee_is_end=lead <= 1e-12,
             knee_probability=None if knees is None else float(knees[at_knee]),
@@ -119,7 +129,12 @@ class Front:
             draws=drawn,
             counts=counts,
             mode=complete[0].budget.mode,
+            origins=_origins(complete, objectives),
         )
+
+    @property
+    def _how(self) -> str:
+        return " ".join((self.mode, *self.origins))
 
     @property
     def members(self) -> tuple[Candidate, ...]:
@@ -133,6 +148,10 @@ class Front:
     def close(self) -> tuple[Candidate, ...]:
         """Designs off the front by no more than the noise: their probability of belonging to it is 5% or more."""
         return tuple(c for c in self.candidates if not c.member and c.sure is False)
+
+    @property
+    def box(self) -> Box:
+        return Box(self.objectives, self.ideal, self.reference)
 
     def candidate(self, key: str) -> Candidate:
         return next(c for c in self.candidates if c.key == key)
@@ -149,11 +168,11 @@ class Front:
             return "No trial is complete: there is no front."
         if not self.measured_noise:
             return (
-                f"{self.mode} No design was trained at more than one seed, so the noise is unknown: no intervals, and "
+                f"{self._how} No design was trained at more than one seed, so the noise is unknown: no intervals, and "
                 "the order of designs that lie close together is not known to be real."
             )
         return (
-            f"{self.mode} Intervals are 95%, Student's t, from the deviation over seeds, pooled over all replicated "
+            f"{self._how} Intervals are 95%, Student's t, from the deviation over seeds, pooled over all replicated "
             "designs; a design trained at one seed is given the same deviation."
         )
 
@@ -161,11 +180,12 @@ class Front:
         """front.json:
 
         - `objectives`: name, direction, unit, trained
+        - `origins`: where speeds among the objectives come from, a sentence each
         - `counts`: trials by state; `designs` (distinct), `replicates`, `trainings` (distinct proxy and seed)
         - `noise`, by trained quantity: `sd` over seeds and its `df`; `own_sd`, `own_df` with the seeds' common effect
           taken out; `floor` and `same_seed_floor`, the smallest difference that two single-seed trials show at 95%
         - `statement`: whether designs had equal data or equal compute, and what the intervals mean
-        - `hypervolume`: `value` (share of the box), `ideal` and `reference` (its corners)
+        - `hypervolume`: `value` (share of the box), `ideal` and `reference` (its corners), `logarithmic` (objectives)
         - `knee`: `key`, `definition`, `is_end` (no member beats the line between the ends), `probability`
         - `ends`: objective name -> key of the member best in it
         - `members`, best first in the first objective, and `close` (off the front by no more than the noise): each
@@ -175,6 +195,7 @@ class Front:
         """
         return {
             "version": 1,
+            "origins": list(self.origins),
             "objectives": [
                 {"name": o.name, "direction": o.direction, "unit": o.unit, "trained": o.trained}
                 for o in self.objectives
@@ -182,7 +203,12 @@ class Front:
             "counts": self.counts,
             "noise": {name: noise.to_dict() for name, noise in self.noise.items()},
             "statement": self.statement,
-            "hypervolume": {"value": self.hypervolume, "ideal": self.ideal, "reference": self.reference},
+            "hypervolume": {
+                "value": self.hypervolume,
+                "ideal": self.ideal,
+                "reference": self.reference,
+                "logarithmic": [o.name for o in self.objectives if self.candidates and self.box.logarithmic(o)],
+            },
             "knee": {
                 "key": self.knee,
                 "definition": KNEE,
@@ -196,6 +222,21 @@ class Front:
         }
 
 
+def _origins(complete: list[Trial], objectives: tuple[Objective, ...]) -> tuple[str, ...]:
+    """ValueError where trials differ in where their speeds come from."""
+    names = [o.name for o in objectives if o.name in SPEEDS]
+    origins: dict[str, int] = {}
+    for trial in complete if names else ():
+        if trial.cost.speed is not None:
+            origins.setdefault(trial.cost.speed.origin, trial.number)
+    if len(origins) > 1:
+        one, other = ((number, origin) for origin, number in list(origins.items())[:2])
+        raise ValueError(
+            f"speeds of trial {one[0]} are {one[1]}, and of trial {other[0]} {other[1]}; a front compares one kind"
+        )
+    return tuple(f"{' and '.join(label(name) for name in names).capitalize()}: {origin}." for origin in origins)
+
+
 def _check(complete: list[Trial], objectives: tuple[Objective, ...]) -> None:
     names = [objective.name for objective in objectives]
     if len(set(names)) < len(names):
@@ -205,8 +246,8 @@ def _check(complete: list[Trial], objectives: tuple[Objective, ...]) -> None:
             value = trial.value(name)
             if value is None:
                 raise ValueError(f"trial {trial.number}: complete, but without a value of the objective {name}")
-            if not math.isfinite(value):
-                raise ValueError(f"trial {trial.number}: {name} must be a finite number, found {value}")
+            if not abs(value) < LARGEST:
+                raise ValueError(f"trial {trial.number}: {name} must be a finite number below 1e30, found {value}")
     spent = {
         (t.budget.flops or t.budget.tokens, t.budget.batch, t.budget.learning_rate, t.budget.recall_share): t
         for t in complete
@@ -239,7 +280,7 @@ def _redraw(
     from hybrid_nas.dominance import knee, non_dominated, plausible
 
     noisy = {j: noise[o.name] for j, o in enumerate(objectives) if o.trained}
-    if any(spread.sd is None for spread in noisy.values()):
+    if not draws or any(spread.sd is None for spread in noisy.values()):
         return None, None, 0
     proxies = [candidate.key.partition("-")[0] for candidate in candidates]
     margin = np.zeros_like(points)

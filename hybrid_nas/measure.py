@@ -12,19 +12,22 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from hybrid_nas_kernels import adamw as adamw_op
 from torch import Tensor
 from torch.nn import functional as F
 
 from hybrid_nas.architecture import Architecture, Block, canonical_json
 from hybrid_nas.cost import cost
 from hybrid_nas.model import Model
+from hybrid_nas.proxy import BETAS
+from hybrid_nas.speed import BY_LAYERS, Load, Speed
 
 What = Literal["decode", "prefill", "train"]
 OUT_OF_CACHE = 1 << 28
@@ -80,31 +83,6 @@ class Table:
         return layer
 
 
-@dataclass(frozen=True)
-class Speed:
-    """What a search can aim at. `source` is "measured, by layers" or "measured, whole", with the device's name."""
-
-    source: str
-    device: str
-    decode_tokens_per_s: float
-    prefill_s: float
-    train_tokens_per_s: float
-    peak_memory_bytes: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Load:
-    """The shapes measured at: sequences and tokens of decoding and prefill, and of a training step."""
-
-    batch: int = 4
-    context: int = 8192
-    train_batch: int = 1
-    train_context: int = 8192
-
-
 class Meter:
     """Measures layers on `device`, each once."""
 
@@ -125,7 +103,7 @@ class Meter:
         trained = list(self.layers(architecture, "train", load))
         kept = sum(layer.kept_bytes for layer in trained)
         return Speed(
-            "measured, by layers",
+            BY_LAYERS,
             self.name,
             load.batch / seconds["decode"],
             seconds["prefill"],
@@ -208,16 +186,11 @@ class Meter:
         return self._train(step)
 
     def _optimizer(self) -> float:
-        master = torch.zeros(OPTIMIZER_PARAMS, device=self.device)
-        master.grad = torch.zeros_like(master)
-        adamw = torch.optim.AdamW([master], fused=True, capturable=self.device.type == "cuda")
+        master, mean, square = (torch.zeros(OPTIMIZER_PARAMS, device=self.device) for _ in range(3))
         compute = master.to(self.dtype)
-
-        def step() -> None:
-            adamw.step()
-            compute.copy_(master)
-
-        return self._time(step)
+        group = adamw_op.Group(master, torch.ones_like(compute), mean, square, compute, 0.1)
+        rates, step = torch.full((1,), 1e-3, device=self.device), torch.zeros(1, dtype=torch.int64, device=self.device)
+        return self._time(lambda: adamw_op.adamw_([group], rates, step, clip=1.0, betas=BETAS, eps=1e-8))
 
     def _decode(self, model: Model, batch: int, context: int, head: bool = True) -> float:
         """Seconds of one token of each sequence at the last position of `context`."""
@@ -304,9 +277,9 @@ class Meter:
 
 
 def training_bytes(params: int) -> int:
-    """What the captured step keeps a parameter: 2 bytes of weight, and of gradient twice; in float32 the weight, two
-    moments and the clipped gradient."""
-    return params * (2 + 2 * 2 + 4 * 4)
+    """What the captured step keeps a parameter: 2 bytes of weight, and of gradient twice; in float32 the weight and two
+    moments."""
+    return params * (2 + 2 * 2 + 3 * 4)
 
 
 def random_model(architecture: Architecture, device: torch.device, dtype: torch.dtype, blocks: bool = True) -> Model:

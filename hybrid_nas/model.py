@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_nas.architecture import FFN, Architecture, Block, SquaredReLU, SwiGLU
-from hybrid_nas.mixer_module import NORM_EPS, Gain, LayerCache, MambaInit, draw_linear
+from hybrid_nas.mixer_module import NORM_EPS, Gain, LayerCache, MambaInit, draw_linear, project
 from hybrid_nas.mixers import MODULES
 from hybrid_nas.moe import MoE
 from hybrid_nas.moe_module import MoEModule
@@ -29,7 +29,7 @@ class SwiGLUModule(nn.Module):
         self.up = nn.Linear(width, ffn.hidden, bias=False)
         self.down = nn.Linear(ffn.hidden, width, bias=False)
 
-    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Tensor | None) -> Tensor:
         return swiglu_op.swiglu(x, norm, self.gate.weight, self.up.weight, self.down.weight, eps=NORM_EPS)
 
     def reset(self, generator: torch.Generator, residual_scale: float) -> None:
@@ -49,8 +49,8 @@ class SquaredReLUModule(nn.Module):
         self.up = nn.Linear(width, ffn.hidden, bias=False)
         self.down = nn.Linear(ffn.hidden, width, bias=False)
 
-    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
-        (hidden,) = norm_linear_op.norm_linear(x, norm, self.up.weight, [self.up.out_features], eps=NORM_EPS)
+    def forward(self, x: Tensor, norm: Tensor | None) -> Tensor:
+        (hidden,) = project(x, norm, self.up.weight, [self.up.out_features])
         out: Tensor = self.down(F.relu(hidden).square())
         return out
 
@@ -87,6 +87,15 @@ class BlockModule(nn.Module):
         if self.mixer is not None and self.mixer_norm is not None:
             x = x + self.mixer(x, self.mixer_norm.weight)
         return self._ffn(x)
+
+    def follow(self, x: Tensor, added: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """`forward` of x + `added`, as two parts that are still to be added: so each sum is taken together with the
+        norm that reads it."""
+        for norm, part in ((self.mixer_norm, self.mixer), (self.ffn_norm, self.ffn)):
+            if norm is not None and part is not None:
+                x, n = norm_linear_op.add_rms_norm(x, added, norm.weight, eps=NORM_EPS)
+                added = part(n, None)
+        return x, added
 
     def step(self, x: Tensor, cache: LayerCache, position: int) -> Tensor:
         if self.mixer is not None and self.mixer_norm is not None:
@@ -137,10 +146,10 @@ class Model(nn.Module):
     def losses(self, tokens: Tensor, targets: Tensor, row_weights: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of each token's cross-entropy times its weight (batch, tokens), and the cross-entropies
         (batch * tokens,), nats, which carry no gradient. The logits of all tokens need not exist at once."""
-        x = embedding_op.embedding(tokens, self.embedding)
-        for block in self.blocks:
-            x = block(x)
-        n = norm_linear_op.rms_norm(x, self.norm.weight, eps=NORM_EPS)
+        x, added = embedding_op.embedding(tokens, self.embedding), None
+        for block in self._blocks():
+            x, added = block.follow(x, added)
+        _, n = norm_linear_op.add_rms_norm(x, added, self.norm.weight, eps=NORM_EPS)
         return cross_entropy_op.linear_cross_entropy(
             n.flatten(0, 1), self.embedding, targets.reshape(-1), row_weights.reshape(-1)
         )

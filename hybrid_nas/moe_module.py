@@ -33,10 +33,10 @@ class MoEModule(nn.Module):
         self.shared_down = nn.Linear(ffn.hidden, width, bias=False)
         self.register_buffer("balance", torch.zeros(ffn.experts, dtype=torch.long))
 
-    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Tensor | None) -> Tensor:
         shared = (self.shared_gate.weight, self.shared_up.weight, self.shared_down.weight)
         y = swiglu_op.swiglu(x, norm, *shared, eps=NORM_EPS)
-        n = normed(x, norm).reshape(-1, x.shape[-1])
+        n = (x if norm is None else normed(x, norm)).reshape(-1, x.shape[-1])
         chosen, weight = self.route(n)
         if self.training and torch.is_grad_enabled():
             self._move(chosen)

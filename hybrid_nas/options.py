@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from hybrid_nas.answers import positions_text
 from hybrid_nas.architecture import PARALLEL_AXES
-from hybrid_nas.design import HALVES, PLACEMENTS, Ratio
+from hybrid_nas.design import PLACEMENTS, Ratio
+from hybrid_nas.halves import HALVES
 from hybrid_nas.parts import FEED_FORWARD, RECURRENT
-from hybrid_nas.placement import SYNONYMS, read_layout
-from hybrid_nas.space import LAYOUT, PRESETS, Option, positions_text
+from hybrid_nas.placement import SYNONYMS, read_layout, read_share
+from hybrid_nas.questions import LAYOUT, PRESETS, Option
 from hybrid_nas.yaml_file import Item, nearest
 
 
@@ -58,20 +60,15 @@ def _placement(item: Item) -> Option:
 
 def _layout(item: Item) -> Option:
     try:
-        layout = read_layout(item.text)
+        return read_layout(item.text)
     except ValueError as error:
         raise item.error(f"layout: {error}") from None
-    kinds = set(layout) - {" "}
-    if kinds in ({"A"}, {"M"}, {"H"}):
-        ratio = {"A": "ratio: 1:0", "M": "ratio: 0:1", "H": "family: intra with ratio: 1:0"}[kinds.pop()]
-        raise item.error(f"layout: {item.shown()} is a stack of one kind; write {ratio}")
-    return layout
 
 
 def _one_of(name: str, known: Collection[str]) -> Callable[[Item], Option]:
     def parse(item: Item) -> Option:
         value = "none" if item.value is None and "none" in known else item.value
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             raise item.error(f"{name}: unknown {name} {item.shown()}; {nearest(str(item.value), known)}")
         return str(value)
 
@@ -116,8 +113,8 @@ def _whole(name: str, step: int) -> Callable[[Item], Option]:
 
 def _share(item: Item) -> Fraction | None:
     try:
-        return Fraction(item.text)
-    except (ValueError, ZeroDivisionError):
+        return read_share(item.text)
+    except ValueError:
         return None
 
 

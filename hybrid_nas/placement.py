@@ -16,6 +16,9 @@ LETTERS = {
     "A": "attention", "S": "sliding window", "M": "Mamba-2 or the mixer in its place", "H": "both in parallel",
     "1": "Mamba-1", "3": "Mamba-3", "G": "Gated DeltaNet",
 }  # fmt: skip
+MAX_RATIO = 12  # characters
+MAX_SHARE = 24
+MAX_LAYOUT = 8_192
 
 
 @dataclass(frozen=True, order=True)
@@ -37,6 +40,8 @@ class Ratio:
         left, colon, right = text.partition(":")
         if not (colon and left.strip().isdecimal() and right.strip().isdecimal()):
             raise ValueError(f"a ratio is written attention:mamba, like 1:3, found {text!r}")
+        if len(text) > MAX_RATIO:
+            raise ValueError(f"a ratio of layers is written with at most {MAX_RATIO} characters, found {len(text):,}")
         return cls(int(left), int(right))
 
     @property
@@ -50,6 +55,18 @@ class Ratio:
 
     def __str__(self) -> str:
         return f"{self.attention}:{self.mamba}"
+
+
+def read_share(text: str) -> Fraction:
+    """An exact share such as `1/4` or `0.25`. ValueError for other text, and for long text and exponents of more than
+    two digits: `1e999999999` has a billion digits as a fraction."""
+    exponent = text.lower().partition("e")[2].strip()
+    if len(text) > MAX_SHARE or len(exponent.lstrip("+-0")) > 2:
+        raise ValueError(f"a share is written like 1/4 or 0.25, found {text[:MAX_SHARE]!r}")
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"a share is written like 1/4 or 0.25, found {text!r}") from None
 
 
 def place(placement: Placement, count: int, depth: int) -> tuple[int, ...]:
@@ -87,6 +104,8 @@ def place_at(positions: tuple[float, ...], depth: int) -> tuple[int, ...]:
 
 def read_layout(text: str) -> str:
     """`text` in the letters of LETTERS (T is A), one space between layouts. ValueError for any other letter."""
+    if len(text) > MAX_LAYOUT:
+        raise ValueError(f"a layout has at most {MAX_LAYOUT:,} letters, found {len(text):,}")
     layouts = text.upper().replace("T", "A").split()
     if not layouts:
         raise ValueError("a layout is a letter a layer, like MMHMMA, found none")

@@ -23,31 +23,91 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 POINTS_DRAWN = 60  # of one curve
+FEW = 8  # designs, below which none can be called far out
+POINTS_OFF_FRONT = 1500  # of a figure of the front
 CURVES_DRAWN = 400  # further ones are left out of the picture, never of the table
 COSTS_TOLD = ("cache_bytes", "decode_flops_per_token", "train_flops_per_token", "params")
 
 
-def front_figure(front: Front, x: Objective | None = None) -> go.Figure:
-    """Quality against one efficiency objective (by default the first that is not trained, else the cache).
+def front_figure(front: Front, x: Objective | None = None, y: Objective | None = None) -> go.Figure:
+    """Quality (by default the first trained objective) against one efficiency objective (by default the first that is
+    not trained, else the cache).
 
     With two objectives the front is drawn as steps, and the band beyond it holds what lies within the noise floor of
-    it: designs there are not told apart from the front by one training each.
+    it: designs there are not told apart from the front by one training each. Where a few designs are far worse than the
+    rest, the picture shows the rest; `layout.meta` holds both ranges and how many lie beyond.
     """
-    y = next((o for o in front.objectives if o.trained), front.objectives[0])
+    y = y or next((o for o in front.objectives if o.trained), front.objectives[0])
     costs = [o for o in front.objectives if not o.trained]
     x = x or (costs[0] if costs else Objective.named("cache_bytes"))
     logarithmic = spans_a_decade([c.value(x.name) for c in front.candidates])
     members, rest = front.members, [c for c in front.candidates if not c.member]
+    shown = nearest(rest)
     traces: list[dict[str, Any]] = []
     if {o.name for o in front.objectives} == {x.name, y.name} and members:
         traces += _steps(front, x, y)
-    traces.append(_points(rest, x, y, "other designs", LIGHT["faint"], 6, 1))
+    name = "other designs" if len(shown) == len(rest) else f"{len(shown):,} of {len(rest):,} other designs"
+    traces.append(_points(shown, x, y, name, LIGHT["faint"], 6, 1))
     traces.append(_points(members, x, y, "front", LIGHT["accent"], 9, 1.4))
     layout = figure_layout(height=420, legend=True)
     layout["xaxis"] |= amount_axis(x, [c.value(x.name) for c in front.candidates], logarithmic)
     layout["yaxis"]["title"] = {"text": f"{label(y.name)}, {y.unit}" if y.unit != label(y.name) else y.name}
     layout["annotations"] = _labels(front, x, y, logarithmic)
+    if (ranges := _ranges(front, x, y, logarithmic)) is not None:
+        layout["meta"] = ranges
+        for axis in ("xaxis", "yaxis"):
+            layout[axis]["range"] = ranges["near"][axis]
     return figure(traces, layout)
+
+
+def nearest(rest: Sequence[Candidate]) -> list[Candidate]:
+    """Those off the front that are drawn: all, or those likeliest to be on it and an even sample of the others."""
+    if len(rest) <= POINTS_OFF_FRONT:
+        return list(rest)
+    close = sorted((c for c in rest if c.probability), key=lambda c: -(c.probability or 0))[: POINTS_OFF_FRONT // 2]
+    chosen = {c.key for c in close}
+    others = [c for c in rest if c.key not in chosen]
+    step = len(others) / (POINTS_OFF_FRONT - len(close))
+    chosen |= {others[int(i * step)].key for i in range(POINTS_OFF_FRONT - len(close))}
+    return [c for c in rest if c.key in chosen]
+
+
+def numbers_of(drawn: go.Figure) -> set[int]:
+    """Numbers of the trials that are points of a figure of the front."""
+    return {number for trace in drawn.data for told in trace.customdata or () for number in told}
+
+
+def _ranges(front: Front, x: Objective, y: Objective, logarithmic: bool) -> dict[str, Any] | None:
+    """The ranges of all designs, and those without the designs far out: beyond the worse quartile by three times the
+    range between quartiles, as Tukey drew the line, and worse than any member. None where there are none."""
+    import numpy as np
+
+    values = np.array([y.loss(c.value(y.name)) for c in front.candidates])
+    if len(values) < FEW:
+        return None
+    halves = [
+        e.high - e.mean if (e := c.estimates.get(y.name)) is not None and e.high is not None else 0.0
+        for c in front.candidates
+    ]
+    low, high = np.quantile(values, [0.25, 0.75])
+    fence = max(high + 3 * (high - low), max(y.loss(c.value(y.name)) for c in front.members))
+    costs = np.array([c.value(x.name) for c in front.candidates])
+    costs = np.log10(costs) if logarithmic else costs
+
+    def padded(low: float, high: float) -> list[float]:
+        margin = 0.06 * (high - low) or 0.1
+        return [low - margin, high + margin]
+
+    def ranges(kept: Any) -> dict[str, list[float]]:
+        low, high = padded(float((values - halves)[kept].min()), float((values + halves)[kept].max()))
+        return {
+            "xaxis": padded(float(costs[kept].min()), float(costs[kept].max())),
+            "yaxis": sorted([y.loss(low), y.loss(high)]),
+        }
+
+    near = ranges(values <= fence)
+    beyond = int((values > max(map(y.loss, near["yaxis"]))).sum())
+    return {"near": near, "all": ranges(values < np.inf), "beyond": beyond} if beyond else None
 
 
 def curves_figure(trials: Iterable[Trial], front: Front) -> go.Figure:
@@ -105,7 +165,7 @@ def curves_figure(trials: Iterable[Trial], front: Front) -> go.Figure:
 
 
 def attainment_figure(steps: Sequence[Step]) -> go.Figure:
-    """Share of the box dominated over tokens, and (hidden, for the reader to switch to) over training time."""
+    """How far the front had come over tokens, and (hidden, for the reader to switch to) over training time."""
     traces = []
     for spent, shown in (("tokens", True), ("seconds", False)):
         xs = [0.0, *(float(getattr(step, spent)) for step in steps)]
@@ -116,7 +176,7 @@ def attainment_figure(steps: Sequence[Step]) -> go.Figure:
             "x": xs,
             "y": [0.0, *(step.share for step in steps)],
             "customdata": [None, *(step.number for step in steps)],
-            "hovertemplate": f"after trial %{{customdata}}, %{{x:.3s}} {unit}: %{{y:.3f}}<extra></extra>",
+            "hovertemplate": f"after trial %{{customdata}}, %{{x:.3s}} {unit}: %{{y:.1%}}<extra></extra>",
             "line": {"color": LIGHT["accent"], "width": 1.6, "shape": "hv"},
             "showlegend": False,
             "visible": shown,
@@ -129,7 +189,7 @@ def attainment_figure(steps: Sequence[Step]) -> go.Figure:
             "x": [float(getattr(step, spent)) for step in members],
             "y": [step.share for step in members],
             "customdata": [step.number for step in members],
-            "hovertemplate": f"trial %{{customdata}} is on the front<br>%{{x:.3s}} {unit}: %{{y:.3f}}<extra></extra>",
+            "hovertemplate": f"trial %{{customdata}} is on the front<br>%{{x:.3s}} {unit}: %{{y:.1%}}<extra></extra>",
             "marker": {"color": LIGHT["accent"], "size": 8},
             "name": "brought a member of the front",
             "visible": shown,
@@ -138,7 +198,7 @@ def attainment_figure(steps: Sequence[Step]) -> go.Figure:
         traces += [line, dots]
     layout = figure_layout(height=300, legend=True)
     layout["xaxis"] |= {"title": {"text": "tokens trained"}, "rangemode": "tozero"}
-    layout["yaxis"] |= {"title": {"text": "share of the box dominated"}, "range": [0, 1]}
+    layout["yaxis"] |= {"title": {"text": "share of the final front"}, "range": [0, 1.05], "tickformat": ".0%"}
     return figure(traces, layout)
 
 
@@ -225,11 +285,16 @@ def _labels(front: Front, x: Objective, y: Objective, logarithmic: bool) -> list
                 "x": math.log10(at) if logarithmic else at,
                 "y": candidate.value(y.name),
                 "text": ", ".join(told),
-                "showarrow": False,
-                "yshift": -16,
-                "xshift": -8,
-                "xanchor": "right",
+                "showarrow": True,
+                "arrowhead": 0,
+                "arrowwidth": 0.8,
+                "arrowcolor": LIGHT["muted"],
+                "standoff": 5,
+                "ax": 0,
+                "ay": 34,
                 "font": {"color": LIGHT["ink"], "size": 13},
+                "bgcolor": LIGHT["paper"],
+                "opacity": 0.9,
             }
         )
     return labels

@@ -20,22 +20,24 @@ def effects_figure(recipe: Recipe, quantity: str) -> go.Figure:
     """Each option against the mean of its choice's other options, with 95% intervals; rules most worth first.
 
     Filled in one colour: none is shown to beat it where the choice is decided. Filled in the other: beaten. Hollow:
-    undecided, its place says nothing.
+    undecided. A cross: too few trainings for a claim, whatever its place.
     """
     rows: list[tuple[str, Any, str]] = []  # label, effect, look
     for rule in recipe.rules:
         evidence = next((e for e in rule.evidence if e.quantity == quantity), None)
         if evidence is None:
             continue
-        rows.append((f"<b>{safe(rule.choice)}</b>", None, ""))
+        rows.append((f"<b>{safe(rule.choice)}</b>{'' if evidence.decided else ', undecided'}", None, ""))
         for option in evidence.options:
             beaten, kept = option.option in evidence.beaten, option.option in evidence.kept
             look = "beaten" if beaten else "ahead" if evidence.decided and kept else "undecided"
-            rows.append((f"{safe(option.option)}", option, look))
+            look = "thin" if option.thin else look
+            rows.append((safe(option.option) + (f" (n = {option.n})" if option.thin else ""), option, look))
     looks = {
         "ahead": (LIGHT["accent"], "circle", "not beaten by any option"),
         "beaten": (LIGHT["against"], "circle", "beaten by some option"),
         "undecided": (LIGHT["muted"], "circle-open", "undecided"),
+        "thin": (LIGHT["faint"], "x-thin-open", "fewer than 3 trainings"),
     }
     unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
     traces = []

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -140,6 +141,18 @@ class ProcessPool:
             elif job is not None:
                 worker.watch.wait() if message["validation"] else worker.watch.sign()
                 yield Report(job, **message)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The workers stand still for a while, and go on."""
+        stopped = [worker.process for worker in self.workers if worker.process.poll() is None]
+        for process in stopped:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in stopped:
+                process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """End every worker at once."""

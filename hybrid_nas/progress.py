@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hybrid_nas.front import Front
 from hybrid_nas.search import Task, seconds_left
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.trial import Trial
@@ -27,6 +28,7 @@ class Progress:
         self.tasks: dict[int, tuple[Task, float]] = {}
         self.begin = time.monotonic()
         self.noted: list[str] = []
+        self._lacking: tuple[int, set[tuple[str, int]]] | None = None
 
     def __enter__(self) -> Progress:
         return self
@@ -57,13 +59,9 @@ class Progress:
         best = min(
             (trial for trial in search if trial.state == "complete"), key=lambda t: t.values["loss"], default=None
         )
-        trainings = [t.seconds for t in self.trials if t.seconds > 0]
-        replicating = len(search) >= self.file.search.trials
         to_do = max(0, self.file.search.trials - len(search) - sum(task.asked is not None for task, _ in self.running))
-        if not replicating and self.file.budget.replicates:
-            to_do += 4 * self.file.budget.replicates  # a front of four designs, until it is known
-        since = [time.monotonic() - begun for _, begun in self.running]
-        left = seconds_left(trainings, to_do, self.workers, since)
+        since = [(time.monotonic() - begun, task.asked is None) for task, begun in self.running]
+        left = seconds_left(self.trials, to_do, self.replicates_to_do(), self.workers, since)
         return {
             "trials": self.file.search.trials,
             "done": len(search),
@@ -77,6 +75,23 @@ class Progress:
             "seconds": round(time.monotonic() - self.begin, 1),
             "seconds_left": None if left is None else round(left),
         }
+
+    def replicates_to_do(self) -> int:
+        """Trainings that the members of the front still lack and that no worker is at; until the search is over, as
+        many as a front of four designs would need where it has fewer."""
+        again = self.file.budget.replicates
+        search = [trial for trial in self.trials if trial.replicate_of is None]
+        if self._lacking is None or self._lacking[0] != len(self.trials):
+            seeds = range(self.file.search.seed + 1, self.file.search.seed + 1 + again)
+            have = {(t.proxy.id, t.seed) for t in self.trials if t.replicate_of is not None}
+            front = Front.of(self.trials, self.file.objectives, draws=0) if again else None
+            proxies = {member.key.partition("-")[0] for member in front.members} if front else set()
+            lacking = {(proxy, seed) for proxy in proxies for seed in seeds} - have
+            if len(search) < self.file.search.trials:
+                lacking |= {(str(i), seed) for i in range(4 - len(proxies)) for seed in seeds}
+            self._lacking = len(self.trials), lacking
+        at_work = {(task.proposal.proxy.id, task.seed) for task, _ in self.running}
+        return len(self._lacking[1] - at_work)
 
     @property
     def running(self) -> list[tuple[Task, float]]:

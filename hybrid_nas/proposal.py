@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hybrid_nas.architecture import Architecture
-from hybrid_nas.cost import Cost, cost
+from hybrid_nas.cost import Cost
 from hybrid_nas.design import Design, Refused
+from hybrid_nas.objective import QUANTITIES
+from hybrid_nas.units import readable
 
 if TYPE_CHECKING:
     from hybrid_nas.study_file import StudyFile
+
+
+DRAWN = 300
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,19 @@ class Proposal:
     def of(cls, design: Design, study: StudyFile) -> Proposal:
         """Refused, with the reason, if `design` cannot be built at both scales or breaks a constraint."""
         target = design.at(study.target)
-        costs = cost(target, study.target.context)
+        costs = study.cost(target)
         for constraint in study.constraints:
             if constraint.excess(costs) > 0:
-                raise Refused(f"{constraint.name} is above the constraint of {constraint.maximum:,.0f}")
+                bound = readable(constraint.maximum, QUANTITIES[constraint.name].unit)
+                raise Refused(f"{constraint.name} is above the constraint of {bound}")
         return cls(design, design.at(study.proxy), target, costs)
+
+
+def drawn(study: StudyFile, number: int = DRAWN) -> list[Proposal]:
+    """Random designs of the study's space, from seed 0, without those that are refused."""
+    rng = random.Random(0)
+    proposals = []
+    for _ in range(number):
+        with contextlib.suppress(Refused):
+            proposals.append(Proposal.of(study.space.draw(rng), study))
+    return proposals

@@ -20,6 +20,7 @@ from hybrid_nas.architecture import Architecture
 from hybrid_nas.budget import Budget
 from hybrid_nas.data import VOCAB, Text
 from hybrid_nas.recall import draw
+from hybrid_nas.tasks import task_named
 from hybrid_nas.trial import Point
 
 BETAS = (0.9, 0.98)
@@ -28,6 +29,8 @@ EXPLODED = 4 * math.log(VOCAB)
 RECALL_STREAM = 0x7265_6361  # keeps recall batches apart from text batches of the same seed
 RECALL_HELD_OUT = 0x686F_6C64
 EVALUATED_AT_ONCE = 4096
+"""Tokens, on the CPU; on other devices as many as have so many logits:"""
+LOGITS_AT_ONCE = 1 << 26
 CURVE_POINTS = 40
 
 
@@ -75,7 +78,39 @@ class Proxy:
         return Batch(torch.from_numpy(tokens), torch.from_numpy(scored[:, 1:]))
 
     def _recall(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return draw(self.budget.recall_task, self.budget.recall_symbols, count, self.context + 1, generator)
+        tasks = self.budget.tasks
+        if not tasks:
+            return draw(self.budget.recall_task, self.budget.recall_symbols, count, self.context + 1, generator)
+        counts = [len(part) for part in np.array_split(np.arange(count), len(tasks))]
+        drawn = [task_named(n).draw(c, self.context + 1, generator) for n, c in zip(tasks, counts, strict=True) if c]
+        return np.concatenate([tokens for tokens, _ in drawn]), np.concatenate([scored for _, scored in drawn])
+
+    def scores(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Share of right first guesses by task, trained on or probed, and as `TASK_loss` the mean loss where scored."""
+        found = {}
+        for name in (*self.budget.tasks, *self.budget.probes):
+            task = task_named(name)
+            length = task.tokens(self.context) + 1
+            count = max(1, self.budget.validation_tokens // (4 * length))
+            generator = np.random.default_rng([RECALL_HELD_OUT, *name.encode()])
+            found[name], found[f"{name}_loss"] = self._scored(model, device, *task.draw(count, length, generator))
+        return found
+
+    @torch.inference_mode()
+    def _scored(
+        self, model: nn.Module, device: torch.device, drawn: np.ndarray, marks: np.ndarray
+    ) -> tuple[float, float]:
+        """(share of right first guesses, mean loss) over the marked tokens."""
+        right, total, at_once = 0, 0.0, self._at_once(device)
+        rows, scored = torch.from_numpy(drawn), torch.from_numpy(marks[:, 1:])
+        for part, counted in zip(torch.split(rows, at_once), torch.split(scored, at_once), strict=True):
+            if not counted.any():
+                continue
+            part, counted = part.to(device), counted.to(device)
+            logits, wanted = model(part[:, :-1])[counted], part[:, 1:][counted]
+            right += int((logits.argmax(-1) == wanted).sum())
+            total += cross_entropy(logits, wanted).item() * len(wanted)
+        return right / int(scored.sum()), total / int(scored.sum())
 
     def rungs(self) -> dict[int, bool]:
         """Steps after which the held-out loss is taken."""
@@ -90,7 +125,7 @@ class Proxy:
             self.text.validation(max(1, self.budget.validation_tokens // self.context), self.context + 1)
         )
         total = 0.0
-        for part in torch.split(rows, self._at_once()):
+        for part in torch.split(rows, self._at_once(device)):
             part = part.to(device)
             total += cross_entropy(model(part[:, :-1]), part[:, 1:]).item() * len(part)
         return total / len(rows)
@@ -101,16 +136,12 @@ class Proxy:
         if not self.recall_sequences:
             return None
         count = max(1, self.budget.validation_tokens // (2 * self.context))
-        drawn, marks = self._recall(count, np.random.default_rng(RECALL_HELD_OUT))
-        right = 0
-        rows, scored = torch.from_numpy(drawn), torch.from_numpy(marks[:, 1:])
-        for part, counted in zip(torch.split(rows, self._at_once()), torch.split(scored, self._at_once()), strict=True):
-            part, counted = part.to(device), counted.to(device)
-            right += int((model(part[:, :-1]).argmax(-1) == part[:, 1:])[counted].sum())
-        return right / int(scored.sum())
+        return self._scored(model, device, *self._recall(count, np.random.default_rng(RECALL_HELD_OUT)))[0]
 
-    def _at_once(self) -> int:
-        return max(1, EVALUATED_AT_ONCE // self.context)
+    def _at_once(self, device: torch.device) -> int:
+        """Sequences that are scored together."""
+        tokens = EVALUATED_AT_ONCE if device.type == "cpu" else LOGITS_AT_ONCE // max(VOCAB, self.text.vocab)
+        return max(1, tokens // self.context)
 
 
 def learning_rate(width: int) -> float:

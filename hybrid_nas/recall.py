@@ -26,8 +26,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Task = Literal["copy", "associative"]
-TASKS: tuple[Task, ...] = ("copy", "associative")
+from hybrid_nas.tasks.induction import induction
+
+Task = Literal["copy", "associative", "induction"]
+TASKS: tuple[Task, ...] = ("copy", "associative", "induction")
 FIRST = 128
 ALPHABET = 64
 
@@ -42,13 +44,15 @@ def draw(
             return _copy(symbols, sequences, tokens, generator)
         case "associative":
             return _associative(symbols, sequences, tokens, generator)
+        case "induction":
+            return induction(sequences, tokens, generator, symbols)
 
 
 def check(task: Task, symbols: int, tokens: int) -> None:
     """ValueError where a sequence of `tokens` bytes has no room for this task."""
     if task == "associative" and symbols > ALPHABET:
         raise ValueError(f"recall: associative has {ALPHABET} keys, so at most as many pairs; found {symbols} symbols")
-    shortest = symbols + 1 if task == "copy" else 2 * symbols + 2
+    shortest = {"copy": symbols + 1, "induction": symbols + 2}.get(task, 2 * symbols + 2)
     if tokens < shortest:
         raise ValueError(
             f"recall: {task} of {symbols} symbols needs sequences of at least {shortest} tokens, found {tokens}; "

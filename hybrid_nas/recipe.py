@@ -9,17 +9,20 @@ from typing import Any
 
 from hybrid_nas.agreement import Finding, agreement
 from hybrid_nas.candidate import SURE, Candidate
+from hybrid_nas.choices import merged
 from hybrid_nas.effects import Effects
 from hybrid_nas.evidence import Evidence
 from hybrid_nas.front import Front
 from hybrid_nas.interactions import Interaction, interactions
-from hybrid_nas.noise import Noise, trained_quantities, trainings
+from hybrid_nas.noise import trained_quantities, trainings
 from hybrid_nas.objective import QUANTITIES, Objective
+from hybrid_nas.outlook import Further, outlook
 from hybrid_nas.positions import PositionMap, position_maps
 from hybrid_nas.predicted import QUANTITY, Predictions, predicted
-from hybrid_nas.student import student
+from hybrid_nas.price import Price, prices
+from hybrid_nas.proposal import Proposal
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import bare, label, readable
+from hybrid_nas.units import bare, counted, label, listed, readable
 
 METHOD = (
     "Effects come from a main-effects model over all complete trials to which a choice applies, adjusted for the other "
@@ -30,6 +33,9 @@ METHOD = (
     "their held-out losses do not foretell it they are left out, which understates how bad the options are that were "
     "stopped most."
 )
+
+
+PLACED = ("layout", "ratio", "positions", "placement", "family")  # in the order in which they are said
 
 
 @dataclass(frozen=True)
@@ -58,40 +64,11 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Price:
-    """What the cheaper of two designs gives up in `quantity` (`loss` is 0 or more where it is worse), and its gain."""
-
-    quantity: str
-    cheaper: int
-    better: int
-    difference: float
-    low: float | None
-    high: float | None
-    cost: str
-    cheaper_cost: float
-    better_cost: float
-
-    @property
-    def sentence(self) -> str:
-        unit = QUANTITIES[self.quantity].unit if self.quantity in QUANTITIES else ""
-        interval = (
-            "" if self.low is None or self.high is None else f" [{bare(self.low, unit)}, {bare(self.high, unit)}]"
-        )
-        open_ = self.low is None or self.low <= 0
-        verdict = "; the noise does not rule out that it loses nothing" if open_ and interval else ""
-        cost_unit = QUANTITIES[self.cost].unit
-        return (
-            f"gives up {readable(self.difference, unit)}{interval} of {self.quantity} for "
-            f"{readable(self.cheaper_cost, cost_unit)} of {label(self.cost)} in place of "
-            f"{readable(self.better_cost, cost_unit)}{verdict}"
-        )
-
-
-@dataclass(frozen=True)
 class Recipe:
     """`named` are the designs to look at: the knee and the best in each objective. Rules come most worth first."""
 
-    headline: str
+    answer: str
+    beside: tuple[str, ...]
     named: dict[str, Candidate]
     rules: tuple[Rule, ...]
     prices: dict[str, Price]
@@ -100,11 +77,14 @@ class Recipe:
     interactions: tuple[Interaction, ...]
     positions: tuple[PositionMap, ...]
     agreement: tuple[Finding, ...]
+    outlook: tuple[Further, ...]
     predicted: str
 
     @classmethod
-    def of(cls, trials: Iterable[Trial], objectives: Sequence[Objective], front: Front) -> Recipe:
-        """`front` is the front of the same trials and objectives."""
+    def of(
+        cls, trials: Iterable[Trial], objectives: Sequence[Objective], front: Front, drawn: Sequence[Proposal] = ()
+    ) -> Recipe:
+        """`front` is the front of the same trials and objectives; `drawn` as for `agreement`."""
         trials = list(trials)
         named: dict[str, Candidate] = {}
         if front.knee is not None:
@@ -115,34 +95,58 @@ class Recipe:
         crossed: list[Interaction] = []
         maps: list[PositionMap] = []
         said = ""
+        settings = merged(trials)
+        of_loss = predicted(trials)
         for quantity in trained_quantities(complete):
-            foretold = predicted(trials) if quantity == QUANTITY else Predictions()
-            effects = Effects(trials, trainings(complete, quantity), front.noise[quantity], predictions=foretold)
+            foretold = of_loss if quantity == QUANTITY else Predictions()
+            values = trainings(complete, quantity)
+            effects = Effects(trials, values, front.noise[quantity], settings, predictions=foretold)
             if effects.predicted:
                 said = foretold.statement
             for choice in effects.choices:
                 rules.setdefault(choice, []).append(Evidence.of(choice, quantity, effects, trials))
             crossed += interactions(effects, quantity)
-            maps += position_maps(trials, front.noise, quantity)
+            maps += position_maps(trials, front.noise, quantity, foretold)
         ordered = [Rule(choice, tuple(found), _contradictions(found)) for choice, found in sorted(rules.items())]
         ordered.sort(key=lambda rule: tuple(-worth for worth in rule.worth))
+        findings = agreement(trials, front.noise, drawn=drawn, foretold=of_loss)
+        searched = sum(trial.replicate_of is None for trial in trials)
         return cls(
-            headline=" ".join(filter(None, (_headline(front), *_beside(front, objectives)))),
+            answer=_answer(front),
+            beside=tuple(_beside(front, objectives)),
             named=named,
             rules=tuple(ordered),
-            prices=_prices(complete, objectives, front, named),
+            prices=prices(complete, objectives, front, named),
             statement=front.statement,
             quantities=trained_quantities(complete),
             interactions=tuple(crossed),
             positions=tuple(maps),
-            agreement=tuple(agreement(trials, front.noise)),
+            agreement=tuple(findings),
+            outlook=outlook([e for rule in ordered for e in rule.evidence], findings, searched),
             predicted=said,
         )
+
+    @property
+    def headline(self) -> str:
+        """The answer, and what the front gives away."""
+        return " ".join((self.answer, *self.beside))
 
     @property
     def method(self) -> str:
         """How effects, intervals and claims are made, and what was predicted."""
         return f"{METHOD} {self.predicted}".rstrip()
+
+    @property
+    def silent(self) -> dict[str, str]:
+        """Quantities in which no effect of any choice can be estimated, and what is said of that."""
+        found = {}
+        for quantity in self.quantities:
+            evidence = [e for rule in self.rules for e in rule.evidence if e.quantity == quantity]
+            if evidence and not any(e.pairs for e in evidence):
+                more = max((e.trials_to_model for e in evidence if e.trials_to_model is not None), default=None)
+                then = f"; about {counted(more, 'more trial')} would be enough for a first estimate" if more else ""
+                found[quantity] = f"No effect on {quantity} can be estimated: too few designs trained to the end{then}."
+        return found
 
     @property
     def depends(self) -> tuple[Interaction, ...]:
@@ -163,7 +167,9 @@ class Recipe:
         - `interactions` by pair of choices: `p_holm`, `decided`, the difference of differences that stands out most
           with its interval, `cells` (mean of the designs with two options), `statement`
         - `positions`: what attention is worth in each part of the depth, with intervals
-        - `agreement`: each published claim: `verdict` (supported, contradicted, undecided), `why`, `difference`
+        - `agreement`: each published claim: `verdict` (supported, contradicted, undecided), `why`, `difference`,
+          `askable`, `more_trials`
+        - `outlook`: `trials` in all, and what they would decide
         - `method`: how effects, intervals and claims are made
         """
         return {
@@ -176,14 +182,26 @@ class Recipe:
             "interactions": [interaction.to_dict() for interaction in self.interactions],
             "positions": [one.to_dict() for one in self.positions],
             "agreement": [finding.to_dict() for finding in self.agreement],
+            "outlook": [further.to_dict() for further in self.outlook],
             "method": self.method,
         }
 
 
-def describe(design: dict[str, Any]) -> str:
+def common(trials: Iterable[Trial]) -> dict[str, Any]:
+    """What all designs that choose it choose alike, but for what says where layers stand."""
+    found: dict[str, list[Any]] = {}
+    designs = {trial.design for trial in trials}
+    for design in designs:
+        for name, value in design.to_dict().items():
+            if name not in PLACED and value not in found.setdefault(name, []):
+                found[name].append(value)
+    return {name: values[0] for name, values in sorted(found.items()) if len(values) == 1} if len(designs) > 1 else {}
+
+
+def describe(design: dict[str, Any], without: Iterable[str] = ()) -> str:
     """A design on one line: `1:3, spread, d_state 64, RoPE`."""
+    design = {name: value for name, value in design.items() if name not in set(without)}
     told = {"ratio": "{}", "placement": "{}", "position": "{}", "layout": "{}", "positions": "attention at {}"}
-    first = ("layout", "ratio", "positions", "placement")
     position = {"rope": "RoPE", "none": "NoPE"}
 
     def text(name: str, value: Any) -> str:
@@ -193,7 +211,7 @@ def describe(design: dict[str, Any]) -> str:
             value = ", ".join(f"{part:g}" for part in value)
         return told.get(name, name + " {}").format(value)
 
-    ordered = sorted(design, key=lambda name: (first.index(name) if name in first else len(first), name))
+    ordered = sorted(design, key=lambda name: (PLACED.index(name) if name in PLACED else len(PLACED), name))
     family = [] if design.get("family", "inter") == "inter" else [f"{design['family']}"]
     return ", ".join(family + [text(name, design[name]) for name in ordered if name != "family"])
 
@@ -208,12 +226,12 @@ def estimate_text(candidate: Candidate, quantity: str) -> str:
     return f"{readable(estimate.mean, unit)} [{bare(estimate.low, unit)}, {bare(estimate.high, unit)}] (n={estimate.n})"
 
 
-def _headline(front: Front) -> str:
+def _answer(front: Front) -> str:
     if front.knee is None:
         return "No trial is complete, so there is no answer yet."
     knee = front.candidate(front.knee)
-    told = " and ".join(
-        estimate_text(knee, o.name) if o.trained else f"{readable(knee.value(o.name), o.unit)} of {label(o.name)}"
+    told = listed(
+        f"{label(o.name)} {estimate_text(knee, o.name) if o.trained else readable(knee.value(o.name), o.unit)}"
         for o in front.objectives
     )
     what = "The knee of the front" if not front.knee_is_end else "The front has no knee; its best end in quality"
@@ -273,43 +291,3 @@ def _contradictions(found: list[Evidence]) -> tuple[str, ...]:
         for a, b in sorted(decided[i])
         if (b, a) in decided[j]
     )
-
-
-def _prices(
-    complete: list[Trial], objectives: Sequence[Objective], front: Front, named: dict[str, Candidate]
-) -> dict[str, Price]:
-    """Against the best design in the first trained objective, at the first cost among the objectives."""
-    quality = next((o for o in objectives if o.trained), None)
-    cost = next((o for o in objectives if not o.trained), None)
-    if not named or quality is None or cost is None:
-        return {}
-    values = trainings(complete, quality.name)
-    best = named[f"best {quality.name}"]
-    prices = {}
-    for name, candidate in named.items():
-        if candidate.key == best.key:
-            continue
-        difference = quality.loss(candidate.value(quality.name)) - quality.loss(best.value(quality.name))
-        one, two = (set(values[c.key.partition("-")[0]]) for c in (candidate, best))
-        half = difference_half_width(front.noise[quality.name], one, two)
-        prices[name] = Price(
-            quantity=quality.name,
-            cheaper=candidate.number,
-            better=best.number,
-            difference=difference,
-            low=None if half is None else difference - half,
-            high=None if half is None else difference + half,
-            cost=cost.name,
-            cheaper_cost=candidate.value(cost.name),
-            better_cost=best.value(cost.name),
-        )
-    return prices
-
-
-def difference_half_width(noise: Noise, one: set[int], two: set[int]) -> float | None:
-    """Half of the 95% interval of the difference of two means over these seeds; shared seeds cancel their shifts."""
-    if noise.shared is None:
-        return None
-    common, own, df = noise.shared
-    shifts = sum(((seed in one) / len(one) - (seed in two) / len(two)) ** 2 for seed in one | two)
-    return student(df) * math.sqrt(common**2 * shifts + own**2 * (1 / len(one) + 1 / len(two)))

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from hybrid_nas.evidence import Evidence
 from hybrid_nas.objective import QUANTITIES
+from hybrid_nas.outlook import affordable, continued
 from hybrid_nas.recipe import Recipe, Rule, describe, estimate_text
-from hybrid_nas.units import bare, label, readable
+from hybrid_nas.units import bare, label, listed, readable
 
 NAMED_COSTS = ("cache_bytes", "decode_flops_per_token", "decode_bytes_per_token", "train_flops_per_token", "params")
 SOURCE = "arXiv:2510.04800"
+WANTING = "Undecided for want of trials:"
+NOT_ASKED = "Undecided, since this study cannot ask it:"
+CONTINUES = (
+    "Estimated from the noise and the differences found so far, if further trials are like these. The command that "
+    "made the run continues it where `--trials` is larger; nothing is trained twice."
+)
 
 
-def markdown(recipe: Recipe) -> str:
-    """recipe.md."""
+def markdown(recipe: Recipe, command: str = "") -> str:
+    """recipe.md. `command` made the run."""
     lines = ["# Recipe", "", recipe.headline, "", recipe.statement, ""]
     if recipe.named:
         lines += ["## Designs", "", *_designs(recipe), ""]
@@ -22,12 +30,16 @@ def markdown(recipe: Recipe) -> str:
     lines += ["## Rules", ""]
     if not recipe.rules:
         lines += ["No choice has two options among the complete trials: there is nothing to compare.", ""]
+    lines += [f"{text}\n" for text in recipe.silent.values()]
     for rule in recipe.rules:
+        told = [evidence for evidence in rule.evidence if evidence.quantity not in recipe.silent]
+        if not told:
+            continue
         lines += [f"### {rule.choice}", ""]
-        lines += [f"- {evidence.quantity}: {evidence.statement}" for evidence in rule.evidence]
+        lines += [f"- {evidence.quantity}: {evidence.statement}" for evidence in told]
         lines += [f"- {contradiction}" for contradiction in rule.contradictions]
-        lines += ["", *_table(rule), ""]
-    lines += _depends(recipe) + _depths(recipe) + _agreement(recipe)
+        lines += ["", *_table(rule, told), ""]
+    lines += _depends(recipe) + _depths(recipe) + _agreement(recipe) + _outlook(recipe, command)
     return "\n".join([*lines, "## How this was found", "", recipe.method, ""])
 
 
@@ -47,23 +59,23 @@ def _designs(recipe: Recipe) -> list[str]:
     return _rows(head, rows)
 
 
-def _table(rule: Rule) -> list[str]:
+def _table(rule: Rule, told: list[Evidence]) -> list[str]:
     """Options in the space's order: the order says nothing about which is better."""
     head = [rule.choice, "n", "stopped"]
-    for evidence in rule.evidence:
+    for evidence in told:
         better = "more" if evidence.more_is_better else "less"
         head.append(f"{evidence.quantity} against the other options ({better} is better)")
     rows = []
-    for i, option in enumerate(rule.evidence[0].options):
+    for option in told[0].options:
         cells = []
-        for evidence in rule.evidence:
+        for evidence in told:
             row = next((o for o in evidence.options if o.option == option.option), None)
             if row is None or row.effect is None or row.low is None or row.high is None:
                 cells.append("–")
                 continue
             low, high = bare(row.low, evidence.unit, signed=True), bare(row.high, evidence.unit, signed=True)
             cells.append(f"{bare(row.effect, evidence.unit, signed=True)} [{low}, {high}] ({row.method})")
-        rows.append([option.option, str(option.n), str(rule.evidence[0].options[i].stopped), *cells])
+        rows.append([option.option, str(option.n), str(option.stopped), *cells])
     return _rows(head, rows)
 
 
@@ -101,12 +113,24 @@ def _agreement(recipe: Recipe) -> list[str]:
     asked = [finding for finding in recipe.agreement if finding.tested]
     lines = [f"## Agreement with what was published ({SOURCE})", ""]
     if asked:
-        rows = [[f.id, f.claim, f.printed, f"**{f.verdict}**", f.why] for f in asked]
+        rows = [[f.id, f.claim, f.printed, f"**{f.verdict}**", "; ".join(filter(None, (f.why, f.then)))] for f in asked]
         lines += [*_rows(["", "claim", "published, nats per token", "verdict", "evidence"], rows), ""]
-    open_ = [finding for finding in recipe.agreement if not finding.tested]
-    if open_:
-        lines += ["Undecided, since this study does not ask it:", ""]
-        lines += [f"- {finding.id}, {finding.claim} {_sentence(finding.why)}" for finding in open_] + [""]
+    for askable, head in ((True, WANTING), (False, NOT_ASKED)):
+        rest = [f for f in recipe.agreement if not f.tested and f.askable is askable]
+        if rest:
+            lines += [head, ""]
+            lines += [f"- {f.id}, {f.claim} {' '.join(map(_sentence, filter(None, (f.why, f.then))))}" for f in rest]
+            lines.append("")
+    return lines
+
+
+def _outlook(recipe: Recipe, command: str) -> list[str]:
+    if not recipe.outlook:
+        return []
+    lines = ["## What more trials would decide", "", CONTINUES, ""]
+    lines += [f"- {further.sentence}" for further in recipe.outlook] + [""]
+    if command and (step := affordable(recipe.outlook)) is not None:
+        lines += [f"For all up to {step.trials:,} trials:", "", "```sh", continued(command, step.trials), "```", ""]
     return lines
 
 
@@ -128,12 +152,14 @@ SPECIAL = {
 
 def latex(recipe: Recipe) -> str:
     """Two tables for a paper's appendix, with booktabs: the rules, most worth first, and the published claims."""
+    asked = [finding for finding in recipe.agreement if finding.tested]
+    rest = [finding.id for finding in recipe.agreement if not finding.tested]
     return "\n".join(
         [
             "% needs \\usepackage{booktabs}",
             *_latex_table(
-                ["choice", "quantity", "options", "difference [95\\% interval]", "$n$", "found by", "decided"],
-                "lllrrll",
+                ["choice", "quantity", "better / worse", "difference [95\\% interval]", "$n$, by", "decided"],
+                r"p{0.12\linewidth}lp{0.21\linewidth}rrl",
                 _rule_rows(recipe),
                 "Rules by their worth. Differences are of the better option against the worse; intervals are for each "
                 "difference alone, decided is by Holm's correction over the options of a choice at 5\\,\\%, and needs "
@@ -143,17 +169,18 @@ def latex(recipe: Recipe) -> str:
             "",
             *_latex_table(
                 ["claim", "verdict", "difference [95\\% interval]", "$n$"],
-                "p{0.5\\linewidth}lrr",
+                r"p{0.45\linewidth}lrr",
                 [
                     [
                         tex(f"{f.id}: {f.claim}"),
                         f.verdict,
-                        _signed(f.difference, f.low, f.high, f.quantity),
-                        str(f.n) if f.tested else "",
+                        "$" + _interval(f.difference, f.low, f.high, _unit(f.quantity)).replace(" [", "\\ [") + "$",
+                        str(f.n),
                     ]
-                    for f in recipe.agreement
+                    for f in asked
                 ],
-                f"Agreement with the claims of {SOURCE}; no difference where the study holds no designs on both sides.",
+                f"Agreement with the claims of {SOURCE}."
+                + (f" Not put to the test by this study: {listed(rest)}." if rest else ""),
                 "agreement",
             ),
             "",
@@ -177,30 +204,28 @@ def _rule_rows(recipe: Recipe) -> list[list[str]]:
             pairs = sorted(evidence.pairs, key=lambda p: (not p.decided, -p.difference))
             decided = [pair for pair in pairs if pair.decided]
             for pair in decided or pairs[:1]:
-                value = f"{bare(pair.difference, evidence.unit)} [{bare(pair.low, evidence.unit)}, "
+                numbers = [bare(number, evidence.unit) for number in (pair.difference, pair.low, pair.high)]
                 rows.append(
                     [
                         tex(rule.choice),
                         tex(evidence.quantity),
                         tex(f"{pair.better} / {pair.worse}"),
-                        tex(value + f"{bare(pair.high, evidence.unit)}]"),
-                        str(pair.n),
-                        pair.method,
+                        "${}\\ [{}, {}]$".format(*numbers),
+                        f"{pair.n}, {pair.method}",
                         "yes" if pair.decided else "no",
                     ]
                 )
     return rows
 
 
-def _signed(value: float | None, low: float | None, high: float | None, quantity: str) -> str:
-    unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
-    return "" if value is None else "$" + _interval(value, low, high, unit) + "$"
+def _unit(quantity: str) -> str:
+    return QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
 
 
 def _latex_table(head: list[str], columns: str, rows: list[list[str]], caption: str, name: str) -> list[str]:
     body = [f"{' & '.join(row)} \\\\" for row in rows] or [f"\\multicolumn{{{len(head)}}}{{l}}{{none}} \\\\"]
     return [
-        r"\begin{table}", r"\centering\small", f"\\begin{{tabular}}{{{columns}}}", r"\toprule",
-        f"{' & '.join(head)} \\\\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}",
+        r"\begin{table}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}", f"\\begin{{tabular}}{{{columns}}}",
+        r"\toprule", f"{' & '.join(head)} \\\\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}",
         f"\\caption{{{caption}}}", f"\\label{{tab:{name}}}", r"\end{table}",
     ]  # fmt: skip

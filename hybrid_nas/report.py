@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from hybrid_nas.candidate import Candidate
 from hybrid_nas.front import Front
 from hybrid_nas.objective import QUANTITIES, Objective
 from hybrid_nas.page import Figures, document, plot, prose, strip
-from hybrid_nas.plot import attainment_figure, curves_figure, front_figure
-from hybrid_nas.recipe import Recipe, describe
-from hybrid_nas.report_recipe import agreement, rules
-from hybrid_nas.report_tables import coinciding, left_out, run_again, trials_table
+from hybrid_nas.plot import attainment_figure, curves_figure, front_figure, numbers_of
+from hybrid_nas.recipe import Recipe, common, describe
+from hybrid_nas.report_claims import agreement, further
+from hybrid_nas.report_recipe import in_short, rules
+from hybrid_nas.report_tables import coinciding, left_out, run_again, trial_rows, trials_table
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import bare, duration, label, moment, readable
+from hybrid_nas.units import bare, counted, duration, label, listed, moment, readable
 from hybrid_nas.words import letters, part_name
 
 CLOSE_SHOWN = 8
@@ -54,9 +56,10 @@ def page(
         "What quality costs": _prices(recipe),
         "Rules": rules(recipe, trials, figures),
         "Agreement with what was published": agreement(recipe),
+        "What more trials would decide": further(recipe, run_info, trials),
         "What the search bought": _attained(trials, front, figures),
         "Loss curves": _curves(trials, front, figures),
-        "All trials": trials_table(trials, front),
+        "All trials": trials_table(trials),
         "Told apart by cost alone": coinciding(run_info, front),
         "Stopped, failed, refused": left_out(run_info, trials),
         "How this was found": f"<p>{prose(front.statement)}</p><p>{prose(recipe.method)}</p>",
@@ -66,22 +69,26 @@ def page(
     links = "".join(f'<a href="#{key}">{title}</a>' for title, (key, _) in shown.items())
     body = [
         f"<header><h1>{html.escape(name)}</h1>",
-        f'<p class="answer">{prose(recipe.headline)}</p>',
+        f'<p class="answer">{prose(recipe.answer)}</p>',
+        *(f"<p>{prose(text)}</p>" for text in recipe.beside),
+        in_short(recipe),
         _meta(run_info, front),
         f'<nav aria-label="sections">{links}</nav></header><main>',
         *(f'<section id="{key}"><h2>{title}</h2>{text}</section>' for title, (key, text) in shown.items()),
         "</main>",
     ]
     used = {letter for trial in trials for letter in trial.layout + trial.proxy.layout}
-    return document(name, "\n".join(part for part in body if part), used, figures)
+    drawn = {number for key in figures if key.startswith("front-") for number in numbers_of(figures[key])}
+    rows = trial_rows(trials, front, drawn)
+    return document(name, "\n".join(part for part in body if part), used, figures, rows)
 
 
 def _meta(run_info: Mapping[str, Any], front: Front) -> str:
     counts = front.counts
     space = f" of a space of {run_info['size']:,}" if run_info.get("size") else ""
     told = [
-        f"{counts['designs']} designs{space} trained to the end",
-        f"{counts['replicates']} replicates",
+        f"{counted(counts['designs'], 'design')}{space} trained to the end",
+        counted(counts["replicates"], "replicate"),
         f"{counts['stopped']} stopped early",
         f"{counts['failed']} failed",
     ]
@@ -100,27 +107,41 @@ def _front(front: Front, objectives: Sequence[Objective], figures: Figures) -> s
     if not front.candidates:
         return ""
     costs: list[Objective | None] = [*(o for o in objectives if not o.trained)] or [None]
+    qualities: list[Objective | None] = [*(o for o in objectives if o.trained)] or [None]
     caption = ["Whiskers are 95% intervals." if front.measured_noise else "No intervals: no replicates were trained."]
     for objective in objectives:
         noise = front.noise.get(objective.name)
         if noise is not None and noise.same_seed_floor is not None and noise.floor is not None:
+            band = " (the band)" if len(objectives) == 2 else ""
             caption.append(
-                f"Two designs trained once each at the same seed differ in {objective.name} beyond the noise from "
-                f"{readable(noise.same_seed_floor, objective.unit)} on (the band), at different seeds from "
-                f"{readable(noise.floor, objective.unit)} on; standard deviation "
-                f"{bare(noise.sd or 0, objective.unit)}, {noise.df} degrees of freedom."
+                f"Noise floor of {objective.name}, the least difference that two designs trained once each can show: "
+                f"{readable(noise.same_seed_floor, objective.unit)} at the same seed{band}, "
+                f"{readable(noise.floor, objective.unit)} at different ones (standard deviation "
+                f"{bare(noise.sd or 0, objective.unit)}, {noise.df} degrees of freedom)."
             )
-    corner = ", ".join(f"{label(o.name)} {readable(front.reference[o.name], o.unit)}" for o in objectives)
-    caption.append(
-        f"Hypervolume {front.hypervolume:.3f} of the box between the best values found and the reference ({corner})."
-    )
-    plots = [
-        plot(f"front-{i}", front_figure(front, cost), " ".join(caption) if not i else "", figures)
-        for i, cost in enumerate(costs)
-    ]
+    if len(objectives) > 2:
+        caption.append(f"A member is beaten in none of {counted(len(objectives), 'objective')} at once: in one picture "
+                       "it may lie behind others.")  # fmt: skip
+    plots = []
+    for i, (quality, cost) in enumerate(product(qualities, costs)):
+        picture = front_figure(front, cost, quality)
+        plots.append(_zoom(f"front-{i}", picture.layout.meta, len(front.candidates)))
+        plots.append(plot(f"front-{i}", picture, " ".join(caption) if not i else "", figures))
     return (
         "".join(plots)
         + "<p class='note'>Tap a point to see its trial in the table; tap a trial's number there to see its point.</p>"
+    )
+
+
+def _zoom(key: str, ranges: Any, designs: int) -> str:
+    """Buttons between the designs near the front and all; nothing where all are near."""
+    if not ranges:
+        return ""
+    far = f"{counted(ranges['beyond'], 'design')} far off {'is' if ranges['beyond'] == 1 else 'are'} out of the picture"
+    return (
+        f'<div class="toggle" role="group" aria-label="designs shown" data-for="{key}"><button type="button" '
+        f'data-range="near" aria-pressed="true">near the front</button><button type="button" data-range="all" '
+        f'aria-pressed="false">all {designs}</button><span class="note">{far}</span></div>'
     )
 
 
@@ -142,8 +163,11 @@ def _members(trials: list[Trial], front: Front, recipe: Recipe) -> str:
         f'<span><i data-b="{html.escape(letter)}">{html.escape(letter)}</i>{html.escape(what)}</span>'
         for letter, what in named.items()
     )
-    members = "".join(_member(c, roles.get(c.key, []), front.objectives) for c in front.members)
+    alike = common(trials)
+    members = "".join(_member(c, roles.get(c.key, []), front.objectives, alike) for c in front.members)
     text = f'<div class="legend">{legend}</div>{members}'
+    if alike:
+        text += f"<p class='note'>All designs to which it applies: {html.escape(describe(alike))}.</p>"
     close = ", ".join(
         f'<a href="#t{c.number}">{c.number}</a> (<code>{html.escape(c.layout)}</code>, {c.probability:.0%})'
         for c in front.close[:CLOSE_SHOWN]
@@ -166,7 +190,7 @@ def _prices(recipe: Recipe) -> str:
     return f"<ul>{''.join(prices)}</ul>" if prices else ""
 
 
-def _member(candidate: Candidate, roles: list[str], objectives: Sequence[Objective]) -> str:
+def _member(candidate: Candidate, roles: list[str], objectives: Sequence[Objective], alike: Iterable[str]) -> str:
     told = []
     for name, e in candidate.estimates.items():
         unit = QUANTITIES[name].unit if name in QUANTITIES else ""
@@ -179,7 +203,7 @@ def _member(candidate: Candidate, roles: list[str], objectives: Sequence[Objecti
         told.append(f"{sure} ({candidate.probability:.0%} of redraws)")
     role = f'<span class="role">{html.escape(", ".join(roles))}</span>' if roles else ""
     return (
-        f'<div class="member"><header><b>{html.escape(describe(candidate.design))}</b>{role}'
+        f'<div class="member"><header><b>{html.escape(describe(candidate.design, alike))}</b>{role}'
         f'<a class="note" href="#t{candidate.number}">trial {candidate.number}</a></header>'
         f'<div class="strip">{strip(candidate.layout, "target")}{strip(candidate.proxy_layout, "proxy")}</div>'
         f'<div class="note">{"; ".join(told)}</div></div>'
@@ -190,11 +214,13 @@ def _attained(trials: list[Trial], front: Front, figures: Figures) -> str:
     steps = attainment(trials, front)
     if len(steps) < 2:
         return ""
-    near = next(step for step in steps if step.share >= 0.95 * steps[-1].share)
+    near = next(step for step in steps if step.share >= 0.95)
+    scale = [label(o.name) for o in front.objectives if front.box.logarithmic(o)]
     caption = (
-        "Share of the box between the best values found and the reference that the designs known so far dominate, over "
-        f"what had been trained, summed over workers. 95% of the end was reached after trial {near.number}, at "
-        f"{near.tokens / max(1, steps[-1].tokens):.0%} of the tokens."
+        f"How much of the final front was there: 95% after trial {near.number}, at "
+        f"{near.tokens / max(1, steps[-1].tokens):.0%} of the tokens of the search. 100% is the area that the front "
+        f"beats at the end, up to the worst values found{f' ({listed(scale)} on a log scale)' if scale else ''}. "
+        "Tokens and time are summed over workers, without replicates."
     )
     toggle = (
         '<div class="toggle" role="group" aria-label="over" data-for="attainment"><button type="button" '

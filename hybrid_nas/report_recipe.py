@@ -1,62 +1,135 @@
-"""The report's account of the recipe: what matters most, each rule, interactions, depth, and the published claims."""
+"""The report's account of the recipe: each rule, what is open, what matters most, interactions and depth."""
 
 from __future__ import annotations
 
 import html
 
-from hybrid_nas.importance import importances
+from hybrid_nas.evidence import Evidence
+from hybrid_nas.importance import Importance, importances
 from hybrid_nas.objective import QUANTITIES
-from hybrid_nas.page import Figures, plot, prose
+from hybrid_nas.page import Figures, plot, prose, table
 from hybrid_nas.plot_recipe import effects_figure, interaction_figure, positions_figure
 from hybrid_nas.recipe import Recipe
-from hybrid_nas.recipe_text import SOURCE
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import readable
+from hybrid_nas.units import listed, readable
 
 
 def rules(recipe: Recipe, trials: list[Trial], figures: Figures) -> str:
     if not recipe.rules:
         return "<p>No choice has two options among the complete trials: there is nothing to compare.</p>"
-    parts = [_overview(recipe, trials)]
+    parts = []
     for rule in recipe.rules:
-        verdict = "decided" if rule.decided else "undecided"
-        parts.append(f'<h3>{html.escape(rule.choice)}<small class="{verdict}">{verdict}</small></h3>')
-        parts += [f"<p>{html.escape(e.quantity.capitalize())}: {prose(e.statement)}</p>" for e in rule.evidence]
-        parts += [f'<p class="warn">{prose(contradiction)}</p>' for contradiction in rule.contradictions]
+        if rule.decided:
+            where = listed([e.quantity for e in rule.evidence if e.decided])
+            parts.append(f'<h3>{html.escape(rule.choice)}<small class="decided">decided in {where}</small></h3>')
+            parts += [
+                f"<p>{html.escape(e.quantity.capitalize())}: {prose(e.statement)}</p>"
+                for e in rule.evidence
+                if e.decided
+            ]
+            parts += [f'<p class="warn">{prose(contradiction)}</p>' for contradiction in rule.contradictions]
+    if not parts:
+        parts.append("<p>No choice is decided yet.</p>")
+    parts += [_open(recipe), _matter(recipe, trials)]
     for i, quantity in enumerate(recipe.quantities):
-        if not any(
-            o.effect is not None for r in recipe.rules for e in r.evidence if e.quantity == quantity for o in e.options
-        ):
-            parts.append(f"<p>No option's effect on {html.escape(quantity)} can be told from these trials.</p>")
-            continue
-        caption = (
-            f"Effect of each option on {html.escape(quantity)} against the mean of the choice's other options, with "
-            "95% intervals. Hollow: undecided, so its place says nothing."
-        )
-        parts.append(plot(f"effects-{i}", effects_figure(recipe, quantity), caption, figures))
+        if quantity not in recipe.silent:
+            better = "more" if QUANTITIES[quantity].direction == "maximize" else "less"
+            caption = (
+                f"Effect of each option on {html.escape(quantity)} ({better} is better) against the mean of the "
+                "choice's other options, with 95% intervals. Only filled dots are claims: those compare options in "
+                "pairs and correct for their number, so an interval clear of 0 can still be undecided. Crosses have "
+                "fewer than three trainings and are left out of the means of the others."
+            )
+            parts.append(plot(f"effects-{i}", effects_figure(recipe, quantity), caption, figures))
     return "".join([*parts, _depends(recipe, figures), _depths(recipe, figures)])
 
 
-def _overview(recipe: Recipe, trials: list[Trial]) -> str:
-    shares = {quantity: importances(trials, quantity) for quantity in recipe.quantities}
-    head = "".join(
-        f'<th class="n">{html.escape(q)}: largest shown difference</th><th class="n">{html.escape(q)}: importance</th>'
-        for q in recipe.quantities
-    )
-    rows = []
+def in_short(recipe: Recipe) -> str:
+    """What is decided and what is open, in two lines."""
+    decided: list[str] = []
+    open_: list[str] = []
     for rule in recipe.rules:
-        cells = []
-        for quantity in recipe.quantities:
-            evidence = next((e for e in rule.evidence if e.quantity == quantity), None)
-            worth = readable(evidence.worth, evidence.unit) if evidence and evidence.decided else "undecided"
-            share = shares[quantity].get(rule.choice)
-            bar = "" if share is None else f'<span class="bar" style="--share:{share:.3f}"></span>{share:.0%}'
-            cells.append(f'<td class="n">{worth}</td><td class="n">{bar}</td>')
-        rows.append(f"<tr><td>{html.escape(rule.choice)}</td>{''.join(cells)}</tr>")
+        found = [
+            f"{html.escape(p.better)} over {html.escape(p.worse)}, {readable(p.difference, e.unit)} of {e.quantity}"
+            for e in rule.evidence
+            if (p := max((p for p in e.pairs if p.decided), key=lambda p: p.difference, default=None)) is not None
+        ]
+        name = f"<b>{html.escape(rule.choice)}</b>"
+        (decided if found else open_).append(f"{name} ({'; '.join(found)})" if found else name)
+    lines = [f"Decided: {', '.join(decided)}." if decided else "No rule is decided yet."]
+    if open_:
+        lines.append(f"Open: {', '.join(open_)}.")
+    return "".join(f'<p class="short">{line}</p>' for line in lines) if recipe.rules else ""
+
+
+def _open(recipe: Recipe) -> str:
+    """What is undecided, as a table: what is possible, and what it would take."""
+    rows = [
+        [
+            f"<b>{html.escape(rule.choice)}</b>" if i == 0 else "",
+            html.escape(evidence.quantity),
+            _more(evidence),
+            "–" if evidence.bound is None else readable(evidence.bound, evidence.unit),
+            html.escape(", ".join(evidence.kept) or "–") + _thin(evidence),
+        ]
+        for rule in recipe.rules
+        for i, evidence in enumerate(e for e in rule.evidence if not e.decided and e.quantity not in recipe.silent)
+    ]
+    silent = "".join(f"<p>{html.escape(text)}</p>" for text in recipe.silent.values())
+    if not rows:
+        return silent
+    head = ["choice", "in", "more trials", "may differ by up to", "not told apart"]
+    note = (
+        "<p class='note'>More trials: about how many would decide the clearest pair of options, if they differ by what "
+        "it seems.</p>"
+    )
+    return f"<h3>Undecided</h3>{table(head, rows, numeric=(2, 3))}{note}{silent}"
+
+
+def _thin(evidence: Evidence) -> str:
+    if not evidence.thin:
+        return ""
+    return f" <span class='note'>({html.escape(', '.join(evidence.thin))}: fewer than 3 trainings)</span>"
+
+
+def _more(evidence: Evidence) -> str:
+    more = evidence.more_trials if evidence.pairs else evidence.trials_to_model
+    if more is not None:
+        return f"{more:,}"
+    return "out of reach" if evidence.pairs else "cannot be told here"
+
+
+def _matter(recipe: Recipe, trials: list[Trial]) -> str:
+    """Optuna's importance beside what is decided: two questions, and why their answers may differ."""
+    shares = {quantity: importances(trials, quantity) for quantity in recipe.quantities}
+    shares = {quantity: found for quantity, found in shares.items() if found}
+    if not shares:
+        return ""
+    rows = [
+        [html.escape(rule.choice), *(_bar(found.get(rule.choice)) for found in shares.values())]
+        for rule in recipe.rules
+        if any(rule.choice in found for found in shares.values())
+    ]
+    one = next(iter(next(iter(shares.values())).values()))
+    head = ["choice", *(f"sets the best apart in {html.escape(quantity)}" for quantity in shares)]
     return (
-        f'<div class="scroll"><table><thead><tr><th>choice</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
-        "</table></div><p class='note'>Importance is Optuna's PED-ANOVA: the share of what sets good designs apart, "
-        "without a sign or an interval. Where it is large and the difference undecided, more trials are worth most.</p>"
+        "<h3>What the best designs have in common</h3>"
+        + table(head, rows)
+        + f"<p class='note'>Optuna's importance (PED-ANOVA): which choices set the best {one.best} of {one.n} designs "
+        "apart. The mark is what 1 of 20 shuffles of the values reaches: a bar that stays below it is chance. A rule "
+        "asks another question, over all designs and with the other choices adjusted for, so a choice can be decided "
+        "here and short there (a bad option that few designs took), or the other way round.</p>"
+    )
+
+
+def _bar(importance: Importance | None) -> str:
+    if importance is None:
+        return ""
+    kind = "bar shown" if importance.shown else "bar"
+    said = "" if importance.shown else " <span class='note'>chance</span>"
+    return (
+        f'<span class="nowrap"><span class="{kind}" style="--share:{importance.share:.3f};'
+        f'--chance:{importance.chance:.3f}"></span>{importance.share:.0%}{said}</span>'
     )
 
 
@@ -87,30 +160,4 @@ def _depths(recipe: Recipe, figures: Figures) -> str:
         )
         parts.append(f"<h3>Where {one.kind} layers stand</h3>" * (not parts or one.quantity == "loss"))
         parts.append(plot(f"positions-{i}", positions_figure(one), caption, figures))
-    return "".join(parts)
-
-
-def agreement(recipe: Recipe) -> str:
-    """Claims that this study can ask as a table; the others behind a fold."""
-    asked = [finding for finding in recipe.agreement if finding.tested]
-    rest = [finding for finding in recipe.agreement if not finding.tested]
-    parts = [f"<p>Claims of {SOURCE}, fixed before the study. Published figures are nats per token at 1B.</p>"]
-    if asked:
-        rows = "".join(
-            f"<tr><td>{f.id}</td><td>{html.escape(f.claim)}<br><span class='note'>published: {html.escape(f.printed)}"
-            f"</span></td><td><span class='verdict {f.verdict}'>{f.verdict}</span></td><td>{prose(f.why)}</td></tr>"
-            for f in asked
-        )
-        parts.append(
-            '<div class="scroll"><table class="wide"><thead><tr><th></th><th>claim</th><th>verdict</th>'
-            f"<th>evidence</th></tr></thead><tbody>{rows}</tbody></table></div>"
-        )
-    if rest:
-        items = "".join(
-            f"<li>{f.id}, {html.escape(f.claim)} <span class='note'>{prose(f.why)}</span></li>" for f in rest
-        )
-        parts.append(
-            f"<details><summary>Undecided, since this study does not ask them: {len(rest)} claims</summary>"
-            f"<ul>{items}</ul></details>"
-        )
     return "".join(parts)

@@ -31,6 +31,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from hybrid_nas.front import Front
+from hybrid_nas.proposal import drawn
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.recipe_text import latex, markdown
 from hybrid_nas.storage_url import resolved, without_password
@@ -57,7 +58,10 @@ class Run:
         if name is None:
             found = sorted(RUNS.glob("*/study.yaml"), key=lambda path: path.stat().st_mtime)
             if not found:
-                raise ValueError("no run was named and there is none under runs/; `hybrid-nas search` makes one")
+                raise ValueError(
+                    f"no run was named, and {RUNS.resolve()}, the only place that is looked into, holds none; give the "
+                    "folder of a run (search --out), or make one with `hybrid-nas search`"
+                )
             return cls(found[-1].parent)
         path = Path(name)
         if not (path / "study.yaml").is_file() and (RUNS / path / "study.yaml").is_file():
@@ -148,10 +152,10 @@ class Run:
         self.write_trials(trials, always=True)
         self._write("environment.json", json.dumps(information, indent=2) + "\n")
         front = Front.of(trials, file.objectives)
-        recipe = Recipe.of(trials, file.objectives, front)
+        recipe = Recipe.of(trials, file.objectives, front, drawn(file))
         self._write("front.json", json.dumps(front.to_dict(), indent=2) + "\n")
         self._write("recipe.json", json.dumps(recipe.to_dict(), indent=2) + "\n")
-        self._write("recipe.md", markdown(recipe))
+        self._write("recipe.md", markdown(recipe, str(information.get("command", ""))))
         self._write("recipe.tex", latex(recipe))
         self.write_report(trials, front, recipe, information, file)
         return front, recipe

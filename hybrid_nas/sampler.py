@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hybrid_nas.census import Census
 from hybrid_nas.design import Design, Refused
 from hybrid_nas.proposal import Proposal
-from hybrid_nas.space import Option
+from hybrid_nas.questions import Option
 from hybrid_nas.study_file import StudyFile
 
 ATTEMPTS = 24

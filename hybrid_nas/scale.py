@@ -16,6 +16,10 @@ class Refused(ValueError):
     """A design that cannot be built at a scale as asked, and is counted, not silently bent."""
 
 
+LARGEST = {"params": 10**15, "context": 2**40, "vocab": 2**31}
+LARGEST_DIMENSION = 2**20
+
+
 @dataclass(frozen=True)
 class Scale:
     """Dimensions that a design does not decide.
@@ -54,6 +58,8 @@ class Scale:
                 not isinstance(value, int) or isinstance(value, bool) or value < 1
             ):
                 raise ValueError(f"scale {self.name}: {field.name} must be a positive whole number, found {value!r}")
+            if isinstance(value, int) and value > (most := LARGEST.get(field.name, LARGEST_DIMENSION)):
+                raise ValueError(f"scale {self.name}: {field.name} must be at most {most:,}, found {value:,}")
             if field.type == "float" and not 0 <= value < 1e12:
                 raise ValueError(f"scale {self.name}: {field.name} must be 0 or more, found {value!r}")
         if self.heads % self.kv_heads:

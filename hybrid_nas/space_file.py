@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 
+from hybrid_nas.answers import design_of
 from hybrid_nas.architecture import PARALLEL_AXES
 from hybrid_nas.design import PLACEMENTS, Ratio
 from hybrid_nas.options import KEYS
 from hybrid_nas.parts import RECURRENT_LETTERS
-from hybrid_nas.space import (
+from hybrid_nas.questions import (
     DEFAULTS,
     LAYOUT,
     POSITIONS,
@@ -18,9 +21,8 @@ from hybrid_nas.space import (
     Answers,
     Family,
     Option,
-    SearchSpace,
-    design_of,
 )
+from hybrid_nas.space import SearchSpace
 from hybrid_nas.yaml_file import Item, nearest
 
 FAMILIES: tuple[Family, ...] = ("inter", "intra", "hybrid")
@@ -63,9 +65,9 @@ def read_space(name: str, entries: dict[str, Item], root: Item) -> SearchSpace:
     _explicit_positions(options, entries, root)
     space = SearchSpace(name, options, family)
     _check_layouts(space, entries)
-    _check_parallel(options, entries)
+    left_out = _check_parallel(options, entries)
     _check_unused(space, entries)
-    return space
+    return replace(space, left_out=left_out)
 
 
 def read_family(item: Item | None) -> Family:
@@ -104,7 +106,14 @@ def _explicit_positions(options: dict[str, tuple[Option, ...]], entries: dict[st
 
 def _check_layouts(space: SearchSpace, entries: dict[str, Item]) -> None:
     allowed = {"inter": "ASM", "intra": "HM", "hybrid": "ASMH"}[space.family]
+    alone: dict[str, Option] = {}
     for layout in space.options.get(LAYOUT, ()):
+        kinds = sorted(set(str(layout)) - {" "})
+        if len(kinds) == 1 and alone.setdefault(kinds[0], layout) != layout:
+            raise entries[LAYOUT].error(
+                f"layout: {alone[kinds[0]]} and {layout} are one design, layers of {kinds[0]} alone, as many as the "
+                "parameter budget buys; leave one of them out"
+            )
         named = sorted(set(str(layout)) & (RECURRENT_LETTERS.keys() - {"M"}))
         if len(named) == 1 and "M" not in str(layout):
             raise entries[LAYOUT].error(
@@ -129,20 +138,26 @@ def _check_unused(space: SearchSpace, entries: dict[str, Item]) -> None:
             raise entries[key].error(f"{key} means nothing in this space: it needs {NEEDS.get(key, PARALLEL)}")
 
 
-def _check_parallel(options: dict[str, tuple[Option, ...]], entries: dict[str, Item]) -> None:
-    """Every combination of the parallel hybrid's options must be one that can be built."""
+def _check_parallel(options: dict[str, tuple[Option, ...]], entries: dict[str, Item]) -> dict[str, int]:
+    """Every combination of the parallel hybrid's options must be one that can be built, or one that crossing lists
+    makes and that means nothing: why such are left out -> how many."""
     if "preset" in options:
         for name in PARALLEL_AXES:
             if name in options:
                 raise entries[name].error(f"{name} is what preset says; leave one of the two out")
     names = [n for n in ("attention_share", "attention_width", "mamba_width", "value_width", *PARALLEL_AXES, "preset")
              if n in options]  # fmt: skip
+    left_out: Counter[str] = Counter()
     for chosen in product(*(options[name] for name in names)):
         answers: dict[str, Option] = dict(zip(names, chosen, strict=True))
         lone = [n for n in ("attention_share", "attention_width", "mamba_width") if str(answers.get(n)) in ("0", "1")]
-        if lone and len(options.get("value", ())) > 1:
-            answers.pop("value", None)  # not asked where one half stands alone
+        if lone and answers.get("value") == "joint" and len(options["value"]) > 1:
+            left_out[f"value joint beside {lone[0]} {answers[lone[0]]}: one half alone has no values to share"] += 1
+            continue
         if answers.get("fusion") == "concat" and max(len(options[n]) for n in ("fusion", "output") if n in options) > 1:
+            if answers.get("output") == "separate" and "joint" in options["output"]:
+                left_out["output separate beside fusion concat: halves side by side have one projection"] += 1
+                continue
             answers.pop("output", None)  # concat takes joint alone, the others what the file says
         try:
             design_of({"family": "intra", "ratio": "1:1", **answers})
@@ -150,6 +165,7 @@ def _check_parallel(options: dict[str, tuple[Option, ...]], entries: dict[str, I
             message = str(error).partition(": ")[2]
             place = next((n for n in (*reversed(names),) if n in message.split()), names[0])
             raise entries[place].error(message) from None
+    return dict(left_out)
 
 
 def _read_arms(name: str, family: Family, arms: Item, shared: dict[str, Item]) -> SearchSpace:

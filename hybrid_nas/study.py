@@ -26,8 +26,8 @@ from hybrid_nas.design import Refused
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.pictures import curve_svg, layout_svg
 from hybrid_nas.proposal import Proposal
+from hybrid_nas.questions import Option
 from hybrid_nas.sampler import UnseenDesigns
-from hybrid_nas.space import Option
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import count, duration, label, readable

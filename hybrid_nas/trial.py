@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hybrid_nas.architecture import Architecture, canonical_json
 from hybrid_nas.budget import Budget
 from hybrid_nas.cost import Cost
 from hybrid_nas.design import Design
+from hybrid_nas.speed import SPEEDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +81,7 @@ class Trial:
         """A trained quantity or a cost by name; None where this trial has none."""
         if name in self.values:
             return self.values[name]
-        return float(getattr(self.cost, name)) if hasattr(self.cost, name) else None
+        return self.cost.value(name) if self.cost.has(name) else None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -123,6 +124,11 @@ class Trial:
         return replace(self, **changes)
 
 
+SPEED_ORIGIN = {"speed_source": "source", "speed_device": "device"}
+LATER_COLUMNS = ("params_active", "scores", *SPEEDS, *SPEED_ORIGIN)
+"""That files of earlier versions lack."""
+COLUMN_VALUES = ("loss", "recall")
+"""Trained quantities with a column of their own; the others are JSON in `scores`."""
 JSON_COLUMNS = ("design", "proxy", "target", "budget", "implementations")
 
 
@@ -154,6 +160,8 @@ def schema() -> pa.Schema:
             pa.field("cache_bytes", pa.int64(), nullable=False),
             pa.field("kv_bytes", pa.int64(), nullable=False),
             pa.field("state_bytes", pa.int64(), nullable=False),
+            *(pa.field(name, pa.float64()) for name in SPEEDS),
+            *(pa.field(name, pa.string()) for name in SPEED_ORIGIN),
             pa.field("curve", pa.list_(point), nullable=False),
             pa.field("failure", pa.string()),
             pa.field("shared_with", pa.int64()),
@@ -161,6 +169,7 @@ def schema() -> pa.Schema:
             pa.field("device", pa.string(), nullable=False),
             pa.field("seconds", pa.float64(), nullable=False),
             pa.field("tokens", pa.int64(), nullable=False),
+            pa.field("scores", pa.string()),
             *(pa.field(name, pa.string(), nullable=False) for name in JSON_COLUMNS),
         ]
     )
@@ -169,41 +178,77 @@ def schema() -> pa.Schema:
 def _row(trial: Trial) -> dict[str, Any]:
     data = trial.to_dict()
     row = {**data, **data["cost"], "proxy_id": trial.proxy.id, "target_id": trial.target.id}
-    row.update({name: trial.values.get(name) for name in ("loss", "recall")})
+    row.update({name: trial.values.get(name) for name in COLUMN_VALUES})
+    scores = {name: value for name, value in trial.values.items() if name not in COLUMN_VALUES}
+    row["scores"] = canonical_json(scores) if scores else None
+    speed = data["cost"].get("speed") or {}
+    row.update({name: speed.get(name) for name in SPEEDS})
+    row.update({column: speed.get(name) for column, name in SPEED_ORIGIN.items()})
     row.update({name: canonical_json(data[name]) for name in JSON_COLUMNS})
     return row
 
 
-def write_trials(trials: Iterable[Trial], path: Path) -> None:
-    """Write trials.parquet whole or not at all: a reader never sees half a file."""
+def write_trials(trials: Iterable[Trial], path: Path, metadata: dict[bytes, bytes] | None = None) -> None:
+    """Write trials.parquet whole or not at all: a reader never sees half a file. `metadata` goes into the file's."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = schema()
     rows = [{name: row[name] for name in columns.names} for row in map(_row, trials)]
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist(rows, schema=columns), partial, compression="zstd")
+    table = pa.Table.from_pylist(rows, schema=columns).replace_schema_metadata(metadata)
+    pq.write_table(table, partial, compression="zstd")
     os.replace(partial, path)
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """Inverse of `write_trials`. ValueError names the file and what is wrong with it."""
+    """Inverse of `write_trials`. ValueError names the file, the column or row, and what is wrong with it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a readable Parquet file ({error})") from error
-    missing = set(schema().names) - set(rows[0] if rows else schema().names) - {"params_active"}
-    if missing:
-        raise ValueError(f"{path}: column {sorted(missing)[0]!r} is missing; not a trials.parquet of this version")
-    return [_from_row(row) for row in rows]
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable Parquet file ({str(error)[:200]})") from error
+    columns = {}
+    for field_ in schema():
+        if field_.name not in table.column_names:
+            if field_.name in LATER_COLUMNS:
+                continue
+            raise ValueError(f"{path}: column {field_.name!r} is missing; not a trials.parquet of this version")
+        found = table[field_.name]
+        try:
+            columns[field_.name] = found.cast(field_.type)
+        except (pa.ArrowException, ValueError) as error:
+            raise ValueError(f"{path}: column {field_.name!r} must be {field_.type}, found {found.type}") from error
+        if found.null_count and not field_.nullable:
+            raise ValueError(f"{path}: column {field_.name!r} has {found.null_count} empty cells and may have none")
+    trials = []
+    for at, row in enumerate(pa.table(columns).to_pylist()):
+        try:
+            trials.append(_from_row(row))
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            what = f"{type(error).__name__}: {str(error)[:200]}"
+            raise ValueError(f"{path}: row {at} (trial {row['number']}) is no trial: {what}") from error
+    return trials
 
 
 def _from_row(row: dict[str, Any]) -> Trial:
+    if row["state"] not in get_args(State):
+        raise ValueError(f"state must be one of {', '.join(get_args(State))}, found {row['state'][:60]!r}")
+    if any(None in (point["tokens"], point["loss"], point["validation"]) for point in row["curve"]):
+        raise ValueError("a point of its curve has no tokens, loss or validation")
     data = {**row, **{name: json.loads(row[name]) for name in JSON_COLUMNS}}
+    ran = data["implementations"]
+    if not isinstance(ran, dict) or not all(isinstance(name, str) for name in ran.values()):
+        raise ValueError(f"implementations must map operations to names, found {str(ran)[:60]}")
     cost = {name: row[name] for name in Cost.__dataclass_fields__ if name in row}
-    values = {name: row[name] for name in ("loss", "recall") if row[name] is not None}
+    if row.get("speed_source") is not None:
+        cost["speed"] = {name: row[name] for name in SPEEDS}
+        cost["speed"] |= {name: row[column] for column, name in SPEED_ORIGIN.items()}
+    values = {name: row[name] for name in COLUMN_VALUES if row[name] is not None}
+    values |= json.loads(row.get("scores") or "{}")
+    if not all(isinstance(value, float | int) for value in values.values()):
+        raise ValueError(f"scores must map names to numbers, found {str(row['scores'])[:60]}")
     kept = {name: data[name] for name in Trial.__dataclass_fields__ if name in data}
     return Trial.from_dict({**kept, "cost": cost, "values": values})

@@ -19,6 +19,10 @@ LABELS = {
     "train_flops_per_token": "training",
     "decode_flops_per_token": "decoding",
     "decode_bytes_per_token": "reads while decoding",
+    "decode_tokens_per_s": "decoding speed",
+    "prefill_s": "prefill",
+    "train_tokens_per_s": "training speed",
+    "peak_memory_bytes": "training memory",
 }
 
 
@@ -53,6 +57,14 @@ def bare(value: float, unit: str, signed: bool = False) -> str:
     else:
         tail = prefix + unit
     return f"{sign}{digits} {tail}".rstrip()
+
+
+def counted(number: int, what: str) -> str:
+    """
+    >>> counted(1, "design"), counted(12_000, "design")
+    ('1 design', '12,000 designs')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def count(number: float) -> str:

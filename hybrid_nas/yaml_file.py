@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 200_000
+MAX_VALUES = 10_000
 MAX_DIGITS = 18
+MAX_POWER = 24
+"""Of a number with a fraction or a power of ten: a budget of FLOPs may pass 1e20."""
+MAX_DEPTH = 20
+MAX_BRACKETS = 200  # open at a time, those in text and comments counted too
+BRACKETS = re.compile(r"[\[\]{}]")
 
 
 class FileError(ValueError):
@@ -76,6 +84,12 @@ def read_yaml(text: str, source: str) -> Item:
     """The document in `text` as Items. FileError for what is no YAML or not plain data."""
     if len(text) > MAX_BYTES:
         raise FileError(source, None, f"a study file is at most {MAX_BYTES:,} characters, found {len(text):,}")
+    marks = sum(map(text.count, ",[{\n"))  # before each value but the first, so that no file takes long to be read
+    if marks > MAX_VALUES:
+        raise FileError(source, None, f"a study file holds at most {MAX_VALUES:,} values, found up to {marks:,}")
+    opened = accumulate(1 if mark in "[{" else -1 for mark in BRACKETS.findall(text))
+    if max(opened, default=0) > MAX_BRACKETS:
+        raise FileError(source, None, "values are nested too deeply")
     try:
         node = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
@@ -93,7 +107,7 @@ def _item(node: Node, source: str, seen: set[int], depth: int) -> Item:
     line = node.start_mark.line + 1
     if id(node) in seen:
         raise FileError(source, line, "aliases (*name) are not read here; write the value out")
-    if depth > 20:
+    if depth > MAX_DEPTH:
         raise FileError(source, line, "values are nested too deeply")
     seen.add(id(node))
     match node:
@@ -135,8 +149,9 @@ def _scalar(node: ScalarNode, source: str, line: int) -> Any:
                     value = int(text.replace("_", "")) if kind == "int" else math.nan
                 except ValueError:
                     value = math.nan
-            if not math.isfinite(value) or abs(value) >= 10**MAX_DIGITS:
-                raise FileError(source, line, f"a finite number below 1e{MAX_DIGITS} must stand here, found {text}")
+            power = MAX_DIGITS if kind == "int" else MAX_POWER
+            if not math.isfinite(value) or abs(value) >= 10**power:
+                raise FileError(source, line, f"a finite number below 1e{power} must stand here, found {text}")
             return value
     raise FileError(source, line, f"tags are not read here, found {node.tag}")
 

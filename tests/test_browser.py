@@ -9,13 +9,14 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from installed import COMMAND, TINY, environment
-from synthetic import curve, grid, objectives, study, trial
+from synthetic import bare_trial, curve, grid, objectives, study, trial
 
 from hybrid_nas.front import Front
 from hybrid_nas.recipe import Recipe
@@ -149,13 +150,56 @@ def test_points_and_rows_lead_to_each_other(tab: Tab, studied: Any) -> None:
     assert tab.said == []
 
 
+def test_a_long_table_is_paged_and_a_link_finds_its_page(tab: Tab, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    trials = [bare_trial(i, 2 + float(rng.normal()), 10 + i) for i in range(250)]
+    front = Front.of(trials, objectives())
+    path = tmp_path / "long.html"
+    write_report({"name": "long"}, trials, objectives(), front, Recipe.of(trials, objectives(), front), path)
+    page = opened(tab, path)
+    assert visible(page) == list(range(100))
+    page.click("#pager button:last-child")
+    assert visible(page) == list(range(100, 200))
+    assert "101 to 200" in page.locator("#pager").inner_text()
+    page.click("#trials th button:text-is('loss')")
+    ordered = sorted(range(250), key=lambda i: trials[i].values["loss"])
+    assert visible(page) == ordered[:100]
+    last = max((c.number for c in front.members), key=ordered.index)
+    page.evaluate(f"document.querySelector('.member a[href=\"#t{last}\"]').click()")
+    page.wait_for_selector(f"#t{last}.shown")
+    assert page.locator("#count").inner_text() == "250 trials"
+    assert tab.said == []
+
+
 def test_attainment_switches_between_tokens_and_time(tab: Tab, studied: Any) -> None:
     page = opened(tab, studied[0])
     title = page.locator("#attainment .xtitle")
     assert title.text_content() == "tokens trained"
-    page.click(".toggle button[data-show=seconds]")
+    page.click(".toggle[data-for=attainment] button[data-show=seconds]")
     page.wait_for_function("document.querySelector('#attainment .xtitle').textContent.startsWith('training time')")
-    assert page.locator(".toggle button[aria-pressed=true]").inner_text() == "time"
+    assert page.locator(".toggle[data-for=attainment] button[aria-pressed=true]").inner_text() == "time"
+
+
+def test_designs_far_off_come_into_the_picture_when_asked_for(tab: Tab, tmp_path: Path) -> None:
+    trials = [bare_trial(i, 1.0 + (7 * i % 9) / 100, 10 + i) for i in range(9)] + [bare_trial(9, 9.0, 500)]
+    front = Front.of(trials, objectives())
+    write_report(
+        {"name": "far"}, trials, objectives(), front, Recipe.of(trials, objectives(), front), tmp_path / "r.html"
+    )
+    page = opened(tab, tmp_path / "r.html")
+
+    def top() -> float:
+        return page.evaluate("Math.max(...document.querySelector('#front-0')._fullLayout.yaxis.range)")
+
+    assert top() < 1.2
+    page.click(".toggle[data-for=front-0] button[data-range=all]")
+    page.wait_for_function("Math.max(...document.querySelector('#front-0')._fullLayout.yaxis.range) > 9")
+    page.click(".toggle[data-for=front-0] button[data-range=near]")
+    page.wait_for_function("Math.max(...document.querySelector('#front-0')._fullLayout.yaxis.range) < 1.2")
+    page.click("#t9 button.find")  # a row whose point is out of the picture brings it in
+    page.wait_for_selector("#front-0 .hoverlayer .hovertext")
+    assert top() > 9
+    assert tab.said == []
 
 
 @pytest.mark.parametrize(
@@ -172,6 +216,12 @@ def test_it_reads_on_a_phone_and_in_the_dark(tab: Tab, studied: Any, tmp_path: P
     dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     assert (bright[0] > bright[1]) == dark
     assert abs(bright[0] - bright[1]) > 450
+    boxes = page.locator("#front-0 .annotation-text-g").evaluate_all(
+        "all => all.map((one) => one.getBoundingClientRect()).map((box) => [box.left, box.right, box.top, box.bottom])"
+    )
+    assert len(boxes) >= 2
+    for one, other in combinations(boxes, 2):  # labels of points that lie close together do not cover each other
+        assert one[1] <= other[0] or other[1] <= one[0] or one[3] <= other[2] + 1 or other[3] <= one[2] + 1
     grid = page.evaluate("document.querySelector('#front-0').layout.xaxis.gridcolor")
     assert grid == ("#2d2b29" if dark else "#ebe8e1")
     picture = tmp_path / "report.png"

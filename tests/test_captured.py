@@ -10,7 +10,7 @@ from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiG
 from hybrid_nas.budget import Budget
 from hybrid_nas.captured import CapturedTraining, Flat, NoMixedPrecision, train, unusable
 from hybrid_nas.data import Corpus, open_corpus
-from hybrid_nas.evaluate import evaluate
+from hybrid_nas.evaluate import Kept, evaluate
 from hybrid_nas.model import build
 from hybrid_nas.proxy import Diverged, Proxy
 from hybrid_nas.proxy import train as plain_train
@@ -129,3 +129,17 @@ def test_a_training_saved_at_a_rung_goes_on_as_the_unbroken_one():
         assert a.loss == pytest.approx(b.loss, abs=0.02)  # attention's backward adds in any order
     restarted = evaluate(SMALL, 128, BUDGET, None, 1, lambda progress: True, "cuda", resumed=saved[-1])
     assert restarted.curve[0] == rest.curve[0]  # the curve so far is the saved one, whatever the seed
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_captured_step_serves_further_seeds():
+    """The second seed on the first one's graph is the second seed on a graph of its own, bit by bit."""
+    kept = Kept()
+    for seed in (0, 1):
+        outcome = evaluate(SMALL, 128, BUDGET, None, seed, lambda progress: True, "cuda", kept=kept)
+        assert outcome.implementations["training_step"] == "CUDA graph"
+    alone = evaluate(SMALL, 128, BUDGET, None, 1, lambda progress: True, "cuda")
+    assert outcome.values == alone.values
+    assert outcome.curve == alone.curve
+    assert kept.training.model.architecture == SMALL

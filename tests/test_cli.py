@@ -42,6 +42,11 @@ def test_cost_of_parallel_hybrids(nas: Command) -> None:
         result = json.loads(nas(*options, *changed, "--json").stdout)
         assert (result["layers"], result["paper_layers"]) == (layers, layers)
     assert "11 (the paper: 11)" in nas(*options).stdout
+    other = (*options, "--set", "halves=mamba", "--set", "norm=none", "--set", "scale=diff", "--json")
+    result = json.loads(nas(*other).stdout)  # Diff-M: 11 layers of ours, by hand from one layer's parameters
+    one_layer = (result["params_nonembedding"] - 1536) / 10
+    assert (result["layers"], result["paper_layers"]) == (10, 11)
+    assert result["paper_layers_budget_miss"] == pytest.approx((11 * one_layer + 1536) / 352_366_080 - 1)
     two, one = (
         json.loads(nas("cost", "--layout", "MMHMMH", "--set", f"output={o}", "--json").stdout)["params"]
         for o in ("separate", "joint")
@@ -75,7 +80,7 @@ def test_cost_by_set(nas: Command) -> None:
         (("search", "inter_layer", "--set", "constraints.cache_bytes=1"), "allows nothing"),
         (("search", "inter_layer", "--set", "data=nowhere.txt"), "does not exist"),
         (("front", "nowhere"), "no run folder"),
-        (("recipe",), "there is none under runs/"),
+        (("recipe",), "the only place that is looked into"),
     ],
 )
 def test_refusals_leave_nothing_behind(nas: Command, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

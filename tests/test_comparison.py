@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic import BUDGET, bare_trial, grid, objectives, study
+from synthetic import BUDGET, bare_trial, grid, objectives, study, trial
 
 from hybrid_nas.comparison import Comparison
 from hybrid_nas.comparison_page import agreement_figure, comparison_page, fronts_figure, statement
+from hybrid_nas.design import Design, Ratio
 from hybrid_nas.front import Front
 
 RATIO = {"1:0": -0.05, "1:1": -0.04, "1:3": -0.02, "1:5": -0.01, "1:12": 0.0, "0:1": 0.03}
@@ -66,6 +67,30 @@ def test_fronts_are_measured_in_one_box():
     assert alone.sides[0].share == pytest.approx(alone.sides[1].share)
     names = {trace.name for trace in fronts_figure(compared).data}
     assert names == {"better", "worse"}
+
+
+def test_it_says_on_which_objectives_runs_are_compared():
+    three = ("three", *run("three", 1, names=("loss", "cache_bytes", "params"))[1:])
+    compared = Comparison.of([run("two", 0), three])
+    assert compared.basis.startswith(
+        "Compared on loss and cache_bytes, the objectives that all have (three also params"
+    )
+    assert "summed over workers" in compared.basis
+    assert compared.basis == compared.to_dict()["basis"]
+    assert "left out" not in Comparison.of([run("a", 0), run("b", 1)]).basis
+
+
+def test_one_model_is_one_design_however_it_is_spelled():
+    """Runs with one target: a ratio, and the layout that it comes to there, are the same model and a pair."""
+    by_ratio = [trial(i, Design(ratio=Ratio(1, 3), d_state=s), 2.0 + i) for i, s in enumerate((16, 64))]
+    spelled = [
+        trial(i, Design(layout=t.target.layout, d_state=t.design.d_state), 1 + i) for i, t in enumerate(by_ratio)
+    ]
+    assert [t.target.id for t in spelled] == [t.target.id for t in by_ratio]
+    sides = [("one", "paper-350m", by_ratio, objectives()), ("two", "paper-350m", spelled, objectives())]
+    assert Comparison.of(sides).agreements[0].n == 2
+    other = [sides[0], ("two", "paper-1b", spelled, objectives())]
+    assert Comparison.of(other).agreements[0].n == 0
 
 
 def test_the_page_says_what_differs():

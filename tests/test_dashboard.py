@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable
@@ -50,6 +51,19 @@ def test_a_trial_is_readable_in_the_storage(run: Run) -> None:
         files = optuna.artifacts.get_all_artifact_meta(frozen, storage=record.storage)
         assert sorted(meta.filename for meta in files) == ["layout.svg", "loss.svg"]
         assert all((run.path / "artifacts" / meta.artifact_id).is_file() for meta in files)
+
+
+def test_it_is_served_to_this_machine_alone_unless_told_otherwise(run: Run) -> None:
+    """127.0.0.2 is this machine too, but another address: a server on all addresses would answer there."""
+    from hybrid_nas.dashboard import serving
+
+    with serving(run, port=0) as address:
+        port = int(address.rpartition(":")[2])
+        socket.create_connection(("127.0.0.1", port), 10).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port), 10)
+    with serving(run, "0.0.0.0", 0) as address:
+        socket.create_connection(("127.0.0.2", int(address.rpartition(":")[2])), 10).close()
 
 
 def test_the_server_shows_note_pictures_and_artifacts(run: Run) -> None:

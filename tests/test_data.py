@@ -184,7 +184,7 @@ def test_a_missing_parquet_column_names_the_nearest(tmp_path: Path) -> None:
 def test_too_short_for_one_sequence() -> None:
     data = np.zeros(40, np.uint8)
     Text("x", data, data, "").check(40)
-    with pytest.raises(ValueError, match="the held-out text has 40 bytes, one sequence needs 41"):
+    with pytest.raises(ValueError, match="the held-out text has 40 tokens, one sequence needs 41"):
         Text("x", np.zeros(99, np.uint8), data, "").check(41)
 
 

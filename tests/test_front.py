@@ -231,6 +231,16 @@ def test_hypervolume_and_ends_by_hand():
     assert fixed.hypervolume == 1.0
 
 
+def test_a_cost_of_more_than_a_decade_is_measured_by_its_logarithm():
+    """Caches 1 to 1000: the reference is 1099.9, so a design at 10 stands at a third of the box, not at a hundredth."""
+    front = Front.of([bare_trial(i, 3.0 - i, 10**i) for i in range(4)], objectives())
+    widths = [math.log(10)] * 3 + [math.log(1.0999)]
+    heights = [(3.3 - (3.0 - i)) / 3.3 for i in range(4)]
+    expected = sum(w * h for w, h in zip(widths, heights, strict=True)) / math.log(1099.9)
+    assert front.hypervolume == pytest.approx(expected)
+    assert front.to_dict()["hypervolume"]["logarithmic"] == ["cache_bytes"]
+
+
 def test_maximized_objectives_are_read_the_right_way():
     trials = [bare_trial(i, 1.0, 10 + i, values={"recall": r}) for i, r in enumerate([0.2, 0.9, 0.5])]
     front = Front.of(trials, objectives("recall", "cache_bytes"))

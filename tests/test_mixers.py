@@ -65,6 +65,7 @@ MIXERS = {
     "mamba2, groups": Mamba2(d_ssm=48, head_dim=12, d_state=8, groups=2),
     "mamba2, a group a head": Mamba2(d_ssm=48, head_dim=12, d_state=8, groups=4, conv_kernel=3),
     "mamba1": Mamba1(d_ssm=48, d_state=16, dt_rank=2),
+    "mamba1, norms as Jamba's": Mamba1(d_ssm=48, d_state=8, dt_rank=3, norms=True),
     "mamba1, small state": Mamba1(d_ssm=40, d_state=1, dt_rank=5, conv_kernel=3),
     "mamba3": Mamba3(d_ssm=48, head_dim=12, d_state=16),
     "mamba3, groups and a part that does not turn": Mamba3(d_ssm=48, head_dim=8, d_state=6, groups=3),
@@ -203,6 +204,14 @@ def test_a_saved_state_gives_equal_results(mixer):
 LONG = 256
 
 
+def differences(got, expected):
+    """The largest difference of each tensor, as a share of the expected one's largest value."""
+    pairs = zip(got, expected, strict=True)
+    return [
+        float((a.detach().double().cpu() - b.detach()).abs().max() / b.abs().max().clamp(min=1e-9)) for a, b in pairs
+    ]
+
+
 def flops_of_products(mixer, width):
     """FLOPs of every matrix product and convolution of one forward pass over LONG tokens: what torch counts."""
     match mixer:
@@ -299,3 +308,32 @@ def test_flops_against_torchs_counter(mixer):
             assert 0 <= counted - total <= 4 * mixer.heads * mixer.head_dim * BLOCK * LONG
         case Mamba2() | ParallelHybrid() | ParallelPair() | Mamba1() | Mamba3() | GatedDeltaNet():
             assert counted == pytest.approx(total, rel=0.35)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # of the imports of the packages whose kernels run
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mixer", PROXY_LIKE.values(), ids=PROXY_LIKE)
+def test_on_a_gpu_as_on_the_cpu_in_float64(mixer, dtype):
+    """By what `auto` takes there; in bfloat16 the matrices alone, as a training on a GPU has them."""
+    width = 64
+    module, x = module_of(mixer, width=width), sequence(LONG, width=width).to(dtype)
+    weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(9)).to(dtype)
+    names = [name for name, _ in module.named_parameters()]
+    for name, parameter in module.named_parameters():
+        if parameter.ndim > 1 and not name.endswith("A_log"):
+            parameter.data = parameter.data.to(dtype)
+    module.cuda()
+    there, on_gpu = x.cuda().requires_grad_(), list(module.parameters())
+    y = module(there)
+    got = torch.autograd.grad((y * weight.cuda()).sum(), [there, *on_gpu])
+    exact = module_of(mixer, width=width, dtype=torch.float64)
+    for parameter, source in zip(exact.parameters(), on_gpu, strict=True):
+        parameter.data = source.data.double().cpu()
+    here = x.double().requires_grad_()
+    expected_y = exact(here)
+    expected = torch.autograd.grad((expected_y * weight.double()).sum(), [here, *exact.parameters()])
+    tolerance = {torch.float32: 1e-4, torch.bfloat16: 0.05}[dtype]
+    apart = dict(zip(["y", "x", *names], differences([y, *got], [expected_y, *expected]), strict=True))
+    print({name: f"{value:.1e}" for name, value in apart.items()}, module.implementations(torch.device("cuda")))
+    assert max(apart.values()) <= tolerance, apart

@@ -18,9 +18,9 @@ from hybrid_nas.attainment import attainment
 from hybrid_nas.axes import DARK, LIGHT
 from hybrid_nas.front import Front
 from hybrid_nas.importance import importances
-from hybrid_nas.plot import attainment_figure, curves_figure, front_figure, thinned
+from hybrid_nas.plot import attainment_figure, curves_figure, front_figure, numbers_of, thinned
 from hybrid_nas.plot_recipe import effects_figure, interaction_figure, positions_figure
-from hybrid_nas.recipe import Recipe
+from hybrid_nas.recipe import Recipe, common, describe
 from hybrid_nas.report import page, write_report
 
 EVIL = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -72,6 +72,12 @@ class Reader(HTMLParser):
             self.text += data
 
 
+def data_of(text: str) -> dict:
+    """The charts and rows that the page carries."""
+    packed = [script for attrs, script in Reader(text).scripts if attrs.get("id") == "data"]
+    return json.loads(gzip.decompress(base64.b64decode(packed[0]))) if packed else {"figures": {}, "rows": []}
+
+
 @pytest.fixture(scope="module")
 def studied():
     rng = np.random.default_rng(2)
@@ -104,13 +110,14 @@ def test_the_page_is_whole_and_points_nowhere(studied, tmp_path):
     assert len(text.encode()) < 3e6
     page_read = Reader(text)
     ids = set(re.findall(r' id="([^"]+)"', text))
+    ids |= {f"t{number}" for number, *_ in data_of(text)["rows"]}  # the script writes these
     assert all(link == "data:," or (link[0] == "#" and link[1:] in ids) for link in page_read.links)
     assert not re.search(r"@import|url\(", text.split("</style>")[0])
     (library,) = [s for attrs, s in page_read.scripts if dict(attrs).get("id") == "library"]
     assert "plotly.js v" in gzip.decompress(base64.b64decode(library)).decode()
-    headline = recipe.headline.replace("`", "")
-    assert headline in page_read.text
-    assert page_read.text.index(headline) < page_read.text.index("The front")
+    answer = recipe.answer.replace("`", "")
+    assert answer in page_read.text
+    assert page_read.text.index(answer) < page_read.text.index("The front")
     for heading in ("Designs on the front", "Rules", "Loss curves", "All trials", "Run again"):
         assert heading in page_read.text
     assert "The study was interrupted" in page_read.text
@@ -123,7 +130,10 @@ def test_text_from_outside_is_text(studied):
     assert page_read.handlers == []
     assert "img" not in page_read.tags
     assert not any(script.startswith("alert") for _, script in page_read.scripts)
-    assert page_read.text.count(EVIL) >= 8  # shown as written, everywhere it was given
+    assert page_read.text.count(EVIL) >= 7  # shown as written, everywhere it was given
+    failed = next(cells for _, state, *_, cells in data_of(page(INFO, trials, objectives(), front, recipe))["rows"]
+                  if state == "failed")  # fmt: skip
+    assert failed[-1] == EVIL  # which the script sets as text
 
 
 def test_layouts_are_drawn_block_by_block(studied):
@@ -137,13 +147,28 @@ def test_layouts_are_drawn_block_by_block(studied):
 
 def test_every_trial_is_in_the_table_with_its_sort_keys(studied):
     trials, front, recipe = studied
-    text = page({}, trials, objectives(), front, recipe)
-    rows = re.findall(r'<tr id="t(\d+)"[^>]*><td class="n" data-v="\1">', text)
-    assert [int(row) for row in rows] == [t.number for t in trials]
-    members = re.findall(r'<tr id="t(\d+)" class="member">', text)
-    assert sorted(map(int, members)) == sorted(n for c in front.members for n in c.trials)
-    caches = [float(v) for v in re.findall(r'data-v="(\d+)">[\d.]+ MiB', text)]
-    assert caches == [t.cost.cache_bytes for t in trials if t.cost.cache_bytes >= 1000 * 1024]
+    rows = data_of(page({}, trials, objectives(), front, recipe))["rows"]
+    assert [row[0] for row in rows] == [t.number for t in trials]
+    assert [row[1] for row in rows] == [t.state for t in trials]
+    assert sorted(row[0] for row in rows if row[2]) == sorted(n for c in front.members for n in c.trials)
+    assert {row[0] for row in rows if row[3]} == {n for c in front.candidates for n in c.trials}
+    caches = [cells[6] for *_, cells in rows]
+    assert [value for value, _ in caches] == [t.cost.cache_bytes for t in trials]
+    assert all(text.endswith("iB") for _, text in caches)
+    losses = [cells[4][0] for *_, cells in rows]
+    assert losses == [t.values.get("loss") for t in trials]
+
+
+def test_of_very_many_designs_the_picture_holds_the_members_and_a_sample():
+    rng = np.random.default_rng(0)
+    trials = [bare_trial(i, 2 + float(rng.normal()), 10 + i) for i in range(2000)]
+    front = Front.of(trials, objectives())
+    figure = front_figure(front)
+    drawn = numbers_of(figure)
+    assert {c.number for c in front.members} <= drawn
+    rest = 2000 - len(front.members)
+    assert len(drawn) == 1500 + len(front.members)
+    assert f"1,500 of {rest:,} other designs" in {trace.name for trace in figure.data}
 
 
 def test_the_front_figure_holds_the_fronts_numbers(studied):
@@ -215,9 +240,10 @@ def test_a_thin_study_has_a_page_too(names, trials):
     front = Front.of(trials, objectives(*names))
     recipe = Recipe.of(trials, objectives(*names), front)
     text = page({}, trials, objectives(*names), front, recipe)
-    figures = [json.loads(s) for attrs, s in Reader(text).scripts if "data-figure" in attrs]
+    figures = data_of(text)["figures"]
     assert bool(figures) == bool(front.candidates)
-    assert recipe.headline.replace("`", "") in Reader(text).text
+    for said in (recipe.answer, *recipe.beside):
+        assert said.replace("`", "") in Reader(text).text
     if front.candidates:
         assert "noise is unknown" in text or not any(o.trained for o in objectives(*names))
 
@@ -228,23 +254,23 @@ def test_designs_told_apart_by_cost_alone_are_named():
     text = page({}, trials, objectives(), front, Recipe.of(trials, objectives(), front))
     assert "Told apart by cost alone" in text
     assert "trials 0 and 1" in text
-    assert "shares the training of 0" in text
+    assert data_of(text)["rows"][1][-1][-1] == "shares the training of 0"
 
 
 def test_the_search_is_shown_as_it_grew(studied):
-    """The last step is the front's hypervolume; the first that reaches it is no later than the last member."""
+    """The last step is the whole of the front's hypervolume, which is there with the last member."""
     trials, front, _ = studied
     trials = [t.with_changes(tokens=1000, seconds=2.0) for t in trials]
     steps = attainment(trials, front)
     searched = [t for t in trials if t.replicate_of is None]
-    assert steps[-1].share == pytest.approx(front.hypervolume)
+    assert steps[-1].share == pytest.approx(1)
     assert steps[-1].tokens == 1000 * len(searched)
     assert steps[-1].seconds == pytest.approx(2.0 * len(searched))
     shares = [step.share for step in steps]
     assert shares == sorted(shares)
     assert {step.number for step in steps if step.member} == {c.number for c in front.members}
     last = max(c.number for c in front.members)
-    assert next(step for step in steps if step.number == last).share == pytest.approx(front.hypervolume)
+    assert next(step for step in steps if step.number == last).share == pytest.approx(1)
     traces = attainment_figure(steps).data
     assert [trace.visible for trace in traces] == [True, True, False, False]
     assert list(traces[0].y)[1:] == shares
@@ -258,15 +284,65 @@ def test_curves_are_thinned_and_keep_their_ends():
     assert thinned(points[:50]) == list(points[:50])
 
 
-def test_importance_is_optunas_and_needs_trials(studied):
+def test_importance_is_optunas_beside_what_chance_gives(studied):
+    """PED-ANOVA straight from Optuna, of the best five or tenth; a planted choice is beyond chance, a null is not."""
+    import optuna
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    from hybrid_nas.choices import settings_of
+
     trials, _, recipe = studied
-    shares = importances(trials, "loss")
-    assert sum(shares.values()) == pytest.approx(1)
+    found = importances(trials, "loss")
+    assert sum(one.share for one in found.values()) == pytest.approx(1)
     assert importances(trials[:5], "loss") == {}
     text = page({}, trials, objectives(), Front.of(trials, objectives(), draws=50), recipe)
-    assert all(f"{share:.0%}</td>" in text for share in shares.values())
-    by_state = [trial(i, d, 2 - d.d_state / 1000) for i, d in enumerate(grid(ratios=("1:1", "1:3")))]
-    assert max(importances(by_state, "loss").items(), key=lambda item: item[1])[0] == "d_state"
+    assert all(f"</span>{one.share:.0%}" in text for one in found.values())
+
+    rng = np.random.default_rng(0)
+    rows = [trial(i, d, 2 - d.d_state / 1000 + rng.normal(0, 0.001)) for i, d in enumerate(grid(("1:1", "1:3")))]
+    by_state = importances(rows, "loss")
+    assert by_state["d_state"].shown
+    assert not by_state["ratio"].shown
+    assert by_state["d_state"].best == 5
+    study_ = optuna.create_study()
+    for row in rows:
+        params = {name: settings_of(row.design)[name] for name in by_state}
+        spaces = {
+            name: optuna.distributions.CategoricalDistribution(sorted({settings_of(r.design)[name] for r in rows}))
+            for name in by_state
+        }
+        study_.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=row.values["loss"]))
+    theirs = get_param_importances(study_, evaluator=PedAnovaImportanceEvaluator(target_quantile=5 / len(rows)))
+    assert {name: one.share for name, one in by_state.items()} == pytest.approx(theirs)
+
+
+def test_designs_far_off_leave_the_picture_of_the_front():
+    """Nine alike and one far worse: the picture shows the nine, and its other range holds all."""
+    trials = [bare_trial(i, 1.0 + i / 100, 10 + i) for i in range(9)] + [bare_trial(9, 9.0, 500)]
+    front = Front.of(trials, objectives())
+    figure = front_figure(front)
+    ranges = figure.layout.meta
+    assert ranges["beyond"] == 1
+    assert figure.layout.yaxis.range == tuple(ranges["near"]["yaxis"])
+    assert ranges["near"]["yaxis"][0] < 1.0
+    assert 1.08 < ranges["near"]["yaxis"][1] < 1.2
+    assert ranges["all"]["yaxis"][1] > 9.0
+    assert ranges["all"]["xaxis"][1] > np.log10(500) > ranges["near"]["xaxis"][1]
+    text = page({}, trials, objectives(), front, Recipe.of(trials, objectives(), front))
+    assert "1 design far off is out of the picture" in text
+    alike = Front.of(trials[:9], objectives())
+    assert front_figure(alike).layout.meta is None
+
+
+def test_choices_that_all_designs_share_are_said_once(studied):
+    trials, _, _ = studied
+    shared = common(trials)
+    assert "d_state" not in shared
+    assert "ratio" not in shared
+    assert shared["position"] == "rope"
+    assert "RoPE" not in describe(trials[0].design.to_dict(), shared)
+    assert "RoPE" in describe(trials[0].design.to_dict())
+    assert common(trials[:1]) == {}
 
 
 def test_verdicts_on_published_claims_are_in_the_page(studied):

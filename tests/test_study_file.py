@@ -122,7 +122,10 @@ def test_numbers_mean_what_they_say() -> None:
         ("family: intra\nratio: 1:3\npreset: jamba\n", 3, "unknown preset jamba; did you mean 'hymba'"),
         ("layout: MMHM\n", 1, "has H, which family inter does not hold; write family: intra or hybrid"),
         ("layout: [MMHM, MXM]\n", 1, "letter 2 is 'X'"),
-        ("family: hybrid\nlayout: HHH\n", 2, "a stack of one kind; write family: intra with ratio: 1:0"),
+        ("family: hybrid\nlayout: [HHH, HHHHH]\n", 2, "HHH and HHHHH are one design, layers of H alone"),
+        ("ratio: 1:3\nbudget: {flops: 1e9}\nproxy: {tokens: 5k}\n", 2, "leave one of the two out"),
+        ("ratio: 1:3\nbudget: {batch: 4}\nproxy: {batch: 8}\n", 2, "budget: proxy sets batch too"),
+        ("ratio: 1:3\nbudget: {flop: 1e9}\n", 2, "unknown key 'flop' in budget; did you mean 'flops'?"),
         ("layout: MMAM\nwindow: 1/16\n", 2, "window means nothing in this space"),
         ("arms:\n  - ratio: 1:3\n  - ratio: [1:3, 1:5]\n", 3, "one value must stand here"),
         ("arms:\n  - ratio: 1:3\n  - {ratio: 2:6}\n", 3, "arm 2 is the same design as arm 1"),
@@ -171,7 +174,7 @@ def test_empty_file() -> None:
         (
             "ratio: [1:1, 1:3]\nconstraints:\n  cache_bytes: 1000\n",
             3,
-            "2 designs are refused, 2 because cache_bytes is above .*; the least of any design here is 61,",
+            "2 designs refused, 2 because cache_bytes is above .*; the least of any design here is 61,.*MiB",
         ),
         ("ratio: [1:1, 1:3]\nkv_heads: 1/3\n", 2, "kv_heads 1/3 of 32 heads is 11"),
         ("name: x\nratio: 1:3\nproxy: {params: 2000}\n", 3, "an FFN of -96 channels to meet the parameter budget"),
@@ -308,6 +311,53 @@ def test_equal_compute() -> None:
         assert [budget.rung(round(s * budget.steps(512)) * budget.batch * 512, 512) for s in budget.rungs] == [0, 1]
     assert len(set(tokens)) == 3
     assert "Equal compute" in study.budget.mode
+
+
+def test_a_budget_may_stand_apart() -> None:
+    """`budget: {...}` is the same study as the same keys under proxy, a preset's name beside it too."""
+    together = read("ratio: 1:3\nproxy: {flops: 5e11, context: 512}\n")
+    assert read("ratio: 1:3\nbudget: {flops: 5e11}\nproxy: {context: 512}\n") == together
+    assert read("ratio: 1:3\nproxy: {context: 512}\n", "budget.flops=5e11") == together
+    assert read("ratio: 1:3\nbudget: {flops: 5e11}\n").budget == together.budget
+    named = read("ratio: 1:3\nbudget: {flops: 5e18}\nproxy: paper-100m\n")
+    assert (named.proxy.name, named.budget.flops) == ("paper-100m", 5e18)
+    jsonschema.validate({"ratio": "1:3", "budget": {"flops": 5e11}}, study_schema())
+
+
+def test_layouts_of_one_kind() -> None:
+    """A stack of one kind has the depth that the budget buys; the space knows it by its layout."""
+    study = read("family: hybrid\nlayout: [HHHH, MMMM, AAAA, MHMA]\nfusion: [add, difference]\n")
+    designs = list(study.space.enumerate())
+    assert len(designs) == study.space.size() == 2 + 1 + 1 + 2
+    assert {d.at(study.target).layout for d in designs} == {"H" * 13, "M" * 13, "A" * 16, "MMMHHHHMMMMAAA"}
+    for design in designs:
+        asked = study.space.answers(design)
+        assert study.space.build(lambda name, options, a=asked: a[name]) == design
+    assert study.space.answers(Design.from_dict({"family": "intra", "ratio": "1:0", "fusion": "add"})) == {
+        "layout": "HHHH",
+        "fusion": "add",
+    }
+
+
+def test_what_crossing_lists_leaves_out_is_counted() -> None:
+    study = read("family: intra\nratio: [1:0, 1:1]\nattention_share: [0, 1/2]\nvalue: [joint, separate]\n")
+    (why, count), *others = study.space.left_out.items()
+    assert (why, count, others) == (
+        "value joint beside attention_share 0: one half alone has no values to share", 1, [],
+    )  # fmt: skip
+    assert study.space.size() == 2 * (1 + 2)
+    study = read("family: intra\nratio: 1:1\nfusion: [concat, add, difference]\noutput: [joint, separate]\n")
+    assert list(study.space.left_out.values()) == [1]
+    assert study.space.size() == 3 * 2 - 1
+
+
+def test_the_census_says_which_are_refused_and_why() -> None:
+    census = Census.of(read("ratio: [1:3, 1:1]\nhead_dim: [32, 24]\n"))
+    (line,) = census.reasons()
+    assert line.startswith("refused, 2 of them: head_dim 24 does not divide")
+    assert Design.from_dict(json.loads(line.partition("one is ")[2])).head_dim == 24
+    two = Census.of(read("ratio: [1:3, 1:1]\nhead_dim: [32, 24, 40]\n"))
+    assert two.reasons(most=1)[1] == "refused for 1 further reasons: see the report"
 
 
 def test_arms() -> None:

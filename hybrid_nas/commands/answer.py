@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from hybrid_nas.commands.terminal import AsJson, RunName, out
+from hybrid_nas.commands.terminal import AsJson, RunName, out, print_table
 
 if TYPE_CHECKING:
     from hybrid_nas.run_folder import Run
@@ -57,16 +57,21 @@ def print_published(run: Run, trials: list[Trial]) -> None:
     for objective in file.objectives:
         table.add_column(objective.name, no_wrap=True)
     table.add_column("")
-    for row in beside(file, trials):
+    rows = beside(file, trials)
+    for row in rows:
         cells = []
         for objective in file.objectives:
             value = row.values.get(objective.name)
             exact = f"{value:.4f}" if objective.trained and value is not None else ""
             cells.append(exact or ("" if value is None else readable(value, objective.unit)))
         said = row.refused or ("" if row.trial is None else f"trial {row.trial}")
-        table.add_row(row.name, row.layout, *cells, said)
+        table.add_row(f"{'≈ ' if row.differs else ''}{row.name}", row.layout, *cells, said)
     out.print()
-    out.print(table)
+    print_table(table)
+    for row in rows:
+        if row.differs:
+            said = f"≈ {row.name}: {'; '.join(row.differs)}"
+            out.print(said, style="dim", markup=False, highlight=False, soft_wrap=True)
     out.print("A loss stands where a trial is the same model; search.seeds: [NAME] trains one.", style="dim")
 
 
@@ -77,6 +82,7 @@ def recipe(
 ) -> None:
     """Print the design recipe of a run, with its evidence."""
     from hybrid_nas.front import Front
+    from hybrid_nas.proposal import drawn
     from hybrid_nas.recipe import Recipe
     from hybrid_nas.recipe_text import latex, markdown
     from hybrid_nas.run_folder import Run
@@ -84,8 +90,9 @@ def recipe(
     if as_json and as_latex:
         raise ValueError("give --json or --latex, one of the two")
     folder = Run.of(run)
-    trials, objectives = folder.trials(), folder.study_file().objectives
-    result = Recipe.of(trials, objectives, Front.of(trials, objectives))
+    trials, file = folder.trials(), folder.study_file()
+    result = Recipe.of(trials, file.objectives, Front.of(trials, file.objectives), drawn(file))
+    command = str(folder.information().get("command", ""))
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
     elif as_latex:
@@ -93,21 +100,23 @@ def recipe(
     elif out.is_terminal:
         from rich.markdown import Markdown
 
-        out.print(Markdown(markdown(result)))
+        out.print(Markdown(markdown(result, command)))
     else:
-        print(markdown(result), end="")
+        print(markdown(result, command), end="")
 
 
 def report(run: RunName = None) -> None:
     """Write a run's report again, from its trials."""
     from hybrid_nas.front import Front
+    from hybrid_nas.proposal import drawn
     from hybrid_nas.recipe import Recipe
     from hybrid_nas.run_folder import Run
 
     folder = Run.of(run)
     trials, file = folder.trials(), folder.study_file()
     result = Front.of(trials, file.objectives)
-    path = folder.write_report(trials, result, Recipe.of(trials, file.objectives, result), folder.information(), file)
+    recipe = Recipe.of(trials, file.objectives, result, drawn(file))
+    path = folder.write_report(trials, result, recipe, folder.information(), file)
     out.print(str(path), highlight=False, soft_wrap=True)
 
 
@@ -137,6 +146,8 @@ def print_front(run: Run, trials: list[Trial]) -> None:
                 cells.append(f"{estimate.mean:.4f}{half}")
         marks = [name for name, key in (("knee", front.knee),) if key == member.key and not front.knee_is_end]
         table.add_row(str(member.number), member.layout, *cells, str(len(member.seeds)), ", ".join(marks))
-    out.print(table)
+    print_table(table)
+    for origin in front.origins:
+        out.print(origin, style="dim", markup=False, highlight=False)
     for member in members:
         out.print(f"{member.number:>5}  {describe(member.design)}", style="dim", markup=False, highlight=False)

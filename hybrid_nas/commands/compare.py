@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from hybrid_nas.commands.terminal import AsJson, out
+from hybrid_nas.commands.terminal import AsJson, out, print_table
 
 
 def compare(
@@ -49,13 +49,14 @@ def compare(
         print(json.dumps({**compared.to_dict(), "page": None if page is None else str(page)}))
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("run", "target", "trials", "tokens a design", "training time", "front", "share of the box"):
+    for name in ("run", "target", "trials", "tokens a design", "training time", "front", "dominated"):
         table.add_column(name, justify="left" if name in ("run", "target") else "right")
     for side in compared.sides:
         members = str(len(side.front.members))
         spent = count(side.budget), duration(side.seconds)
-        table.add_row(side.name, side.target, str(side.trials), *spent, members, f"{side.share:.3f}")
-    out.print(table, highlight=False)
+        table.add_row(side.name, side.target, str(side.trials), *spent, members, f"{side.share:.1%}")
+    print_table(table)
+    out.print(compared.basis, style="dim", highlight=False)
     for one in compared.agreements:
         out.print(f"{one.first} and {one.second}, {statement(one)}", highlight=False, soft_wrap=True)
     if not compared.one_target:

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from hybrid_nas.commands.terminal import AsJson, out
+from hybrid_nas.commands.terminal import AsJson, out, print_table
 from hybrid_nas.shipped import shipped
 
 
@@ -28,7 +28,7 @@ def spaces(as_json: AsJson = False) -> None:
         table.add_column(heading, justify="right" if heading == "designs" else "left")
     for row in rows:
         table.add_row(str(row["name"]), f"{row['designs']:,}", str(row["target"]), str(row["path"]))
-    out.print(table, highlight=False, soft_wrap=True)
+    print_table(table)
 
 
 def schema() -> None:

@@ -54,17 +54,19 @@ def cost(
     """What a model costs, by arithmetic: parameters, FLOPs, cache."""
     from hybrid_nas.cost import cost as cost_of
     from hybrid_nas.model_source import find_model
-    from hybrid_nas.paper import printed_layers
+    from hybrid_nas.paper import budget_miss, printed_layers
     from hybrid_nas.study_file import count_of
     from hybrid_nas.units import readable
 
     if layout == "" or ratio == "":
         raise ValueError("--layout or --ratio is empty; write the letters, like MMMAMMM, or a ratio, like 1:5")
-    printed = None
+    printed, miss = None, None
+    differs: tuple[str, ...] = ()
     if named is not None:
         if layout or ratio or settings:
             raise ValueError(f"{named} is a model by itself; --layout, --ratio and --set spell another")
         source = find_model(named, None, scale)
+        differs = source.notes
         model, where = source.architecture, scale or source.name
         tokens = source.context if context is None else count_of(Item(context, "--context", None, context), "context")
     elif (layout is None) == (ratio is None):
@@ -73,15 +75,22 @@ def cost(
         design, model, sized, tokens = asked(layout, ratio, scale or "paper-1b", context, settings or (), "cost")
         where = sized.name
         printed = None if layout else printed_layers(design, where)
+        miss = None if printed is None or printed == model.depth else budget_miss(design, sized, printed)
     result = cost_of(model, tokens)
     if as_json:
-        more = {"scale": where, "architecture": model.id, "paper_layers": printed}
+        more = {
+            "scale": where,
+            "architecture": model.id,
+            "paper_layers": printed,
+            "paper_layers_budget_miss": miss,
+            "differs": differs,
+        }
         print(json.dumps({**result.to_dict(), **more}))
         return
     active, body = result.params_active, result.params_nonembedding
     rows = (
         ("layout", result.layout),
-        ("layers", str(result.layers) + ("" if printed is None else f" (the paper: {printed})")),
+        ("layers", str(result.layers) + ("" if printed is None else f" (the paper: {_compared(printed, miss)})")),
         ("parameters", f"{readable(result.params, 'parameters')} ({result.params:,})"),
         (
             "  without embedding",
@@ -94,6 +103,7 @@ def cost(
         ("cache of a sequence", readable(result.cache_bytes, "bytes")),
         ("  keys and values", readable(result.kv_bytes, "bytes")),
         ("  state", readable(result.state_bytes, "bytes")),
+        *(("differs", note) for note in differs),
     )
     out.print(f"{where}, context {result.context:,}, bfloat16", style="dim", highlight=False)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -102,16 +112,22 @@ def cost(
     out.print(table, highlight=False)
 
 
+def _compared(printed: int, miss: float | None) -> str:
+    """The layers that the paper prints, and where they are not ours by how much they miss the budget."""
+    return f"{printed}" if miss is None else f"{printed}, which misses the parameter budget by {miss:+.1%}"
+
+
 def asked(
     layout: str | None, ratio: str | None, scale: str, context: str | None, settings: Iterable[str], command: str
 ) -> tuple[Design, Architecture, Scale, int]:
     """The design that the options of `command` spell, its model at the scale, and the context in tokens."""
+    from hybrid_nas.answers import design_of
     from hybrid_nas.design import architecture_of_layout
     from hybrid_nas.options import KEYS
     from hybrid_nas.parts import read_by
     from hybrid_nas.placement import read_layout
+    from hybrid_nas.questions import LAYOUT, PRESETS
     from hybrid_nas.scale import SCALES
-    from hybrid_nas.space import LAYOUT, PRESETS, design_of
     from hybrid_nas.space_file import read_space
     from hybrid_nas.study_file import count_of
 

@@ -20,6 +20,7 @@ import typer
 from hybrid_nas.commands.answer import print_front
 from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, err, out
 from hybrid_nas.shipped import find
+from hybrid_nas.units import counted, listed
 
 if TYPE_CHECKING:
     from hybrid_nas.census import Census
@@ -79,7 +80,7 @@ def search(
     read_study(path.read_text(), str(path), (), path.resolve().parent)  # what an option hides is still wrong
     file = read_study(path.read_text(), str(path), tuple(assignments), path.resolve().parent)
     census = Census.of(file).checked(file, str(path))
-    seeds = _seeds(file, census)
+    seeds = _seeds(file, census, str(path))
     from hybrid_nas.data import Corpus, open_corpus
 
     try:
@@ -94,16 +95,22 @@ def search(
         raise ValueError("--ray: Ray's client (ray://) is not used; give HOST:PORT of the cluster, on one of its nodes")
     if ray is not None and importlib.util.find_spec("ray") is None:
         raise ValueError("--ray needs the package ray: pip install 'hybrid-nas[ray]'")
+    from hybrid_nas.measuring import metered
+
     run = Run(out_folder or default_folder(file))
     fresh = not run.path.exists()
     run.begin(file, storage)
     with run.locked(), contextlib.ExitStack() as stack:
         try:
+            file = stack.enter_context(metered(file, run.path, run.log))
             means = _opened(stack, run, file, storage, ray, send_code)
         except ValueError:
             if fresh:
                 shutil.rmtree(run.path)
             raise
+        if file.meter is not None:  # the census above went by predictions
+            census = Census.of(file).checked(file, str(path))
+            file.meter.close()  # the device's memory is the trainings'
         finished = _search(run, file, census, seeds, path, data, means, as_json)
     raise typer.Exit(0 if finished else INTERRUPTED)
 
@@ -135,6 +142,8 @@ def _opened(
     search = file.search
     if ray is None:
         pool = ProcessPool(search.workers or default_workers(), log=run.log)
+        if file.meter is not None:
+            file.meter.quiet = pool.held
         return Means(Patient(inner), lease, stack.enter_context(pool))
     err.print("starting Ray" if ray == "local" else f"joining the Ray cluster at {ray}", style="dim")
     cluster = Cluster(
@@ -147,20 +156,24 @@ def _opened(
     return Means(Patient(inner), lease, stack.enter_context(RayPool(cluster, file.data or {}, log=run.log)))
 
 
-def _seeds(file: StudyFile, census: Census) -> tuple[Seed, ...]:
+def _seeds(file: StudyFile, census: Census, path: str) -> tuple[Seed, ...]:
     """The seeds of a study, found by file or name."""
     if not file.search.seeds:
         return ()
     from hybrid_nas.model_source import find_model
     from hybrid_nas.seeds import seeds_of
+    from hybrid_nas.yaml_file import FileError
 
     designs = {}
-    for name in file.search.seeds:
-        source = find_model(name, None, None)
-        if source.design is None:
-            raise ValueError(f"search: seed {name} is one model, with no design that the space could hold")
-        designs[name] = source.design
-    return seeds_of(designs, file, census)
+    try:
+        for name in file.search.seeds:
+            source = find_model(name, None, None)
+            if source.design is None:
+                raise ValueError(f"{name} is one model, with no design that the space could hold")
+            designs[name] = source.design
+        return seeds_of(designs, file, census)
+    except ValueError as error:
+        raise FileError(path, file.places.get("search.seeds"), f"seeds: {error}") from None
 
 
 def _search(
@@ -182,7 +195,7 @@ def _search(
 
     began, begin = now(), time.monotonic()
     workers = means.pool.size
-    study = Study(file, census, means.storage, run.artifacts, [seed.proposal for seed in seeds])
+    study = Study(file, census, means.storage, run.artifacts, [seed.proposal for seed in seeds if seed.same is None])
     before = study.all_trials()
     progress: Progress
     if as_json:
@@ -191,13 +204,21 @@ def _search(
         progress = LiveTable(file, before, workers, out)
     else:
         progress = Lines(file, before, workers, out)
-    progress.said(f"space {path}: {census.looked_at:,} designs, {len(census.proposals):,} different models"
+    progress.said(f"space {path}: {counted(census.looked_at, 'design')}, {len(census.proposals):,} different"
                   + (f", {sum(census.refused.values()):,} refused" if census.refused else ""))  # fmt: skip
+    for why, count in file.space.left_out.items():
+        progress.said(f"left out, {count:,} of the combinations of its lists: {why}")
+    for line in census.reasons():
+        progress.said(line)
     for seed in seeds:
         progress.said(str(seed))
-    progress.said(f"run {run.path}: {file.search.trials} trials on {workers} workers; data: {data}")
+    progress.said(
+        f"run {run.path}: {counted(file.search.trials, 'trial')} on {counted(workers, 'worker')}; data: {data}"
+    )
     if before:
-        progress.said(f"{len(study.trials)} trials and {len(study.replicates)} replicates are done already")
+        progress.said(
+            f"done already: {counted(len(study.trials), 'trial')} and {counted(len(study.replicates), 'replicate')}"
+        )
     stopped: list[int] = []
     means.storage.said = progress.said
     means.storage.stop = lambda: bool(stopped) or means.lease.lost
@@ -238,6 +259,7 @@ def _search(
         "finished": now(),
         "seconds": time.monotonic() - begin,
         "refused": dict(census.refused),
+        "left_out": dict(file.space.left_out),
         "coincide": census.coincide,
         "size": census.looked_at if census.complete else file.space.size(),
         "target": file.target.to_dict(),
@@ -300,7 +322,11 @@ def _closing(run: Run, trials: list[Trial], finished: bool, as_json: bool, summa
         out.print(f"\nStopped. {counts}; nothing finished is lost, and the same command continues.", highlight=False)
     print_front(run, trials)
     if states["failed"]:
-        reasons = Counter(trial.failure or "" for trial in trials if trial.state == "failed")
-        for reason, count in reasons.most_common(3):
-            out.print(f"failed, {count}: {reason}", markup=False, highlight=False)
+        failures: dict[str, list[str]] = {}
+        for trial in trials:
+            if trial.state == "failed":
+                failures.setdefault(trial.failure or "no reason recorded", []).append(str(trial.number))
+        for reason, numbers in sorted(failures.items(), key=lambda item: -len(item[1]))[:3]:
+            which = f"trial{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
+            out.print(f"failed, {which}: {reason}", markup=False, highlight=False, soft_wrap=True)
     out.print(f"\n{run.path / 'report.html'}: the report\n{run.path / 'recipe.md'}: the recipe", highlight=False)

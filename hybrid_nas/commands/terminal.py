@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 out = Console()
 err = Console(stderr=True)
@@ -14,5 +16,12 @@ INTERRUPTED = 130
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key; may be repeated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunName = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="A run folder; the latest under runs/ if left out.")
+    str | None,
+    typer.Argument(metavar="[RUN]", help="A run folder; without it the latest under ./runs."),
 ]
+
+
+def print_table(table: Table) -> None:
+    """A table as wide as it is: a narrow terminal breaks its lines, and nothing is cut."""
+    table.width = Measurement.get(out, out.options.update(max_width=10_000), table).maximum
+    out.print(table, highlight=False, crop=False)

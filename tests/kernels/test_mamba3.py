@@ -2,10 +2,12 @@ import math
 
 import pytest
 import torch
+from hybrid_nas_kernels.dispatch import CHOSEN, why_not
 from hybrid_nas_kernels.mamba3 import IMPLEMENTATIONS, choose, mamba3, mamba3_reference, mamba3_step
 from hybrid_nas_kernels.ssd import ssd_reference
 
 ON_CPU = ["chunked"]
+IN_FLOAT32 = ("dt", "log_decay", "B_bias", "C_bias", "D")  # as the mixer hands them over, its matrices in bfloat16
 PER_TOKEN = ("x", "dt", "log_decay", "trap", "B", "C", "angle")
 
 
@@ -31,7 +33,8 @@ def inputs(tokens, heads=4, head_dim=5, groups=2, d_state=8, pairs=2, batch=2, s
 
 def run(function, values, dtype, **options):
     """The output and the gradients of a random weighting of it, in the order of the inputs."""
-    leaves = {name: value.to(dtype).requires_grad_() for name, value in values.items()}
+    wide = torch.promote_types(dtype, torch.float32)
+    leaves = {n: v.to(wide if n in IN_FLOAT32 else dtype).requires_grad_() for n, v in values.items()}
     y = function(**leaves, **options)
     weight = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(y)
     return y.detach(), torch.autograd.grad((y * weight).sum(), list(leaves.values()), allow_unused=True)
@@ -123,17 +126,35 @@ def test_bfloat16_in_and_out(implementation, assert_close):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_gpu(assert_close):
+@pytest.mark.filterwarnings("ignore")  # of mamba-ssm's own imports
+@pytest.mark.parametrize(
+    ("tokens", "groups", "head_dim", "d_state"), [(1, 1, 32, 16), (100, 1, 32, 16), (256, 1, 32, 16), (128, 2, 64, 64)]
+)
+def test_mamba_ssm_on_a_gpu(tokens, groups, head_dim, d_state, assert_close):
+    """What `auto` takes there: the output and all gradients in bfloat16 against the float64 recurrence."""
     pytest.importorskip("mamba_ssm")
-    values = inputs(128, head_dim=64, groups=1, d_state=64, pairs=16)
-    values = {k: v.bfloat16().double() for k, v in values.items()}
-    y, _ = run(mamba3_reference, values, torch.float64)
-    got, _ = run(mamba3, {k: v.cuda() for k, v in values.items()}, torch.bfloat16, implementation="mamba_ssm")
-    assert_close(got.cpu(), y)
+    assert choose(torch.device("cuda"), torch.bfloat16, head_dim, d_state)[0] == "mamba_ssm"
+    values = inputs(tokens, 4, head_dim, groups, d_state, pairs=d_state // 4)
+    values = {name: value.bfloat16().double() for name, value in values.items()}
+    y, gradients = run(mamba3_reference, values, torch.float64)
+    got_y, got = run(mamba3, {name: value.cuda() for name, value in values.items()}, torch.bfloat16)
+    assert "mamba_ssm" in CHOSEN["mamba3"]
+    assert_close(got_y.cpu(), y)
+    for name, gradient, expected in zip(values, got, gradients, strict=True):
+        if tokens == 1 and name in ("log_decay", "angle"):  # nothing before to forget, nothing to turn against
+            assert float(gradient.abs().max()) < 1e-2
+        else:
+            assert_close(gradient.cpu().bfloat16(), expected)
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_what_runs_where():
     assert choose(torch.device("cpu"))[0] == "chunked"
+    cuda = torch.device("cuda")
+    assert choose(cuda, torch.float32, 64, 64)[0] == "chunked"
+    assert choose(cuda, torch.bfloat16, 48, 64)[0] == "chunked"
+    assert choose(cuda, torch.bfloat16, 64, 8)[0] == "chunked"
+    assert choose(cuda, torch.bfloat16, 64, 64)[0] == ("mamba_ssm" if why_not("mamba_ssm") is None else "chunked")
     assert set(ON_CPU) < set(IMPLEMENTATIONS)
     with pytest.raises(ValueError, match="at least 1 token"):
         mamba3(**{k: v[:, :0] if k in PER_TOKEN else v for k, v in inputs(4).items()})

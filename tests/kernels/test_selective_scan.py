@@ -3,6 +3,7 @@ import types
 
 import pytest
 import torch
+from hybrid_nas_kernels.dispatch import CHOSEN, why_not
 from hybrid_nas_kernels.selective_scan import (
     IMPLEMENTATIONS,
     choose,
@@ -13,6 +14,7 @@ from hybrid_nas_kernels.selective_scan import (
 from hybrid_nas_kernels.ssd import ssd_reference
 
 ON_CPU = ["unrolled"]
+IN_FLOAT32 = ("dt", "A", "D", "initial_state")  # as the mixer hands them over when its matrices are bfloat16
 
 
 def inputs(tokens, channels=6, d_state=5, batch=2, seed=0, dt_scale=1.0):
@@ -34,7 +36,9 @@ def inputs(tokens, channels=6, d_state=5, batch=2, seed=0, dt_scale=1.0):
 
 def run(function, values, dtype, weigh_state=True, **options):
     """Outputs and the gradients of a random weighting of them, in the order of the inputs."""
-    leaves = {name: v.to(dtype).requires_grad_() for name, v in values.items() if v is not None}
+    wide = torch.promote_types(dtype, torch.float32)
+    given = {name: value for name, value in values.items() if value is not None}
+    leaves = {n: v.to(wide if n in IN_FLOAT32 else dtype).requires_grad_() for n, v in given.items()}
     y, final = function(**{"initial_state": None, **leaves}, **options)
     g = torch.Generator().manual_seed(1)
     total = (y * torch.randn(y.shape, dtype=torch.float64, generator=g).to(y)).sum()
@@ -124,23 +128,44 @@ def test_the_recurrence_is_mamba_ssms(monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_gpu(assert_close):
+@pytest.mark.filterwarnings("ignore")  # of mamba-ssm's own imports
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("tokens", "channels", "d_state"), [(1, 64, 16), (100, 64, 16), (257, 40, 5), (64, 64, 64)])
+def test_mamba_ssm_on_a_gpu(dtype, tokens, channels, d_state, assert_close):
+    """What `auto` takes there: outputs, state and all gradients against the float64 recurrence."""
     pytest.importorskip("mamba_ssm")
-    values = inputs(100, channels=64, d_state=16) | {"initial_state": None}
+    assert choose(torch.device("cuda"), dtype, d_state)[0] == "mamba_ssm"
+    values = {n: v.to(dtype).double() for n, v in inputs(tokens, channels, d_state).items()} | {"initial_state": None}
     y, state, gradients = run(selective_scan_reference, values, torch.float64, False)
     on_gpu = {name: None if value is None else value.cuda() for name, value in values.items()}
-    got_y, got_state, got = run(selective_scan, on_gpu, torch.float32, False, implementation="mamba_ssm")
-    with pytest.raises(ValueError, match="begins at a zero state"):
-        selective_scan(**{name: value.cuda() for name, value in inputs(4).items()}, implementation="mamba_ssm")
+    got_y, got_state, got = run(selective_scan, on_gpu, dtype, False)
+    assert "mamba_ssm" in CHOSEN["selective_scan"]
     assert_close(got_y.cpu(), y)
-    assert_close(got_state.cpu(), state)
+    assert_close(got_state.cpu().to(dtype), state)
     for gradient, expected in zip(got, gradients, strict=True):
-        assert_close(gradient.cpu(), expected)
+        assert_close(gradient.cpu().to(dtype), expected)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore")
+def test_mamba_ssm_begins_at_a_zero_state():
+    pytest.importorskip("mamba_ssm")
+    on_gpu = {name: value.float().cuda() for name, value in inputs(4).items()}
+    with pytest.raises(ValueError, match="begins at a zero state"):
+        selective_scan(**on_gpu, implementation="mamba_ssm")
+    selective_scan(**on_gpu)
+    assert "unrolled" in CHOSEN["selective_scan"]
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_what_runs_where():
     assert choose(torch.device("cpu"))[0] == "unrolled"
-    assert choose(torch.device("cuda"), from_zero=False)[0] == "unrolled"
+    cuda = torch.device("cuda")
+    assert choose(cuda, from_zero=False)[0] == "unrolled"
+    assert choose(cuda, torch.float64)[0] == "unrolled"
+    assert choose(cuda, torch.float32, 512)[0] == "unrolled"
+    assert choose(cuda, torch.bfloat16, 16)[0] == ("mamba_ssm" if why_not("mamba_ssm") is None else "unrolled")
     assert set(ON_CPU) < set(IMPLEMENTATIONS)
     with pytest.raises(ValueError, match="at least 1 token"):
         selective_scan(**{k: v[:, :0] if k in ("x", "dt", "B", "C") else v for k, v in inputs(4).items()})

@@ -4,6 +4,7 @@ there is one (bfloat16 there alone: the interpreter has no bfloat16 products).""
 import pytest
 import torch
 from hybrid_nas_kernels import (
+    adamw,
     attention,
     causal_conv1d,
     cross_entropy,
@@ -64,10 +65,19 @@ def fused(fusion, maps, scale, norms):
     return run
 
 
-def ssd_kernels():
-    from hybrid_nas_kernels.ssd import triton_kernels
+def time_step_triton(dt, bias):
+    from hybrid_nas_kernels.ssd import triton_time_step
 
-    return triton_kernels
+    return triton_time_step.time_step_triton(dt, bias)
+
+
+def added_norm(x, y, w, how):
+    """The sum, and its norm."""
+    if how == "reference":
+        return torch.stack((x + y, F.rms_norm(x + y, w.shape, w, EPS)))
+    from hybrid_nas_kernels.norm_linear import triton_kernels
+
+    return torch.stack(triton_kernels.add_rms_norm(x, y, w, EPS))
 
 
 # name -> (function of leaves and implementation, shapes of the leaves, indices of leaves that stay float32)
@@ -85,6 +95,12 @@ OPERATIONS = {
     "gated_norm_linear in groups": (
         lambda y, z, w, m, how: gated_norm_linear.gated_norm_linear(y, z, w, m, groups=3, eps=EPS, implementation=how),
         ((2, 5, 6), (2, 5, 6), (6,), (7, 6)),
+        (2,),
+    ),
+    "add_rms_norm": (added_norm, ((2, 5, 6), (2, 5, 6), (6,)), (2,)),
+    "add_rms_norm, of which only the norm is used": (
+        lambda x, y, w, how: added_norm(x, y, w, how)[1],
+        ((2, 5, 6), (2, 5, 6), (6,)),
         (2,),
     ),
     "swiglu of few tokens": (
@@ -112,9 +128,7 @@ OPERATIONS = {
         )
     },
     "time_step": (
-        lambda dt, bias, how: (
-            F.softplus(30 * dt + bias) if how == "reference" else ssd_kernels().time_step_triton(30 * dt, bias)
-        ),
+        lambda dt, bias, how: F.softplus(30 * dt + bias) if how == "reference" else time_step_triton(30 * dt, bias),
         ((2, 5, 3), (3,)),
         (1,),
     ),
@@ -160,6 +174,17 @@ def test_outputs_and_gradients_equal_the_float64_reference(name, dtype, assert_c
     got = with_gradients(name, dtype, "triton", DEVICE, dtype)
     for actual, reference in zip(got, expected, strict=True):
         assert_close(actual.to(dtype), reference)
+
+
+def test_cross_entropy_of_a_row_that_no_program_holds_is_that_of_the_whole(monkeypatch):
+    from hybrid_nas_kernels.cross_entropy import triton_kernels
+
+    name = "cross_entropy of a large vocabulary"
+    whole = with_gradients(name, torch.float32, "triton", DEVICE, torch.float32)
+    monkeypatch.setattr(triton_kernels, "WHOLE", 1024)
+    parts = with_gradients(name, torch.float32, "triton", DEVICE, torch.float32)
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
 def test_linear_cross_entropy_in_parts_is_that_of_the_whole(monkeypatch):
@@ -292,9 +317,10 @@ def test_several_heads_a_program_give_what_one_gives(monkeypatch, assert_close):
 def test_heads_a_program_divide_a_group_and_leave_enough_programs():
     from hybrid_nas_kernels.ssd.triton_kernels import heads_a_program
 
-    assert heads_a_program(8, 16 * 32) == 4
+    assert heads_a_program(8, 16 * 32) == 8
+    assert heads_a_program(8, 32) == 2
     assert heads_a_program(8, 4) == 1
-    assert heads_a_program(12, 10_000) == 4
+    assert heads_a_program(12, 43) == 4
     assert heads_a_program(1, 10_000) == 1
 
 
@@ -371,3 +397,36 @@ def test_steps_of_the_scan_and_of_the_convolution(dtype, assert_close):
     got = [causal_conv1d.causal_conv1d_step_triton(on(x)[:, t], window, on(weight), on(bias)) for t in range(7)]
     assert_close(torch.stack(got, 1).cpu(), expected)
     assert torch.equal(window.cpu(), x[:, -4:].transpose(1, 2))
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("how", ["reference", "triton"])
+def test_adamw_is_torchs_own_after_clipping(how):
+    """Two groups, odd sizes, three steps, the first of which is clipped."""
+    g = torch.Generator().manual_seed(0)
+    weights = [torch.randn(n, generator=g, dtype=torch.float64) for n in (5001, 7)]
+    gradients = [[torch.randn(w.shape, generator=g).double() * size for w in weights] for size in (3.0, 0.001, 0.002)]
+    rates = [0.1, 0.02, 0.05]
+    expected = [w.clone().requires_grad_() for w in weights]
+    options = {"betas": (0.9, 0.98), "eps": 1e-8}
+    theirs = torch.optim.AdamW(
+        [{"params": [w], "weight_decay": decay} for w, decay in zip(expected, (0.1, 0.0), strict=True)], **options
+    )
+    groups = [
+        adamw.Group(*(on(v) for v in (w.float(), torch.zeros(len(w)), torch.zeros(len(w)), torch.zeros(len(w)))),
+                    on(w.float()), decay)
+        for w, decay in zip(weights, (0.1, 0.0), strict=True)
+    ]  # fmt: skip
+    for step, (rate, given) in enumerate(zip(rates, gradients, strict=True)):
+        for w, group, gradient in zip(expected, groups, given, strict=True):
+            w.grad = gradient.clone()
+            group.gradient.copy_(gradient)
+        torch.nn.utils.clip_grad_norm_(expected, 1.0)
+        for settings in theirs.param_groups:
+            settings["lr"] = rate
+        theirs.step()
+        count = on(torch.tensor([step]))
+        adamw.adamw_(groups, on(torch.tensor(rates)), count, clip=1.0, **options, implementation=how)
+    for w, group in zip(expected, groups, strict=True):
+        torch.testing.assert_close(group.master.cpu(), w.detach().float(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(group.compute, group.master)

@@ -1,5 +1,5 @@
-"""Cross-entropy as one Triton kernel that reads logits once more than it must and never writes probabilities: the loss
-of each row, and the logits' gradient in the place of the logits."""
+"""Cross-entropy as one Triton kernel that never writes probabilities: the loss of each row, and the logits' gradient in
+the place of the logits. A row is read once where a program can hold it, else twice."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from hybrid_nas_kernels.operations import operation
 
-BLOCK = 4096
-LOGITS_AT_ONCE = 1 << 28
-"""Logits that `linear_cross_entropy_triton` holds at a time: 512 MiB in bfloat16."""
+BLOCK, WHOLE = 4096, 1 << 16
+"""Logits of a row at a time, and the longest row that is held whole."""
+LOGITS_AT_ONCE = 1 << 30
+"""Logits that `linear_cross_entropy_triton` holds at a time: 2 GiB in bfloat16."""
 
 
 def cross_entropy_triton(logits: Tensor, targets: Tensor) -> Tensor:
@@ -36,39 +37,47 @@ def linear_cross_entropy_triton(
 @triton.jit
 def _cross_entropy(
     logits_ptr, targets_ptr, weights_ptr, losses_ptr, gradient_ptr, stride, vocab,
-    BLOCK: tl.constexpr, GRADIENT: tl.constexpr,
+    BLOCK: tl.constexpr, GRADIENT: tl.constexpr, HELD: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     logits_ptr += row * stride
     i = tl.arange(0, BLOCK)
     target = tl.load(targets_ptr + row)
     wanted = tl.load(logits_ptr + target).to(tl.float32)  # now: the gradient may overwrite it
-    top = tl.full((BLOCK,), -1e30, tl.float32)  # finite, so that no difference of infinities arises
-    total = tl.zeros((BLOCK,), tl.float32)
-    for first in range(0, vocab, BLOCK):
-        x = tl.load(logits_ptr + first + i, mask=first + i < vocab, other=float("-inf")).to(tl.float32)
-        higher = tl.maximum(top, x)
-        total = total * tl.exp(top - higher) + tl.exp(x - higher)
-        top = higher
-    most = tl.max(top, 0)
-    log_sum = most + tl.log(tl.sum(total * tl.exp(top - most), 0))
+    if HELD:
+        x = tl.load(logits_ptr + i, mask=i < vocab, other=float("-inf")).to(tl.float32)
+        most = tl.maximum(tl.max(x, 0), -1e30)  # finite, so that no difference of infinities arises
+        log_sum = most + tl.log(tl.sum(tl.exp(x - most), 0))
+    else:
+        top = tl.full((BLOCK,), -1e30, tl.float32)
+        total = tl.zeros((BLOCK,), tl.float32)
+        for first in range(0, vocab, BLOCK):
+            x = tl.load(logits_ptr + first + i, mask=first + i < vocab, other=float("-inf")).to(tl.float32)
+            higher = tl.maximum(top, x)
+            total = total * tl.exp(top - higher) + tl.exp(x - higher)
+            top = higher
+        most = tl.max(top, 0)
+        log_sum = most + tl.log(tl.sum(total * tl.exp(top - most), 0))
     tl.store(losses_ptr + row, log_sum - wanted)
     if GRADIENT:
         weight = tl.load(weights_ptr + row)
         gradient_ptr += row * vocab
         for first in range(0, vocab, BLOCK):
-            x = tl.load(logits_ptr + first + i, mask=first + i < vocab, other=float("-inf")).to(tl.float32)
+            if not HELD:
+                x = tl.load(logits_ptr + first + i, mask=first + i < vocab, other=float("-inf")).to(tl.float32)
             y = (tl.exp(x - log_sum) - tl.where(first + i == target, 1.0, 0.0)) * weight
             tl.store(gradient_ptr + first + i, y.to(gradient_ptr.dtype.element_ty), mask=first + i < vocab)
 
 
 def _run(logits: Tensor, targets: Tensor, weights: Tensor, losses: Tensor, gradient: Tensor | None) -> None:
     rows, vocab = logits.shape
-    block = min(BLOCK, triton.next_power_of_2(vocab))
+    block = triton.next_power_of_2(vocab)
+    held = block <= WHOLE
+    block = block if held else BLOCK
     _cross_entropy[(rows,)](
         logits, targets.contiguous(), weights.contiguous(), losses,
         losses if gradient is None else gradient, logits.stride(0), vocab,
-        BLOCK=block, GRADIENT=gradient is not None, num_warps=4 if block <= 1024 else 8,
+        BLOCK=block, GRADIENT=gradient is not None, HELD=held, num_warps=max(1, min(32, block // 2048)) if held else 8,
     )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ def mamba3_mamba_ssm(
     angle: Tensor,
     D: Tensor,
 ) -> Tensor:
-    """As `mamba3`. The kernels want time steps as (batch, heads, tokens), and decays and angles in float32."""
+    """As `mamba3`, in bfloat16. The kernels want time steps as (batch, heads, tokens), and decays, biases and D in
+    float32."""
     steps, decay, mix = (value.transpose(1, 2).contiguous() for value in (dt.float(), log_decay.float(), trap))
     y: Tensor = mamba3_siso_combined(
         Q=C.contiguous(),
@@ -27,9 +28,9 @@ def mamba3_mamba_ssm(
         ADT=decay,
         DT=steps,
         Trap=mix,
-        Q_bias=C_bias,
-        K_bias=B_bias,
+        Q_bias=C_bias.float().contiguous(),
+        K_bias=B_bias.float().contiguous(),
         Angles=angle.float()[:, :, None].expand(-1, -1, x.shape[2], -1).contiguous(),
-        D=D,
+        D=D.float(),
     )
     return y.to(x.dtype)

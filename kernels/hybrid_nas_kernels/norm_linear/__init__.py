@@ -14,6 +14,7 @@ from hybrid_nas_kernels.norm_linear.reference import norm_linear_reference
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "add_rms_norm",
     "choose",
     "norm_linear",
     "norm_linear_folded",
@@ -62,6 +63,15 @@ def rms_norm(x: Tensor, norm: Tensor, *, eps: float) -> Tensor:
     return _rms_norm(x, norm, eps) if runs_triton(x) else F.rms_norm(x, norm.shape, norm.to(x.dtype), eps)
 
 
+def add_rms_norm(x: Tensor, y: Tensor | None, norm: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
+    """x + y (x itself without `y`), and rms_norm of it times norm: a residual stream and what the next layer reads of
+    it. One pass by Triton on a CUDA device, torch's own elsewhere."""
+    if y is not None and runs_triton(x):
+        return _add_rms_norm(x, y, norm, eps)  # type: ignore[no-any-return]
+    total = x if y is None else x + y
+    return total, rms_norm(total, norm, eps=eps)
+
+
 def norm_linears(x: Tensor, norm: Tensor | None, weights: Sequence[Tensor], *, eps: float) -> tuple[Tensor, ...]:
     """rms_norm(x) * norm (x itself without `norm`), times each of `weights` transposed: for a few rows, as in decoding,
     where copying the weights side by side would cost more than the products."""
@@ -75,4 +85,5 @@ def norm_once(x: Tensor, norm: Tensor | None, *, eps: float) -> tuple[Tensor, Te
     return (rms_norm(x, norm, eps=eps), None) if norm is not None and runs_triton(x) else (x, norm)
 
 
+_add_rms_norm = deferred("hybrid_nas_kernels.norm_linear.triton_kernels", "add_rms_norm", needs="triton")
 _rms_norm = deferred("hybrid_nas_kernels.norm_linear.triton_kernels", "rms_norm", needs="triton")

@@ -36,12 +36,20 @@ def gated_rms_norm(y: Tensor, z: Tensor, norm: Tensor, groups: int, eps: float) 
     return torch.ops.hybrid_nas.rms_norm(y, z, norm, groups, eps)[0]  # type: ignore[no-any-return]
 
 
+def add_rms_norm(x: Tensor, y: Tensor, norm: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x + y, and its rms_norm, in one pass; their gradients too."""
+    total, n, _ = torch.ops.hybrid_nas.add_rms_norm(x, y, norm, eps)
+    return total, n
+
+
 @triton.jit
 def _normalise(
-    x_ptr, z_ptr, weight_ptr, y_ptr, inverse_ptr, rows, stride_x, stride_z, eps,
+    x_ptr, z_ptr, weight_ptr, y_ptr, sum_ptr, inverse_ptr, rows, stride_x, stride_z, eps,
     ALIGN_X: tl.constexpr, ALIGN_Z: tl.constexpr,
-    W: tl.constexpr, BW: tl.constexpr, BR: tl.constexpr, GROUPS: tl.constexpr, GATED: tl.constexpr,
+    W: tl.constexpr, BW: tl.constexpr, BR: tl.constexpr, GROUPS: tl.constexpr,
+    GATED: tl.constexpr, ADDED: tl.constexpr,
 ):  # fmt: skip
+    """The norm of x; GATED: of x silu(z); ADDED: of x + z, which is kept."""
     r = tl.program_id(0).to(tl.int64) * BR + tl.arange(0, BR)
     part = tl.program_id(1)
     w = tl.arange(0, BW)
@@ -51,6 +59,11 @@ def _normalise(
     if GATED:
         z = tl.load(z_ptr + r[:, None] * (stride_z * ALIGN_Z) + column, mask=mask, other=0.0).to(tl.float32)
         value *= z * tl.sigmoid(z)
+    if ADDED:
+        value += tl.load(z_ptr + r[:, None] * (stride_z * ALIGN_Z) + column, mask=mask, other=0.0).to(tl.float32)
+        kept = value.to(sum_ptr.dtype.element_ty)
+        tl.store(sum_ptr + r[:, None] * (W * GROUPS) + column, kept, mask=mask)
+        value = kept.to(tl.float32)
     inverse = 1 / tl.sqrt(tl.sum(value * value, 1) / W + eps)
     weight = tl.load(weight_ptr + part * W + w, mask=w < W, other=0.0).to(tl.float32)
     y = value * inverse[:, None] * weight[None, :]
@@ -62,8 +75,10 @@ def _normalise(
 def _normalise_backward(
     dy_ptr, x_ptr, z_ptr, weight_ptr, inverse_ptr, dx_ptr, dz_ptr, dweight_ptr, rows, stride_x, stride_z,
     ALIGN_X: tl.constexpr, ALIGN_Z: tl.constexpr,
-    W: tl.constexpr, BW: tl.constexpr, BR: tl.constexpr, GROUPS: tl.constexpr, GATED: tl.constexpr,
+    W: tl.constexpr, BW: tl.constexpr, BR: tl.constexpr, GROUPS: tl.constexpr,
+    GATED: tl.constexpr, ADDED: tl.constexpr,
 ):  # fmt: skip
+    """ADDED: z is the gradient that x has beside the norm's."""
     program = tl.program_id(0)
     part = tl.program_id(1)
     w = tl.arange(0, BW)
@@ -94,6 +109,8 @@ def _normalise_backward(
             dz = dvalue * x * sigmoid * (1 + z * (1 - sigmoid))
             tl.store(dz_ptr + out, dz.to(dz_ptr.dtype.element_ty), mask=mask)
             dvalue *= gate
+        if ADDED:
+            dvalue += tl.load(z_ptr + r[:, None] * (stride_z * ALIGN_Z) + column, mask=mask, other=0.0).to(tl.float32)
         tl.store(dx_ptr + out, dvalue.to(dx_ptr.dtype.element_ty), mask=mask)
     tl.store(dweight_ptr + program * (W * GROUPS) + part * W + w, dweight, mask=w < W)
 
@@ -107,20 +124,48 @@ def _strides(*values: Tensor) -> tuple[int, ...]:
     return tuple(v.stride(0) // alignment(v.stride(0)) for v in values)
 
 
-@operation("rms_norm(Tensor x, Tensor? z, Tensor weight, int groups, float eps) -> (Tensor, Tensor)")
-def _rms_norm(x: Tensor, z: Tensor | None, weight: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
+def _forward(
+    x: Tensor, z: Tensor | None, weight: Tensor, groups: int, eps: float, total: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The norm and what it divided by. z is a gate, or with `total` what is added to x and kept there."""
     flat = rows_of(x)
-    gate = flat if z is None else rows_of(z)
+    second = flat if z is None else rows_of(z)
     rows, channels = flat.shape
     blocks = _blocks(channels // groups)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     inverse = torch.empty((rows, groups), dtype=torch.float32, device=x.device)
     _normalise[(triton.cdiv(rows, blocks["BR"]), groups)](
-        flat, gate, weight, y, inverse, rows, *_strides(flat, gate), eps,
-        ALIGN_X=alignment(flat.stride(0)), ALIGN_Z=alignment(gate.stride(0)),
-        GROUPS=groups, GATED=z is not None, **blocks,
+        flat, second, weight, y, y if total is None else total, inverse, rows, *_strides(flat, second), eps,
+        ALIGN_X=alignment(flat.stride(0)), ALIGN_Z=alignment(second.stride(0)),
+        GROUPS=groups, GATED=z is not None and total is None, ADDED=total is not None, **blocks,
     )  # fmt: skip
     return y, inverse
+
+
+def _gradients(
+    dy: Tensor, x: Tensor, z: Tensor | None, weight: Tensor, inverse: Tensor, groups: int, added: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of x, of the gate z (empty without one) and of the weight. `added`: z is a gradient to add to that of x."""
+    flat = rows_of(x)
+    second = flat if z is None else rows_of(z)
+    rows, channels = flat.shape
+    blocks = _blocks(channels // groups)
+    programs = min(triton.cdiv(rows, blocks["BR"]), PROGRAMS)
+    gated = z is not None and not added
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    dz = torch.empty_like(dx) if gated else dx.new_empty(0)
+    partial = torch.empty((programs, channels), dtype=torch.float32, device=x.device)
+    _normalise_backward[(programs, groups)](
+        dy.contiguous(), flat, second, weight, inverse, dx, dz, partial, rows, *_strides(flat, second),
+        ALIGN_X=alignment(flat.stride(0)), ALIGN_Z=alignment(second.stride(0)),
+        GROUPS=groups, GATED=gated, ADDED=added, **blocks,
+    )  # fmt: skip
+    return dx, dz, sum_rows(partial, weight.dtype)
+
+
+@operation("rms_norm(Tensor x, Tensor? z, Tensor weight, int groups, float eps) -> (Tensor, Tensor)")
+def _rms_norm(x: Tensor, z: Tensor | None, weight: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
+    return _forward(x, z, weight, groups, eps)
 
 
 @_rms_norm.register_fake
@@ -135,20 +180,7 @@ def _(x: Tensor, z: Any, weight: Tensor, groups: int, eps: float) -> tuple[Tenso
 def _rms_norm_backward(
     dy: Tensor, x: Tensor, z: Tensor | None, weight: Tensor, inverse: Tensor, groups: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    flat = rows_of(x)
-    gate = flat if z is None else rows_of(z)
-    rows, channels = flat.shape
-    blocks = _blocks(channels // groups)
-    programs = min(triton.cdiv(rows, blocks["BR"]), PROGRAMS)
-    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    dz = dx.new_empty(0) if z is None else torch.empty_like(dx)
-    partial = torch.empty((programs, channels), dtype=torch.float32, device=x.device)
-    _normalise_backward[(programs, groups)](
-        dy.contiguous(), flat, gate, weight, inverse, dx, dz, partial, rows, *_strides(flat, gate),
-        ALIGN_X=alignment(flat.stride(0)), ALIGN_Z=alignment(gate.stride(0)),
-        GROUPS=groups, GATED=z is not None, **blocks,
-    )  # fmt: skip
-    return dx, dz, sum_rows(partial, weight.dtype)
+    return _gradients(dy, x, z, weight, inverse, groups)
 
 
 @_rms_norm_backward.register_fake
@@ -170,3 +202,46 @@ def _backward(ctx: Any, dy: Tensor, _: Tensor | None) -> tuple[Tensor | None, ..
 
 
 _rms_norm.register_autograd(_backward, setup_context=_save)
+
+
+@operation("add_rms_norm(Tensor x, Tensor y, Tensor weight, float eps) -> (Tensor, Tensor, Tensor)")
+def _add_rms_norm(x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    total = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return total, *_forward(x, y, weight, 1, eps, total)
+
+
+@_add_rms_norm.register_fake
+def _(x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    rows = x.numel() // x.shape[-1]
+    return x.new_empty(x.shape), x.new_empty(x.shape), x.new_empty((rows, 1), dtype=torch.float32)
+
+
+@operation(
+    "add_rms_norm_backward(Tensor dn, Tensor? dtotal, Tensor total, Tensor weight, Tensor inverse) -> (Tensor, Tensor)"
+)
+def _add_rms_norm_backward(
+    dn: Tensor, dtotal: Tensor | None, total: Tensor, weight: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor]:
+    dx, _, dweight = _gradients(dn, total, dtotal, weight, inverse, 1, added=dtotal is not None)
+    return dx, dweight
+
+
+@_add_rms_norm_backward.register_fake
+def _(dn: Tensor, dtotal: Any, total: Tensor, weight: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+    return total.new_empty(total.shape), weight.new_empty(weight.shape)
+
+
+def _added_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    total, _, inverse = output
+    ctx.save_for_backward(total, inputs[2], inverse)
+    ctx.set_materialize_grads(False)
+
+
+def _added_gradient(ctx: Any, dtotal: Tensor | None, dn: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if dn is None:
+        return dtotal, dtotal, None, None
+    dx, dweight = torch.ops.hybrid_nas.add_rms_norm_backward(dn, dtotal, *ctx.saved_tensors)
+    return dx, dx, dweight, None
+
+
+_add_rms_norm.register_autograd(_added_gradient, setup_context=_added_save)

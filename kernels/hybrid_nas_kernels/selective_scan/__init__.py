@@ -25,12 +25,19 @@ IMPLEMENTATIONS = {
 }
 
 
-def choose(device: torch.device, from_zero: bool = True) -> tuple[str, str]:
+MOST_STATES = 256
+
+
+def choose(
+    device: torch.device, dtype: torch.dtype = torch.float32, d_state: int = 1, from_zero: bool = True
+) -> tuple[str, str]:
     """The implementation that "auto" takes on `device`, and why; `from_zero` tells that the initial state is zero."""
     if device.type != "cuda":
         return "unrolled", "torch alone, one operation a token"
     if not from_zero:
         return "unrolled", "mamba-ssm's kernel begins at a zero state"
+    if dtype == torch.float64 or d_state > MOST_STATES:
+        return "unrolled", f"mamba-ssm's kernel has no float64, and at most {MOST_STATES} states"
     missing = why_not("mamba_ssm")
     return ("mamba_ssm", "mamba-ssm's CUDA kernel") if missing is None else ("unrolled", f"{missing}; torch alone")
 
@@ -56,5 +63,6 @@ def selective_scan(
     """
     if x.shape[1] < 1:
         raise ValueError("selective_scan: a sequence needs at least 1 token, found 0")
-    run = pick("selective_scan", implementation, IMPLEMENTATIONS, lambda: choose(x.device, initial_state is None))
+    rule = lambda: choose(x.device, x.dtype, A.shape[1], initial_state is None)  # noqa: E731
+    run = pick("selective_scan", implementation, IMPLEMENTATIONS, rule)
     return run(x, dt, A, B, C, D, initial_state=initial_state)

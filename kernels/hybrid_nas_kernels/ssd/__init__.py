@@ -70,4 +70,4 @@ def time_step(dt: Tensor, bias: Tensor) -> Tensor:
     return _time_step_triton(dt, bias) if runs_triton(dt) else F.softplus(dt + bias)
 
 
-_time_step_triton = deferred("hybrid_nas_kernels.ssd.triton_kernels", "time_step_triton", needs="triton")
+_time_step_triton = deferred("hybrid_nas_kernels.ssd.triton_time_step", "time_step_triton", needs="triton")

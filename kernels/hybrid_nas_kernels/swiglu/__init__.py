@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hybrid_nas_kernels import norm_linear
-from hybrid_nas_kernels.dispatch import deferred, pick
+from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton
 from hybrid_nas_kernels.native import why_not
 from hybrid_nas_kernels.norm_linear import FEW
 from hybrid_nas_kernels.swiglu.folded import swiglu_folded
@@ -31,11 +32,18 @@ def choose(device: torch.device, rows: int = FEW, dtype: torch.dtype = torch.flo
 
 
 def swiglu(
-    x: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor, *, eps: float, implementation: str = "auto"
+    x: Tensor, norm: Tensor | None, gate: Tensor, up: Tensor, down: Tensor, *, eps: float, implementation: str = "auto"
 ) -> Tensor:
-    """down (silu(gate n) * (up n)), n = rms_norm(x) * norm.
+    """down (silu(gate n) * (up n)), n = rms_norm(x) * norm, or x itself without `norm`.
 
     x (..., width); norm (width,); gate and up (hidden, width); down (width, hidden). Returns like x.
     """
+    if norm is None:
+        if runs_triton(x):
+            return _normed(x, gate, up, down)  # type: ignore[no-any-return]
+        return F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)
     run = pick("swiglu", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.numel() // len(norm), x.dtype))
     return run(x, norm, gate, up, down, eps)
+
+
+_normed = deferred("hybrid_nas_kernels.swiglu.triton_kernels", "swiglu_normed", needs="triton")

@@ -25,8 +25,12 @@ TOGETHER = 256
 
 def swiglu_triton(x: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor, eps: float) -> Tensor:
     """As `swiglu`, for float32 and bfloat16; `norm` may be float32 beside bfloat16 tokens."""
-    n = rms_norm(x, norm, eps)
-    if x.numel() // x.shape[-1] < TOGETHER:
+    return swiglu_normed(rms_norm(x, norm, eps), gate, up, down)
+
+
+def swiglu_normed(n: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """As `swiglu_triton`, of tokens that have been through the norm."""
+    if n.numel() // n.shape[-1] < TOGETHER:
         return F.linear(silu_mul(F.linear(n, gate), F.linear(n, up)), down)
     both = F.linear(n, torch.cat((gate, up)))
     return F.linear(torch.ops.hybrid_nas.silu_mul_halves(both), down)

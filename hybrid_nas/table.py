@@ -1,0 +1,219 @@
+"""A table: many designs, each trained at several seeds under one setting, grown over many slices of time.
+
+Processes take designs from one list and train all missing seeds of one before the next; on a GPU each runs several
+trainings on streams and captures a design's step once for all of its seeds. A training that the time does not suffice
+for is not recorded: the next slice trains it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any
+
+from hybrid_nas.budget import Budget
+from hybrid_nas.proposal import Proposal
+from hybrid_nas.trial import Trial
+
+GRACE_S = 20.0
+"""How long after the time limit a process may take to end before it is stopped."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One design and the (number of the trial, seed) pairs to train it at."""
+
+    proposal: Proposal
+    seeds: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trainings have in common: `context` of the proxy, `budget`, and `data` as `Corpus.to_dict` gives it."""
+
+    context: int
+    budget: Budget
+    data: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`processes`, each of one thread a training and `at_once` trainings; `device` as `evaluate` takes it. Where there
+    are several GPUs the processes take turns at them."""
+
+    device: str = "auto"
+    processes: int = 1
+    at_once: int = 1
+
+    def visible(self, index: int) -> str | None:
+        """The GPU that process `index` is to see; None where there is no choice."""
+        import torch
+
+        if self.device not in ("auto", "cuda"):
+            return None
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = named.split(",") if named is not None else [str(i) for i in range(torch.cuda.device_count())]
+        return gpus[index % len(gpus)] if len(gpus) > 1 else None
+
+
+class TimeUp(BaseException):
+    """Ends a training that the time does not suffice for; no failure of the candidate, so not an Exception."""
+
+
+def missing(
+    proposals: Sequence[Proposal], seeds: int, have: Sequence[Trial], *, seed_by_seed: bool = False
+) -> list[Job]:
+    """What `have` lacks of every proposal at seeds 0 to `seeds` - 1. Trials are numbered seed by seed. A job is all
+    seeds of a design or, `seed_by_seed`, one of them, so that what is cut short is whole in fewer seeds."""
+    known = {(trial.key, trial.seed) for trial in have}
+    jobs = []
+    for together in [(seed,) for seed in range(seeds)] if seed_by_seed else [tuple(range(seeds))]:
+        for place, proposal in enumerate(proposals):
+            wanted = [(seed * len(proposals) + place, seed) for seed in together if (proposal.key, seed) not in known]
+            if wanted:
+                jobs.append(Job(proposal, tuple(wanted)))
+    return jobs
+
+
+def fill(
+    jobs: Sequence[Job],
+    setting: Setting,
+    machine: Machine,
+    deadline: float | None,
+    heard: Callable[[Trial], None],
+) -> list[str]:
+    """Train `jobs` until all are done or the clock (`time.time`) reads `deadline`; `heard` gets every trial as it ends.
+    Returns what went wrong with whole processes, a line each."""
+    context = multiprocessing.get_context("spawn")
+    results: Queue[Trial | None] = context.Queue()
+    following = context.Value("i", 0)
+    children = [
+        context.Process(
+            target=_child,
+            args=(list(jobs), setting, machine, machine.visible(i), deadline, following, results),
+            daemon=True,
+        )
+        for i in range(max(1, min(machine.processes, len(jobs))))
+    ]
+    for child in children:
+        child.start()
+    try:
+        return _listen(children, results, deadline, heard)
+    finally:
+        for child in children:
+            child.kill()
+            child.join()
+
+
+def _listen(
+    children: Sequence[Any], results: Queue[Trial | None], deadline: float | None, heard: Callable[[Trial], None]
+) -> list[str]:
+    import queue
+
+    ended = 0
+    while ended < len(children):
+        try:
+            trial = results.get(timeout=0.5)
+        except queue.Empty:
+            if deadline is not None and time.time() > deadline + GRACE_S:
+                return [f"{len(children) - ended} of {len(children)} processes did not end in time and were stopped"]
+            if all(child.exitcode is not None for child in children) and results.empty():
+                codes = ", ".join(str(child.exitcode) for child in children if child.exitcode)
+                return [f"processes ended with code {codes}; what they were training is not recorded"] if codes else []
+            continue
+        if trial is None:
+            ended += 1
+        else:
+            heard(trial)
+    return []
+
+
+def _child(
+    jobs: list[Job],
+    setting: Setting,
+    machine: Machine,
+    visible: str | None,
+    deadline: float | None,
+    following: Synchronized[int],
+    results: Queue[Trial | None],
+) -> None:
+    """One process: takes jobs until there is none or no time for one."""
+    import torch
+
+    if visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible  # read when CUDA is first used, which is below
+    torch.set_num_threads(1)
+    worker = _Worker(jobs, setting, machine.device, deadline, following, results)
+    if machine.at_once == 1:
+        worker.run()
+    else:
+        threads = [threading.Thread(target=worker.run) for _ in range(machine.at_once)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    results.put(None)
+
+
+class _Worker:
+    def __init__(
+        self,
+        jobs: list[Job],
+        setting: Setting,
+        device: str,
+        deadline: float | None,
+        following: Synchronized[int],
+        results: Queue[Trial | None],
+    ) -> None:
+        self.jobs, self.setting, self.device, self.deadline = jobs, setting, device, deadline
+        self.following, self.results = following, results
+        self.shortest = 0.0
+
+    def run(self) -> None:
+        while True:
+            with self.following.get_lock():
+                number = self.following.value
+                self.following.value = number + 1
+            if number >= len(self.jobs):
+                return
+            try:
+                self._train(self.jobs[number])
+            except TimeUp:
+                return
+
+    def _train(self, job: Job) -> None:
+        from hybrid_nas.evaluate import Kept, evaluate
+
+        setting, proposal, kept = self.setting, job.proposal, Kept()
+        budget = setting.budget.of(proposal.proxy, setting.context)
+        for number, seed in job.seeds:
+            if self.deadline is not None and time.time() + self.shortest > self.deadline:
+                raise TimeUp
+            outcome = evaluate(
+                proposal.proxy, setting.context, budget, setting.data, seed, self._go_on, self.device, kept=kept
+            )
+            if outcome.state == "complete":
+                self.shortest = min(self.shortest or outcome.seconds, outcome.seconds)
+            self.results.put(
+                Trial(
+                    number=number,
+                    design=proposal.design,
+                    proxy=proposal.proxy,
+                    target=proposal.target,
+                    cost=proposal.cost,
+                    budget=setting.budget,
+                    seed=seed,
+                    **vars(outcome),
+                )
+            )
+
+    def _go_on(self, progress: object) -> bool:
+        if self.deadline is not None and time.time() > self.deadline:
+            raise TimeUp
+        return True

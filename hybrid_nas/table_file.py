@@ -1,0 +1,126 @@
+"""Parts of a table as Parquet, and how they become one: joined without repeating a design at a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hybrid_nas.architecture import canonical_json
+from hybrid_nas.census import Census
+from hybrid_nas.proposal import Proposal
+from hybrid_nas.scale import Scale
+from hybrid_nas.study_file import StudyFile
+from hybrid_nas.trial import Trial, read_trials, write_trials
+
+SETTING = b"hybrid_nas.setting"
+
+
+def setting_of(study: StudyFile, text: str) -> dict[str, Any]:
+    """All that the trainings of a table have in common, as values; `text` is the fingerprint of the data."""
+    budget = study.budget.to_dict()
+    del budget["replicates"]
+    return {"proxy": study.proxy.to_dict(), "target": study.target.to_dict(), "budget": budget, "text": text}
+
+
+def identity(setting: dict[str, Any]) -> str:
+    """Eight hex digits that change with anything that all trainings have in common."""
+    return hashlib.sha256(canonical_json(setting).encode()).hexdigest()[:8]
+
+
+def write_part(trials: Iterable[Trial], setting: dict[str, Any], path: Path) -> None:
+    """Whole or not at all, as `write_trials`; the setting stands in the file's metadata."""
+    write_trials(trials, path, {SETTING: canonical_json(setting).encode()})
+
+
+def read_part(path: Path) -> tuple[list[Trial], dict[str, Any]]:
+    """The trials of a part and its setting. ValueError where the file is no part of a table."""
+    import pyarrow.parquet as pq
+
+    trials = read_trials(path)
+    found = (pq.read_schema(path).metadata or {}).get(SETTING)
+    if found is None:
+        raise ValueError(f"{path}: no part of a table (its metadata does not say how it was trained)")
+    setting: dict[str, Any] = json.loads(found)
+    return trials, setting
+
+
+def merged(parts: Sequence[Path]) -> tuple[list[Trial], dict[str, Any]]:
+    """All trials of `parts`, each design at each seed once: the complete one where there is one, else the first.
+    Renumbered, seed by seed in the order of the designs' numbers. ValueError where two parts have other settings."""
+    found: dict[tuple[str, int], Trial] = {}
+    first: dict[str, Any] | None = None
+    for path in parts:
+        trials, setting = read_part(path)
+        first = first or setting
+        if setting != first:
+            raise ValueError(
+                f"{path}: trained under another setting than {parts[0]}: {_difference(first, setting)}; "
+                "only parts of one table can be joined"
+            )
+        for trial in trials:
+            known = found.get((trial.key, trial.seed))
+            if known is None or (known.state != "complete" and trial.state == "complete"):
+                found[trial.key, trial.seed] = trial
+    if first is None:
+        raise ValueError("merge: at least one part is needed")
+    order = sorted(found.values(), key=lambda trial: (trial.seed, trial.number, trial.key))
+    return [trial.with_changes(number=number) for number, trial in enumerate(order)], first
+
+
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """The first value that differs, by its path."""
+    for part in one:
+        if one[part] == other.get(part):
+            continue
+        if not isinstance(one[part], dict):
+            return f"{part} is {other.get(part)!r}, not {one[part]!r}"
+        for key in one[part]:
+            if one[part][key] != other[part].get(key):
+                return f"{part}.{key} is {other[part].get(key)!r}, not {one[part][key]!r}"
+    return "a value is missing"
+
+
+def proposals(studies: Sequence[StudyFile], designs: int | None) -> list[Proposal]:
+    """The distinct models of several spaces in their order: one that several have is trained once, and of models that
+    are one at the proxy scale the first stands for all. With `designs`, the first so many of one shuffled order.
+
+    ValueError where the studies do not have one setting, or a space is too large to be a table.
+    """
+    found: dict[str, Proposal] = {}
+    for study in studies:
+        if (study.proxy, study.target, study.budget, study.data) != (
+            studies[0].proxy,
+            studies[0].target,
+            studies[0].budget,
+            studies[0].data,
+        ):
+            raise ValueError(
+                f"table: {study.name} has another proxy, target or data than {studies[0].name}; spaces of one table "
+                "need the same (--set puts one in all of them)"
+            )
+        census = Census.of(study)
+        if not census.complete and designs is None:
+            raise ValueError(f"table: {study.name} has {study.space.size():,} designs; say how many with --designs")
+        for proposal in census.proposals.values():
+            found.setdefault(proposal.proxy.id, proposal)
+    every = list(found.values())
+    if designs is None or designs >= len(every):
+        return every
+    random.Random(0).shuffle(every)  # so that more designs are those and others
+    return every[:designs]
+
+
+def of_spaces(trials: Sequence[Trial], studies: Sequence[StudyFile], setting: dict[str, Any]) -> list[Trial]:
+    """Those of `trials` whose model at the proxy scale is some design of the spaces, numbered in their order."""
+    proxy, target = Scale(**setting["proxy"]), Scale(**setting["target"])
+    order: dict[str, int] = {}
+    for study in studies:
+        for proposal in Census.of(replace(study, proxy=proxy, target=target)).proposals.values():
+            order.setdefault(proposal.proxy.id, len(order))
+    kept = sorted((t for t in trials if t.proxy.id in order), key=lambda t: (t.seed, order[t.proxy.id]))
+    return [trial.with_changes(number=number) for number, trial in enumerate(kept)]

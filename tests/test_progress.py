@@ -1,0 +1,32 @@
+"""What a search says of the time it will still take, and of what failed."""
+
+from __future__ import annotations
+
+import pytest
+from installed import TINY
+from synthetic import bare_trial
+
+from hybrid_nas.progress import Progress
+from hybrid_nas.study_file import read_study
+
+
+def test_time_left_counts_the_replicates_that_the_front_still_needs() -> None:
+    """Two workers, three trials of 10 s: two are on the front, so two replicates each, 4 x 10 s, are to come."""
+    file = read_study(TINY, "tiny.yaml", ("proxy.replicates=2", "search.trials=4"))
+    trials = [bare_trial(0, 1.0, 30), bare_trial(1, 2.0, 10), bare_trial(2, 3.0, 40)]
+    trials = [trial.with_changes(seconds=10.0) for trial in trials]
+    stopped = bare_trial(3, 3.0, 50, state="stopped").with_changes(seconds=2.0)
+    progress = Progress(file, trials, workers=2)
+    assert progress.replicates_to_do() == 8  # a front of four designs, while the search may still find them
+    assert progress.summary()["seconds_left"] == pytest.approx((10 + 8 * 10) / 2)
+    progress.ended(stopped)
+    assert progress.replicates_to_do() == 4
+    assert progress.summary()["seconds_left"] == pytest.approx(4 * 10 / 2)
+    again = bare_trial(4, 1.1, 30, proxy=0, target=0, seed=1, replicate_of=0)
+    progress.ended(again.with_changes(seconds=10.0))
+    assert progress.summary()["seconds_left"] == pytest.approx(3 * 10 / 2)
+
+
+def test_without_a_finished_training_nothing_is_said() -> None:
+    file = read_study(TINY, "tiny.yaml")
+    assert Progress(file, [], workers=1).summary()["seconds_left"] is None

@@ -1,0 +1,168 @@
+"""Tables that grow over slices, and how their parts join."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from hybrid_nas.cli import app
+from hybrid_nas.data import Corpus, open_corpus
+from hybrid_nas.evaluate import evaluate
+from hybrid_nas.study_file import read_study
+from hybrid_nas.table import Machine, Setting, fill, missing
+from hybrid_nas.table_file import identity, merged, of_spaces, proposals, read_part, setting_of, write_part
+
+SPACE = """
+name: small
+ratio: [1:1, 1:3, 0:1]
+placement: [front, end]
+d_state: 16
+proxy: {width: 32, params: 60000, ffn_hidden: 64, context: 32, tokens: 1024, batch: 4, validation_tokens: 512,
+        rungs: [0.5], recall_symbols: 8}
+"""
+
+
+def study(changes=()):
+    return read_study(SPACE, "small.yaml", tuple(changes))
+
+
+def trained(file, seeds, deadline=None, have=(), **order):
+    jobs = missing(proposals([file], None), seeds, have, **order)
+    found = []
+    problems = fill(jobs, Setting(file.proxy.context, file.budget, file.data), Machine("cpu"), deadline, found.append)
+    assert problems == []
+    return found
+
+
+def test_jobs_are_what_is_missing_design_by_design_or_seed_by_seed():
+    file = study()
+    every = proposals([file], None)
+    jobs = missing(every, 2, [])
+    assert [[seed for _, seed in job.seeds] for job in jobs] == [[0, 1]] * len(every)
+    assert sorted(number for job in jobs for number, _ in job.seeds) == list(range(2 * len(every)))
+    by_seed = missing(every, 2, [], seed_by_seed=True)
+    assert [job.seeds[0][1] for job in by_seed] == [0] * len(every) + [1] * len(every)
+    assert {(n, job.proposal.key, s) for job in jobs for n, s in job.seeds} == {
+        (n, job.proposal.key, s) for job in by_seed for n, s in job.seeds
+    }
+
+
+def test_more_designs_are_those_and_others():
+    every = proposals([study()], None)
+    few, more = (proposals([study()], n) for n in (2, 4))
+    assert [p.key for p in more[:2]] == [p.key for p in few]
+    assert {p.key for p in more} < {p.key for p in every}
+    # A model that two spaces have is trained once.
+    assert len(proposals([study(), study()], None)) == len(every)
+    with pytest.raises(ValueError, match="has another proxy, target or data than"):
+        proposals([study(), study(["proxy.width=64"])], None)
+
+
+def test_trials_are_those_of_evaluate_and_the_second_slice_repeats_nothing():
+    file = study()
+    first = trained(file, 1)
+    assert [trial.state for trial in first] == ["complete"] * len(proposals([file], None))
+    alone = evaluate(first[1].proxy, 32, file.budget, None, 0, lambda progress: True, "cpu")
+    assert alone.values == first[1].values
+    assert alone.curve == first[1].curve
+    assert missing(proposals([file], None), 1, first) == []
+    assert {trial.seed for trial in missing_seeds(file, first)} == {1}
+
+
+def missing_seeds(file, have):
+    return trained(file, 2, have=have)
+
+
+def test_past_the_deadline_nothing_begins_and_nothing_is_recorded():
+    assert trained(study(), 1, deadline=time.time() - 1) == []
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parts")
+    file = study()
+    setting = setting_of(file, "text")
+    trials = trained(file, 2)
+    write_part(trials[:4], setting, folder / "a.parquet")
+    write_part(trials[3:], setting, folder / "b.parquet")
+    return folder, trials, setting
+
+
+def test_parts_join_without_repeating_a_design_at_a_seed(parts):
+    folder, trials, setting = parts
+    for order in (("a", "b"), ("b", "a"), ("b", "a", "b")):
+        joined, its = merged([folder / f"{name}.parquet" for name in order])
+        assert its == setting
+        assert {(t.key, t.seed): t.values for t in joined} == {(t.key, t.seed): t.values for t in trials}
+        assert [t.number for t in joined] == list(range(len(trials)))
+        assert [t.seed for t in joined] == sorted(t.seed for t in joined)
+
+
+def test_a_complete_trial_takes_the_place_of_a_failed_one(parts, tmp_path):
+    _, trials, setting = parts
+    broken = trials[0].with_changes(state="failed", values={}, failure="ran out of memory")
+    for name, part in (("broken", [broken]), ("whole", [trials[0]])):
+        write_part(part, setting, tmp_path / f"{name}.parquet")
+    for order in (("broken", "whole"), ("whole", "broken")):
+        (joined,), _ = merged([tmp_path / f"{name}.parquet" for name in order])
+        assert joined.values == trials[0].values
+
+
+def test_parts_of_another_setting_are_refused_with_what_differs(parts, tmp_path):
+    folder, trials, setting = parts
+    other = json.loads(json.dumps(setting))
+    other["budget"]["tokens"] = 99
+    assert identity(other) != identity(setting)
+    write_part(trials[:1], other, tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match=r"budget\.tokens is 99, not 1024"):
+        merged([folder / "a.parquet", tmp_path / "other.parquet"])
+
+
+def test_of_spaces_keeps_the_models_of_a_space_at_the_setting_of_the_table(parts):
+    _, trials, setting = parts
+    only = read_study("name: only\nratio: [0:1]\nd_state: 16\n", "only.yaml")
+    kept = of_spaces(trials, [only], {**setting, "target": study().target.to_dict()})
+    assert {set(t.proxy.layout).pop() for t in kept} == {"M"}
+    assert [t.seed for t in kept] == [0, 1]
+
+
+def test_commands(tmp_path):
+    (tmp_path / "small.yaml").write_text(SPACE)
+    part, whole = tmp_path / "part.parquet", tmp_path / "whole.parquet"
+    run = CliRunner().invoke
+    command = ["table", str(tmp_path / "small.yaml"), "--seeds", "1", "--designs", "2", "--out", str(part), "--json"]
+    done = run(app, [*command, "--device", "cpu", "--time-limit", "5min"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["trained"] == 2
+    again = run(app, [*command, "--device", "cpu"])
+    assert json.loads(again.stdout)["trained"] == json.loads(again.stdout)["missing"] == 0
+    joined = run(app, ["merge", str(part), str(part), "--out", str(whole), "--json"])
+    assert json.loads(joined.stdout)["trials"] == 2
+    assert len(read_part(whole)[0]) == 2
+    with pytest.raises(ValueError, match="a time like 90s, 9min or 2h must stand here, found 'soon'"):
+        run(app, [*command, "--time-limit", "soon"], catch_exceptions=False)
+    with pytest.raises(ValueError, match="trained under another setting"):
+        run(app, [*command, "--set", "proxy.tokens=2048"], catch_exceptions=False)
+
+
+def test_token_ids_are_read_as_they_are_and_wrong_ones_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    ids = {side: rng.integers(0, 700, n).astype(np.uint16) for side, n in (("train", 5000), ("held_out", 900))}
+    path = tmp_path / "ids.npz"
+    np.savez_compressed(path, vocab=700, bytes_per_token=2.5, **ids)
+    text = open_corpus(Corpus(str(path)))
+    assert (text.vocab, text.bytes_per_token) == (700, 2.5)
+    assert np.array_equal(text.train, ids["train"])
+    starts = np.random.default_rng([3, 1]).integers(0, 5000 - 16 + 1, 2)
+    assert np.array_equal(text.batch(3, 1, 2, 16), np.stack([ids["train"][s : s + 16] for s in starts]))
+    np.savez_compressed(tmp_path / "low.npz", vocab=600, bytes_per_token=2.5, **ids)
+    with pytest.raises(ValueError, match=r"unsigned integers below vocab 600, found shape \(5000,\), uint16, largest"):
+        open_corpus(Corpus(str(tmp_path / "low.npz")))
+    np.savez_compressed(tmp_path / "part.npz", vocab=700, **ids)
+    with pytest.raises(ValueError, match="vocab and bytes_per_token must be in it"):
+        open_corpus(Corpus(str(tmp_path / "part.npz")))
+    file = study()
+    outcome = evaluate(proposals([file], 1)[0].proxy, 32, file.budget, {"path": str(path)}, 0, lambda p: True, "cpu")
+    assert "has 700 different tokens, so proxy.vocab must be at least that, found 256" in outcome.failure
