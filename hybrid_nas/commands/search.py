@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hybrid_nas.trial import Trial
     from hybrid_nas.workers import Pool
 
-SHOWN_S = 5.0
+SHOWN_S = 2.0
 """How often, at most, the storage is told where a running trial stands."""
 
 
