@@ -94,6 +94,7 @@ def mamba1_cost(mixer: Mamba1, width: int, context: int) -> MixerCost:
         + mixer.d_ssm * selected
         + (mixer.dt_rank + 1) * mixer.d_ssm  # weight and bias
         + mixer.d_ssm * (mixer.d_state + 1)  # A_log, D
+        + (selected if mixer.norms else 0)
         + mixer.d_ssm * width,
         forward_flops=scan,
         decode_flops=scan,

@@ -12,7 +12,7 @@ from hybrid_nas.roofline import devices
 from hybrid_nas.scale import SCALES, Scale
 from hybrid_nas.space_file import FAMILIES
 from hybrid_nas.speed import SPEEDS, Measure
-from hybrid_nas.study_file import NAME, SAMPLERS, Search
+from hybrid_nas.study_file import NAME, RULES, SAMPLERS, Search
 
 COUNT = {
     "anyOf": [
@@ -85,7 +85,12 @@ def study_schema() -> dict[str, Any]:
     }
     properties["search"] = {
         "type": "object",
-        "properties": {**_properties(Search), "sampler": {"enum": list(SAMPLERS)}, "seeds": SEEDS},
+        "properties": {
+            **_properties(Search),
+            "sampler": {"enum": list(SAMPLERS)},
+            "stopping": {"enum": list(RULES)},
+            "seeds": SEEDS,
+        },
         "additionalProperties": False,
         "description": "how the space is explored",
     }

@@ -23,6 +23,8 @@ from hybrid_nas.speed import SPEEDS, Measure, Meter
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "grid")
+RULES = ("front", "rank", "loss", "margin", "none")
+OF_RULE = {"reduction": ("rank", "loss"), "dominators": ("margin",), "margin": ("margin",)}
 SECTIONS = ("name", "proxy", "budget", "target", "objectives", "constraints", "measure", "search", "data")
 DEFAULT_TARGET = "paper-1b"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -36,16 +38,18 @@ TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h|d)?")
 
 @dataclass(frozen=True)
 class Search:
-    """How the space is explored. `dominators`: a trial stops at a rung once that many trials of equal or better
-    efficiency had a loss there that is lower by more than `margin`, in nats (0: never stop). `workers` None: as many
-    as the cores carry. `seeds` are designs to try first: design files,
-    or names of published models; of one that the space does not hold, the nearest that it holds. `time_limit` (seconds)
-    and `memory` (bytes) are what one training may take, `gpus` the share of a GPU that it takes on a cluster."""
+    """How the space is explored. `stopping` is the rule by which a trial stops at a rung (`hybrid_nas.stopping`);
+    `reduction`, `dominators` and `margin` are numbers of some rules (OF_RULE). `workers` None: as many as the cores
+    carry. `seeds` are designs to try first: design files, or names of published models; of one that the space does
+    not hold, the nearest that it holds. `time_limit` (seconds) and `memory` (bytes) are what one training may take,
+    `gpus` the share of a GPU that it takes on a cluster."""
 
     sampler: str = "tpe"
     trials: int = 24
     seed: int = 0
     workers: int | None = None
+    stopping: str = "front"
+    reduction: float = 3.0
     dominators: int = 3
     margin: float = 0.02
     seeds: tuple[str, ...] = ()
@@ -108,7 +112,8 @@ class StudyFile:
         if self.measure is not None:
             data["measure"] = {name: value for name, value in asdict(self.measure).items() if value is not None}
         search = asdict(self.search)
-        data["search"] = {name: value for name, value in search.items() if value is not None and name != "seeds"}
+        unread = {"seeds", *(name for name, rules in OF_RULE.items() if self.search.stopping not in rules)}
+        data["search"] = {name: value for name, value in search.items() if value is not None and name not in unread}
         if self.search.seeds:
             data["search"]["seeds"] = list(self.search.seeds)
         if self.data is not None:
@@ -120,7 +125,7 @@ class StudyFile:
         """Eight hex digits that change with anything that changes what a trial's values mean or which designs are
         drawn; not with the number of trials or workers, so that a study can grow."""
         data = self.to_dict()
-        kept = ("sampler", "seed", "dominators", "margin", "seeds")
+        kept = ("sampler", "seed", "stopping", "reduction", "dominators", "margin", "seeds")
         data["search"] = {name: data["search"][name] for name in kept if name in data["search"]}
         del data["proxy"]["replicates"]
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:8]
@@ -371,22 +376,30 @@ def _search(item: Item | None, folder: Path | None) -> Search:
     if item is None:
         return Search()
     entries = item.keys([field.name for field in fields(Search)], "search")
+    if "stopping" not in entries and entries.keys() & {"dominators", "margin"}:
+        entries["stopping"] = Item("margin", item.source, item.line)
     seeds = _seeds(entries.pop("seeds", None), folder)
     limit = entries.pop("time_limit", None)
     search: Search = replace(_build(Search, entries, item, Search()), seeds=seeds)
+    for name, known in (("sampler", SAMPLERS), ("stopping", RULES)):
+        if getattr(search, name) not in known:
+            place = entries[name]
+            raise place.error(f"search: unknown {name} {place.shown()}; {nearest(str(place.value), known)}")
     if limit is not None and limit.value is not None:
         search = replace(search, time_limit=seconds_of(limit, "search: time_limit"))
     for name, least in (("memory", 2**28), ("gpus", 0)):
         value = getattr(search, name)
         if value is not None and value < least:
             raise entries[name].error(f"search: {name} must be {least:,} or more, found {entries[name].shown()}")
-    if search.sampler not in SAMPLERS:
-        place = entries["sampler"]
-        raise place.error(f"search: unknown sampler {place.shown()}; {nearest(str(place.value), SAMPLERS)}")
     for name in ("trials", "workers"):
         value = getattr(search, name)
         if value is not None and not 1 <= value <= 1_000_000:
             raise entries[name].error(f"search: {name} must be 1 or more, found {entries[name].shown()}")
+    for name, rules in OF_RULE.items():
+        if name in entries and search.stopping not in rules:
+            raise entries[name].error(f"search: {name} is for stopping: {' or '.join(rules)}, found {search.stopping}")
+    if not 1 < search.reduction < 1e6:
+        raise entries["reduction"].error(f"search: reduction must be above 1, found {entries['reduction'].shown()}")
     if search.margin < 0:
         raise entries["margin"].error(f"search: margin must be 0 or more nats, found {entries['margin'].shown()}")
     if search.seed > 2**32 - 1:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hybrid_nas.trial import Trial
     from hybrid_nas.workers import Pool
 
-SHOWN_S = 5.0
+SHOWN_S = 2.0
 """How often, at most, the storage is told where a running trial stands."""
 
 
@@ -80,7 +80,7 @@ def search(
     read_study(path.read_text(), str(path), (), path.resolve().parent)  # what an option hides is still wrong
     file = read_study(path.read_text(), str(path), tuple(assignments), path.resolve().parent)
     census = Census.of(file).checked(file, str(path))
-    seeds = _seeds(file, census)
+    seeds = _seeds(file, census, str(path))
     from hybrid_nas.data import Corpus, open_corpus
 
     try:
@@ -165,20 +165,24 @@ def _opened(
     return Means(Patient(inner), lease, stack.enter_context(RayPool(cluster, file.data or {}, log=run.log)))
 
 
-def _seeds(file: StudyFile, census: Census) -> tuple[Seed, ...]:
+def _seeds(file: StudyFile, census: Census, path: str) -> tuple[Seed, ...]:
     """The seeds of a study, found by file or name."""
     if not file.search.seeds:
         return ()
     from hybrid_nas.model_source import find_model
     from hybrid_nas.seeds import seeds_of
+    from hybrid_nas.yaml_file import FileError
 
     designs = {}
-    for name in file.search.seeds:
-        source = find_model(name, None, None)
-        if source.design is None:
-            raise ValueError(f"search: seed {name} is one model, with no design that the space could hold")
-        designs[name] = source.design
-    return seeds_of(designs, file, census)
+    try:
+        for name in file.search.seeds:
+            source = find_model(name, None, None)
+            if source.design is None:
+                raise ValueError(f"{name} is one model, with no design that the space could hold")
+            designs[name] = source.design
+        return seeds_of(designs, file, census)
+    except ValueError as error:
+        raise FileError(path, file.places.get("search.seeds"), f"seeds: {error}") from None
 
 
 def _search(
@@ -200,7 +204,7 @@ def _search(
 
     began, begin = now(), time.monotonic()
     workers = means.pool.size
-    study = Study(file, census, means.storage, run.artifacts, [seed.proposal for seed in seeds])
+    study = Study(file, census, means.storage, run.artifacts, [seed.proposal for seed in seeds if seed.same is None])
     before = study.all_trials()
     progress: Progress
     if as_json:
