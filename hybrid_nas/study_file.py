@@ -21,6 +21,7 @@ from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
 from hybrid_nas.speed import SPEEDS, Measure, Meter
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
+from hybrid_nas.yaml_values import built_of, count_of, field_of, seconds_of
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "grid")
 RULES = ("front", "rank", "loss", "margin", "none")
@@ -28,12 +29,6 @@ OF_RULE = {"reduction": ("rank", "loss"), "dominators": ("margin",), "margin": (
 SECTIONS = ("name", "proxy", "budget", "target", "objectives", "constraints", "measure", "search", "data")
 DEFAULT_TARGET = "paper-1b"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-COUNT = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
-LARGEST_COUNT = 1e24
-
-TIMES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h|d)?")
 
 
 @dataclass(frozen=True)
@@ -198,60 +193,6 @@ def _name(item: Item | None, source: str) -> str:
     return item.value
 
 
-def count_of(item: Item, key: str) -> int:
-    """A whole number, or one with a unit: 200k, 1.5M, 1B, 64 MiB."""
-    match = COUNT.fullmatch(item.text.strip()) if isinstance(item.value, str) else None
-    value: float | None = None
-    if match:
-        value = float(match[1]) * UNITS[match[2].lower()]
-    elif isinstance(item.value, int | float) and not isinstance(item.value, bool):
-        value = float(item.value)
-    if value is None or not 0 <= value < LARGEST_COUNT or value != int(value):
-        raise item.error(
-            f"{key}: a whole number, or one like 200k, 1.5M or 64 MiB, below 1e24 must stand here, found {item.shown()}"
-        )
-    return int(value)
-
-
-def seconds_of(item: Item, key: str) -> float:
-    """A time above 0: seconds, or one with a unit: 90s, 10min, 2h."""
-    match = TIME.fullmatch(str(item.value).strip())
-    if match is None or not (seconds := float(match[1]) * TIMES[match[2] or "s"]):
-        raise item.error(f"{key}: a time like 90s, 10min or 2h must stand here, found {item.shown()}")
-    return seconds
-
-
-def _field(cls: type, key: str, item: Item) -> Any:
-    """The value for a dataclass field of that name, by the field's type."""
-    kind = str(next(field.type for field in fields(cls) if field.name == key))
-    if kind.startswith("tuple[str"):
-        members = item.value if isinstance(item.value, list) else [item]
-        return tuple(_name_of(member, key, item) for member in members)
-    if isinstance(item.value, list):
-        if not kind.startswith("tuple"):
-            raise item.error(f"{key}: one value must stand here, found a list; only the space's keys are choices")
-        return tuple(_number(child, key, item) for child in item.value)
-    if kind.startswith("tuple"):
-        return (_number(item, key, item),)
-    if item.value is None and "None" in kind:
-        return None
-    if kind.startswith("int"):
-        return count_of(item, key)
-    return _number(item, key, item) if kind.startswith("float") else item.value
-
-
-def _name_of(item: Item, key: str, at: Item) -> str:
-    if not isinstance(item.value, str):
-        raise at.error(f"{key}: names must stand here, found {item.shown()}")
-    return item.value
-
-
-def _number(item: Item, key: str, at: Item) -> float:
-    if isinstance(item.value, bool) or not isinstance(item.value, int | float):
-        raise at.error(f"{key}: a number must stand here, found {item.shown()}")
-    return float(item.value)
-
-
 def _with_budget(proxy: Item | None, budget: Item) -> Item:
     """The section proxy with the keys of the section budget in it: one of the two holds a key."""
     entries = budget.keys([field.name for field in fields(Budget)], "budget")
@@ -269,17 +210,8 @@ def _proxy(item: Item | None) -> tuple[Scale, Budget]:
     entries = item.keys(["preset", *scale_keys, *budget_keys], "proxy")
     if "flops" in entries and "tokens" in entries:
         raise entries["flops"].error("proxy: flops gives each candidate its own tokens; leave one of the two out")
-    budget = _build(Budget, {key: entries.pop(key) for key in budget_keys if key in entries}, item, Budget())
+    budget = built_of(Budget, {key: entries.pop(key) for key in budget_keys if key in entries}, item, Budget())
     return _scale(Item(entries, item.source, item.line), "proxy", "proxy"), budget
-
-
-def _build(cls: type, entries: dict[str, Item], item: Item, default: Any) -> Any:
-    values = {key: _field(cls, key, entry) for key, entry in entries.items()}
-    try:
-        return replace(default, **values)
-    except (ValueError, TypeError) as error:
-        places = [entry for key, entry in entries.items() if key in str(error)]
-        raise (places[0] if places else item).error(str(error)) from None
 
 
 def _scale(item: Item | None, section: str, default: str) -> Scale:
@@ -292,7 +224,7 @@ def _scale(item: Item | None, section: str, default: str) -> Scale:
     base = _preset(entries.pop("preset"), section) if "preset" in entries else SCALES[default]
     if not entries:
         return base
-    values = {key: _field(Scale, key, entry) for key, entry in entries.items()}
+    values = {key: field_of(Scale, key, entry) for key, entry in entries.items()}
     width, head_dim = values.get("width", base.width), values.get("head_dim", base.head_dim)
     if (width, head_dim) != (base.width, base.head_dim) and "heads" not in values:
         if not head_dim or width % head_dim:
@@ -351,7 +283,7 @@ def _measure(item: Item | None, objectives: tuple[Objective, ...]) -> Measure | 
     entries = item.keys([field.name for field in fields(Measure)], "measure")
     if not wanted:
         raise item.error(f"measure: nothing here is measured; one of the objectives must be {', '.join(SPEEDS)}")
-    built: Measure = _build(Measure, entries, item, Measure())
+    built: Measure = built_of(Measure, entries, item, Measure())
     try:
         device(built.device)
     except ValueError as error:
@@ -380,7 +312,7 @@ def _search(item: Item | None, folder: Path | None) -> Search:
         entries["stopping"] = Item("margin", item.source, item.line)
     seeds = _seeds(entries.pop("seeds", None), folder)
     limit = entries.pop("time_limit", None)
-    search: Search = replace(_build(Search, entries, item, Search()), seeds=seeds)
+    search: Search = replace(built_of(Search, entries, item, Search()), seeds=seeds)
     for name, known in (("sampler", SAMPLERS), ("stopping", RULES)):
         if getattr(search, name) not in known:
             place = entries[name]
