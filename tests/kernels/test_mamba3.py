@@ -127,12 +127,11 @@ def test_bfloat16_in_and_out(implementation, assert_close):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.filterwarnings("ignore")  # of mamba-ssm's own imports
-@pytest.mark.parametrize(
-    ("tokens", "groups", "head_dim", "d_state"), [(1, 1, 32, 16), (100, 1, 32, 16), (256, 1, 32, 16), (128, 2, 64, 64)]
-)
-def test_mamba_ssm_on_a_gpu(tokens, groups, head_dim, d_state, assert_close):
-    """What `auto` takes there: the output and all gradients in bfloat16 against the float64 recurrence."""
+@pytest.mark.parametrize(("tokens", "groups"), [(1, 1), (100, 1), (256, 1), (128, 2)])
+def test_mamba_ssm_on_a_gpu(tokens, groups, assert_close):
+    """The output and all gradients in bfloat16 against the float64 recurrence. One size of heads: it is tuned a size."""
     pytest.importorskip("mamba_ssm")
+    head_dim = d_state = 64
     assert choose(torch.device("cuda"), torch.bfloat16, head_dim, d_state)[0] == "mamba_ssm"
     values = inputs(tokens, 4, head_dim, groups, d_state, pairs=d_state // 4)
     values = {name: value.bfloat16().double() for name, value in values.items()}
