@@ -1,9 +1,9 @@
 """Losses at a size and a number of tokens that were not trained, from those that were.
 
 The law is loss = floor + a N^-alpha + b D^-beta in parameters N and tokens D [arXiv:2203.15556, eq. 2], fitted by
-least squares with Huber's loss in the logarithms of its terms, from a grid of starts. With one size the
-size's term is left out, with one number of tokens the tokens': what was not varied cannot be told. With two its exponent
-is the usual one, and the interval holds what it might be instead.
+least squares with Huber's loss in the logarithms of its terms, from a grid of starts. With one size the size's term is
+left out, with one number of tokens the tokens': what was not varied cannot be told. With two its exponent is the usual
+one, and the interval holds what it might be instead.
 
 Intervals are those of least squares (the law's slope in its own numbers, by Student's t) with the residual of a new
 training in them. They hold where the law holds: they do not know of what changes beyond the sizes that were seen, which
@@ -61,8 +61,8 @@ class Forecast:
 @dataclass(frozen=True)
 class Law:
     """`floor` + `a` N^-`alpha` + `b` D^-`beta`; a (or b) is 0 where sizes (or tokens) were not varied. N and D are
-    counted in units of `unit`, which keeps the fit well scaled. `residual` is the standard deviation of a training about
-    the law, `covariance` that of the numbers that were fitted (`varies`; floor and factors by their logarithms),
+    counted in units of `unit`, which keeps the fit well scaled. `residual` is the standard deviation of a training
+    about the law, `covariance` that of the numbers that were fitted (`varies`; floor and factors by their logarithms),
     `freedom` how many trainings there were beyond these. `others` are laws with other exponents, where two sizes (or
     numbers of tokens) do not tell them."""
 
