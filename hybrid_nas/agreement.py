@@ -70,6 +70,7 @@ def agreement(
     noise: dict[str, Noise],
     claims: Iterable[Claim] = CLAIMS,
     drawn: Sequence[Proposal] = (),
+    foretold: Predictions | None = None,
 ) -> list[Finding]:
     """A finding a claim, in the claims' order.
 
@@ -78,13 +79,15 @@ def agreement(
     interval lies within the margin (two one-sided tests, conservatively at 2.5% each).
 
     `drawn` are random designs of the study's space: they tell what it could ask from what it cannot, and how many
-    trials that takes. Without them every claim counts as askable.
+    trials that takes. Without them every claim counts as askable. `foretold` are the losses of stopped trials, where
+    the caller has them already.
     """
     trials = list(trials)
     searched = sum(trial.replicate_of is None for trial in trials)
     complete = [trial for trial in trials if trial.state == "complete"]
     values = {name: trainings(complete, name) for name in noise}
-    questions = [_ask(claim, trials, values, noise) for claim in claims]
+    foretold = predicted(trials) if foretold is None else foretold
+    questions = [_ask(claim, trials, values, noise, foretold) for claim in claims]
     ordered = [q for q in questions if q.contrast is not None and q.claim.kind != "equal"]
     adjusted = holm([q.contrast.p for q in ordered if q.contrast is not None])
     p_of = {q.claim.id: p for q, p in zip(ordered, adjusted, strict=True)}
@@ -96,12 +99,14 @@ def agreement(
     ]
 
 
-def _ask(claim: Claim, trials: list[Trial], values: dict[str, Any], noise: dict[str, Noise]) -> Question:
+def _ask(
+    claim: Claim, trials: list[Trial], values: dict[str, Any], noise: dict[str, Noise], foretold: Predictions
+) -> Question:
     if claim.factor is None:
         return Question(claim, "", (0, 0), None, f"it needs {claim.needs}")
     if claim.quantity not in values:
         return Question(claim, "", (0, 0), None, f"no trial has a value of {claim.quantity}")
-    foretold = predicted(trials) if claim.quantity == QUANTITY else Predictions()
+    foretold = foretold if claim.quantity == QUANTITY else Predictions()
     effects = Effects(trials, values[claim.quantity], noise[claim.quantity], claim.settings, foretold)
     counts = effects.counts(claim.factor)
     options = sorted(counts, key=option_order)

@@ -11,13 +11,9 @@ import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal
 
-from hybrid_nas.dimensions import multiple, positive
+from hybrid_nas.dimensions import ADDED, multiple, positive
 from hybrid_nas.moe import MoE
 from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
-
-ADDED = {"omit": True}
-"""Metadata of a field that came after its description was first published: at its default it is left out of the JSON,
-so that the ids of models that do not use it stay what they were."""
 
 Norm = Literal["group", "none"]
 OutputScale = Literal["none", "vector", "diff", "gate"]

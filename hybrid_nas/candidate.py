@@ -52,7 +52,7 @@ class Candidate:
     probability: float | None
 
     def value(self, name: str) -> float:
-        return self.estimates[name].mean if name in self.estimates else float(getattr(self.cost, name))
+        return self.estimates[name].mean if name in self.estimates else self.cost.value(name)
 
     @property
     def sure(self) -> bool | None:

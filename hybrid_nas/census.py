@@ -88,7 +88,7 @@ class Census:
         for objective in study.objectives:
             if objective.trained:
                 continue
-            cost_of = {key: objective.loss(getattr(p.cost, objective.name)) for key, p in self.proposals.items()}
+            cost_of = {key: objective.loss(p.cost.value(objective.name)) for key, p in self.proposals.items()}
             order = [self.proposals[key] for key in sorted(sorted(cost_of), key=cost_of.__getitem__)]
             for proposal in (order[0], order[-1]):
                 ends.setdefault(proposal.key, proposal)
@@ -102,6 +102,6 @@ def _least(study: StudyFile, key: str) -> str:
         return ""
     others = tuple(constraint for constraint in study.constraints if constraint.name != name)
     proposals = Census.of(replace(study, constraints=others)).proposals.values()
-    least = min((getattr(proposal.cost, name) for proposal in proposals), default=None)
+    least = min((proposal.cost.value(name) for proposal in proposals), default=None)
     unit = QUANTITIES[name].unit
     return "" if least is None else f"; the least of any design here is {least:,.0f} ({readable(least, unit)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from hybrid_nas.design import MAMBA2, PLACEMENTS, SWIGLU, Design
@@ -21,6 +22,11 @@ def settings_of(design: Design) -> Settings:
     Read from `to_dict`, so that a new key is a new choice. A key that is absent does not apply, unless the design has
     what it is about: then it is left at its default, which is an option like any other.
     """
+    return dict(_settings_of(design))
+
+
+@lru_cache(maxsize=50_000)
+def _settings_of(design: Design) -> Settings:
     settings = {name: _text(value) for name, value in design.to_dict().items()}
     defaults = {"window": (design.has_attention, "full"), "kv_heads": (design.has_attention, "scale's own")}
     defaults["sinks"] = (design.window is not None, "0")

@@ -25,6 +25,7 @@ from hybrid_nas.architecture import (
 )
 from hybrid_nas.moe import MoE
 from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
+from hybrid_nas.speed import SPEEDS, Speed
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def mamba1_cost(mixer: Mamba1, width: int, context: int) -> MixerCost:
         + mixer.d_ssm * selected
         + (mixer.dt_rank + 1) * mixer.d_ssm  # weight and bias
         + mixer.d_ssm * (mixer.d_state + 1)  # A_log, D
+        + (selected if mixer.norms else 0)
         + mixer.d_ssm * width,
         forward_flops=scan,
         decode_flops=scan,
@@ -211,7 +213,7 @@ class Cost:
 
     `params_active` are the non-embedding parameters that one token uses, with experts fewer than all; FLOPs and the
     bytes of decoding count those. `cache_bytes` is all that decoding keeps per sequence: `kv_bytes`, which grow with
-    the context, and `state_bytes`, which do not.
+    the context, and `state_bytes`, which do not. `speed` is there where a study asks for it.
     """
 
     layout: str
@@ -226,14 +228,27 @@ class Cost:
     cache_bytes: int
     kv_bytes: int
     state_bytes: int
+    speed: Speed | None = None
+
+    def value(self, name: str) -> float:
+        """A quantity by name, those of `speed` too."""
+        return float(getattr(self.speed if name in SPEEDS else self, name))
+
+    def has(self, name: str) -> bool:
+        return self.speed is not None if name in SPEEDS else hasattr(self, name)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        data = asdict(self)
+        if self.speed is None:
+            del data["speed"]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Cost:
         """Inverse of `to_dict`. Costs written before there were experts have no `params_active`: all were active."""
-        return cls(**{"params_active": data["params_nonembedding"], **data})
+        speed = data.get("speed")
+        kept = {"params_active": data["params_nonembedding"], **data}
+        return cls(**{**kept, "speed": None if speed is None else Speed.from_dict(speed)})
 
 
 def params_nonembedding(architecture: Architecture, active: bool = False) -> int:

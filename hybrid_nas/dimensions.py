@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+ADDED = {"omit": True}
+"""Metadata of a field that came after its description was first published: at its default it is left out of the JSON,
+so that the ids of models that do not use it stay what they were."""
+
 
 def positive(part: Any, *names: str) -> None:
     """ValueError unless each of these fields of `part` is a positive whole number."""

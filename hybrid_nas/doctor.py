@@ -14,6 +14,9 @@ from typing import Any
 REQUIRED = ("torch", "numpy", "scipy", "optuna", "pyarrow", "plotly", "typer", "rich", "ruamel.yaml")
 OPTIONAL = {
     "optuna-dashboard": ("optuna_dashboard", "watching a study live", "pip install 'hybrid-nas[dashboard]'"),
+    "ray": ("ray", "training on a cluster", "pip install 'hybrid-nas[ray]'"),
+    "psycopg": ("psycopg", "a study's record in PostgreSQL", "pip install 'hybrid-nas[postgresql]'"),
+    "grpcio": ("grpc", "a study's record behind Optuna's proxy", "pip install 'hybrid-nas[grpc]'"),
     "transformers": ("transformers", "comparing with other implementations", "pip install 'hybrid-nas[hf]'"),
     "mamba-ssm": (
         "mamba_ssm",

@@ -24,6 +24,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from hybrid_nas.choices import Settings, option_order, settings_of
@@ -124,7 +125,7 @@ class Effects:
         """
         return 1 / n + (1 - 1 / n) / self.noise.replicated if shifted and n > 1 else 1 / n
 
-    @property
+    @cached_property
     def choices(self) -> dict[str, tuple[str, ...]]:
         """Choice -> its options, in a person's order; those with at least two options among complete trials."""
         found: dict[str, set[str]] = {}
@@ -251,14 +252,17 @@ def adjustment(rows: Mapping[str, list[Settings]]) -> Array:
     for name in sorted(options):
         *free, last[name] = sorted(options[name], key=option_order)
         columns |= {(name, option): len(columns) + i for i, option in enumerate(free)}
+    of_name: dict[str, list[int]] = {name: [] for name in options}
+    for (name, _), column in columns.items():
+        of_name[name].append(column)
     x = np.zeros((len(rows), len(columns)))
-    for row, designs in enumerate(rows.values()):
+    for row, designs in zip(x, rows.values(), strict=True):
         for settings in designs:
             for name, option in settings.items():
-                if (name, option) in columns:
-                    x[row, columns[name, option]] += 1 / len(designs)
-                elif option == last[name]:
-                    x[row, [i for key, i in columns.items() if key[0] == name]] -= 1 / len(designs)
+                if option == last[name]:
+                    row[of_name[name]] -= 1 / len(designs)
+                else:
+                    row[columns[name, option]] += 1 / len(designs)
     return x
 
 

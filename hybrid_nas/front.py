@@ -14,8 +14,10 @@ from hybrid_nas.box import Box
 from hybrid_nas.candidate import Candidate, candidates_of
 from hybrid_nas.noise import Noise, Trainings, proxy_id, trained_quantities, trainings
 from hybrid_nas.objective import Objective
+from hybrid_nas.speed import SPEEDS
 from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
+from hybrid_nas.units import label
 
 DRAWS = 1000
 LARGEST = 1e30
@@ -50,6 +52,8 @@ class Front:
     draws: int
     counts: dict[str, int]
     mode: str = ""
+    origins: tuple[str, ...] = ()
+    """Where speeds among the objectives come from, a sentence each."""
 
     @classmethod
     def of(
@@ -125,7 +129,12 @@ class Front:
             draws=drawn,
             counts=counts,
             mode=complete[0].budget.mode,
+            origins=_origins(complete, objectives),
         )
+
+    @property
+    def _how(self) -> str:
+        return " ".join((self.mode, *self.origins))
 
     @property
     def members(self) -> tuple[Candidate, ...]:
@@ -159,11 +168,11 @@ class Front:
             return "No trial is complete: there is no front."
         if not self.measured_noise:
             return (
-                f"{self.mode} No design was trained at more than one seed, so the noise is unknown: no intervals, and "
+                f"{self._how} No design was trained at more than one seed, so the noise is unknown: no intervals, and "
                 "the order of designs that lie close together is not known to be real."
             )
         return (
-            f"{self.mode} Intervals are 95%, Student's t, from the deviation over seeds, pooled over all replicated "
+            f"{self._how} Intervals are 95%, Student's t, from the deviation over seeds, pooled over all replicated "
             "designs; a design trained at one seed is given the same deviation."
         )
 
@@ -171,6 +180,7 @@ class Front:
         """front.json:
 
         - `objectives`: name, direction, unit, trained
+        - `origins`: where speeds among the objectives come from, a sentence each
         - `counts`: trials by state; `designs` (distinct), `replicates`, `trainings` (distinct proxy and seed)
         - `noise`, by trained quantity: `sd` over seeds and its `df`; `own_sd`, `own_df` with the seeds' common effect
           taken out; `floor` and `same_seed_floor`, the smallest difference that two single-seed trials show at 95%
@@ -185,6 +195,7 @@ class Front:
         """
         return {
             "version": 1,
+            "origins": list(self.origins),
             "objectives": [
                 {"name": o.name, "direction": o.direction, "unit": o.unit, "trained": o.trained}
                 for o in self.objectives
@@ -209,6 +220,21 @@ class Front:
             "members": [candidate.to_dict() for candidate in self.members],
             "close": [candidate.to_dict() for candidate in self.close],
         }
+
+
+def _origins(complete: list[Trial], objectives: tuple[Objective, ...]) -> tuple[str, ...]:
+    """ValueError where trials differ in where their speeds come from."""
+    names = [o.name for o in objectives if o.name in SPEEDS]
+    origins: dict[str, int] = {}
+    for trial in complete if names else ():
+        if trial.cost.speed is not None:
+            origins.setdefault(trial.cost.speed.origin, trial.number)
+    if len(origins) > 1:
+        one, other = ((number, origin) for origin, number in list(origins.items())[:2])
+        raise ValueError(
+            f"speeds of trial {one[0]} are {one[1]}, and of trial {other[0]} {other[1]}; a front compares one kind"
+        )
+    return tuple(f"{' and '.join(label(name) for name in names).capitalize()}: {origin}." for origin in origins)
 
 
 def _check(complete: list[Trial], objectives: tuple[Objective, ...]) -> None:

@@ -74,13 +74,15 @@ def _by_halves(design: Design, left_out: tuple[str, ...]) -> tuple[Design, tuple
 @dataclass(frozen=True)
 class Beside:
     """A published design beside a study's front: what it costs at the study's target, and its trained values where a
-    trial of the study is the same model at the proxy scale. `refused` says why it cannot be built."""
+    trial of the study is the same model at the proxy scale. `refused` says why it cannot be built, `differs` in what
+    this design is not the published model, a sentence each."""
 
     name: str
     layout: str
     values: dict[str, float]
     trial: int | None
     refused: str | None = None
+    differs: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -94,13 +96,14 @@ def beside(file: StudyFile, trials: list[Trial]) -> list[Beside]:
             trained.setdefault(trial.proxy.id, trial)
     rows = []
     for name, model in gallery().items():
+        differs = (*model.notes, *model.left_out)
         if model.design is None:
-            rows.append(Beside(name, model.architecture.layout, {}, None, "; ".join(model.left_out)))
+            rows.append(Beside(name, model.architecture.layout, {}, None, "; ".join(model.left_out), differs))
             continue
         try:
             target = model.design.at(file.target)
         except Refused as reason:
-            rows.append(Beside(name, model.architecture.layout, {}, None, str(reason)))
+            rows.append(Beside(name, model.architecture.layout, {}, None, str(reason), differs))
             continue
         price, known, refused = cost(target, file.target.context), None, None
         try:
@@ -109,5 +112,6 @@ def beside(file: StudyFile, trials: list[Trial]) -> list[Beside]:
             refused = f"not at the proxy scale: {reason}"
         values = {} if known is None else dict(known.values)
         values |= {o.name: float(getattr(price, o.name)) for o in file.objectives if not o.trained}
-        rows.append(Beside(name, target.layout, values, None if known is None else known.number, refused))
+        number = None if known is None else known.number
+        rows.append(Beside(name, target.layout, values, number, refused, differs))
     return rows

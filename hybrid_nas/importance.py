@@ -18,8 +18,8 @@ from hybrid_nas.trial import Trial
 BEST = 5  # designs among the best, at least: fewer make the importance of a choice an accident
 MIN_TRIALS = 2 * BEST
 QUANTILE = 0.1
-SHUFFLES = 100
-LOOKED_AT = 500  # designs, evenly over the search; more would not change what is beyond chance
+SHUFFLES = 100  # of 100 designs; fewer of more, whose chance is less, down to 33
+LOOKED_AT = 300  # designs, evenly over the search; more would not change what is beyond chance
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def importances(trials: Iterable[Trial], quantity: str) -> dict[str, Importance]
             warnings.simplefilter("ignore", UserWarning)  # few trials in a regime: `chance` says what that does
             real = shares(values)
             rng = np.random.default_rng(0)
-            shuffled = [shares(rng.permutation(values)) for _ in range(SHUFFLES)]
+            shuffled = [shares(rng.permutation(values)) for _ in range(min(SHUFFLES, 100 * SHUFFLES // len(rows)))]
     finally:
         optuna.logging.set_verbosity(verbosity)
     best = round(quantile * len(rows))

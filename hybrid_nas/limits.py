@@ -20,7 +20,7 @@ class Stopwatch:
     limit: float | None = None
     silence: float = SILENCE_S
     spent: float = 0.0
-    heard: float | None = field(default_factory=time.monotonic)
+    heard: float | None = field(default_factory=lambda: time.monotonic())
     """When it last gave a sign of life; None while it waits for an answer."""
 
     def sign(self) -> None:

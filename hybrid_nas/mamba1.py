@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_nas.mixer_module import (
+    Gain,
     LayerCache,
     MambaInit,
     MixerModule,
     draw_linear,
     draw_short_convolution,
+    normed,
     project,
     time_step_bias,
 )
@@ -31,6 +33,8 @@ class Mamba1Module(MixerModule):
         self.conv1d = nn.Conv1d(m.d_ssm, m.d_ssm, m.conv_kernel, groups=m.d_ssm)
         self.x_proj = nn.Linear(m.d_ssm, m.dt_rank + 2 * m.d_state, bias=False)
         self.dt_proj = nn.Linear(m.dt_rank, m.d_ssm)
+        if m.norms:
+            self.dt_norm, self.B_norm, self.C_norm = (Gain(n) for n in (m.dt_rank, m.d_state, m.d_state))
         self.A_log = nn.Parameter(torch.empty(m.d_ssm, m.d_state))
         self.D = nn.Parameter(torch.empty(m.d_ssm))
         self.out_proj = nn.Linear(m.d_ssm, width, bias=False)
@@ -65,6 +69,9 @@ class Mamba1Module(MixerModule):
         """dt, A, B, C, D: what the scan does with u, as u itself selects it."""
         m = self.mixer
         dt, B, C = torch.split(self.x_proj(u), [m.dt_rank, m.d_state, m.d_state], dim=-1)
+        if m.norms:
+            pairs = ((dt, self.dt_norm), (B, self.B_norm), (C, self.C_norm))
+            dt, B, C = (normed(value, gain.weight) for value, gain in pairs)
         dt = F.softplus(F.linear(dt, self.dt_proj.weight) + _bias(self.dt_proj))  # the bias may be of a wider dtype
         return dt, -torch.exp(self.A_log), B, C, self.D
 

@@ -12,7 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hybrid_nas.architecture import Architecture, Block, canonical_json
-from hybrid_nas.captured import EPS
 from hybrid_nas.cost import cost
 from hybrid_nas.model import Model
 from hybrid_nas.proxy import BETAS
+from hybrid_nas.speed import BY_LAYERS, Load, Speed
 
 What = Literal["decode", "prefill", "train"]
 OUT_OF_CACHE = 1 << 28
@@ -83,31 +83,6 @@ class Table:
         return layer
 
 
-@dataclass(frozen=True)
-class Speed:
-    """What a search can aim at. `source` is "measured, by layers" or "measured, whole", with the device's name."""
-
-    source: str
-    device: str
-    decode_tokens_per_s: float
-    prefill_s: float
-    train_tokens_per_s: float
-    peak_memory_bytes: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Load:
-    """The shapes measured at: sequences and tokens of decoding and prefill, and of a training step."""
-
-    batch: int = 4
-    context: int = 8192
-    train_batch: int = 1
-    train_context: int = 8192
-
-
 class Meter:
     """Measures layers on `device`, each once."""
 
@@ -128,7 +103,7 @@ class Meter:
         trained = list(self.layers(architecture, "train", load))
         kept = sum(layer.kept_bytes for layer in trained)
         return Speed(
-            "measured, by layers",
+            BY_LAYERS,
             self.name,
             load.batch / seconds["decode"],
             seconds["prefill"],
@@ -215,7 +190,7 @@ class Meter:
         compute = master.to(self.dtype)
         group = adamw_op.Group(master, torch.ones_like(compute), mean, square, compute, 0.1)
         rates, step = torch.full((1,), 1e-3, device=self.device), torch.zeros(1, dtype=torch.int64, device=self.device)
-        return self._time(lambda: adamw_op.adamw_([group], rates, step, clip=1.0, betas=BETAS, eps=EPS))
+        return self._time(lambda: adamw_op.adamw_([group], rates, step, clip=1.0, betas=BETAS, eps=1e-8))
 
     def _decode(self, model: Model, batch: int, context: int, head: bool = True) -> float:
         """Seconds of one token of each sequence at the last position of `context`."""

@@ -37,12 +37,15 @@ class Source:
     notes: tuple[str, ...] = ()
     training: Path | None = None
     """The folder of a training that holds weights of this model."""
+    left_out: tuple[str, ...] = ()
+    """What `design` leaves out of the model."""
 
     def at(self, scale: Scale) -> Source:
         """The same design at another scale. ValueError where it has none."""
         if self.design is None:
             raise ValueError(f"{self.name} is one model, with no design that could be built at {scale.name}")
-        return replace(self, architecture=self.design.at(scale), context=scale.context, training=None)
+        built, notes = self.design.at(scale), (*self.notes, *self.left_out)
+        return replace(self, architecture=built, context=scale.context, training=None, notes=notes)
 
     def file(self) -> DesignFile:
         return DesignFile(self.name, self.architecture, self.context, self.design, self.source, self.notes)
@@ -108,7 +111,8 @@ def _named(name: str) -> Source:
     published = gallery()
     if name in published:
         model = published[name]
-        return Source(name, model.architecture, model.context, model.design, model.source, model.notes)
+        notes, left_out = model.notes, model.left_out
+        return Source(name, model.architecture, model.context, model.design, model.source, notes, left_out=left_out)
     raise ValueError(f"{name}: no such file, and no published model of that name; {nearest(name, published)}")
 
 

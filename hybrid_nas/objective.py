@@ -43,6 +43,10 @@ QUANTITIES: dict[str, Quantity] = {
             False,
             "bytes read to decode one token, batch 1",
         ),
+        Quantity("decode_tokens_per_s", "maximize", "tokens/s", False, "decoding speed at the target"),
+        Quantity("prefill_s", "minimize", "s", False, "seconds to read a prompt at the target"),
+        Quantity("train_tokens_per_s", "maximize", "tokens/s", False, "training speed at the target"),
+        Quantity("peak_memory_bytes", "minimize", "bytes", False, "most memory of a training step at the target"),
     )
 }
 
@@ -75,7 +79,7 @@ class Constraint:
 
     def excess(self, cost: Cost) -> float:
         """Relative excess over the bound; feasible at 0 or below."""
-        return float(getattr(cost, self.name)) / self.maximum - 1
+        return cost.value(self.name) / self.maximum - 1
 
 
 DEFAULT_OBJECTIVES = (Objective.named("loss"), Objective.named("cache_bytes"))

@@ -7,7 +7,7 @@ import gzip
 import html
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -22,11 +22,18 @@ else:
     Figures = dict
 
 LETTERS_UP_TO = 40
+Cell = str | tuple[float | None, str]
+"""What is shown, and for numbers first what is sorted by."""
+Rows = list[tuple[int, str, bool, bool, list[Cell]]]
+"""Of each trial its number, state, whether it is on the front, whether it is a point of a chart, and its cells."""
 
 
-def document(title: str, body: str, letters: Iterable[str], figures: Figures | None = None) -> str:
-    """The whole page. `letters` are those of the blocks in it; plotly's script is carried compressed, since it is by
-    far the largest part, and only where there are figures."""
+def document(
+    title: str, body: str, letters: Iterable[str], figures: Figures | None = None, rows: Rows | None = None
+) -> str:
+    """The whole page. `letters` are those of the blocks in it; `rows` those of the table of trials, which the script
+    writes a screenful at a time. They, the charts and plotly's script (only where there are charts) are carried
+    compressed, since they are by far the largest part."""
     figures = figures or Figures()
     parts = [
         "<!doctype html>",
@@ -37,24 +44,23 @@ def document(title: str, body: str, letters: Iterable[str], figures: Figures | N
         f"<style>{_asset('report.css')}{_blocks(letters)}</style></head><body>",
         body,
     ]
+    if figures or rows:
+        data = json.dumps({"figures": {key: json.loads(one.to_json()) for key, one in figures.items()}, "rows": rows})
+        colours = json.dumps([[LIGHT[key], DARK[key]] for key in LIGHT])
+        parts += [
+            "<noscript><p>Charts and the table of trials need JavaScript.</p></noscript>",
+            f'<script type="application/json" id="colours">{colours}</script>',
+            f'<script type="application/gzip" id="data">{_packed(data)}</script>',
+        ]
     if figures:
-        parts += _charts(figures)
+        from plotly.offline import get_plotlyjs
+
+        parts.append(f'<script type="application/gzip" id="library">{_packed(get_plotlyjs())}</script>')
     return "\n".join([*parts, f"<script>{_asset('report.js')}</script>", "</body></html>\n"])
 
 
-def _charts(figures: Mapping[str, go.Figure]) -> list[str]:
-    from plotly.offline import get_plotlyjs
-
-    colours = json.dumps([[LIGHT[key], DARK[key]] for key in LIGHT])
-    library = base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
-    return [
-        f'<script type="application/json" id="colours">{colours}</script>',
-        *(
-            f'<script type="application/json" data-figure="{key}">{_embedded(figure.to_json())}</script>'
-            for key, figure in figures.items()
-        ),
-        f'<script type="application/gzip" id="library">{library}</script>',
-    ]
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
 def prose(text: str) -> str:
@@ -111,8 +117,3 @@ def _blocks(letters: Iterable[str]) -> str:
 
 def _asset(name: str) -> str:
     return files("hybrid_nas").joinpath(name).read_text(encoding="utf-8")
-
-
-def _embedded(text: str) -> str:
-    """JSON that no markup inside it can end early."""
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 POINTS_DRAWN = 60  # of one curve
 FEW = 8  # designs, below which none can be called far out
+POINTS_OFF_FRONT = 1500  # of a figure of the front
 CURVES_DRAWN = 400  # further ones are left out of the picture, never of the table
 COSTS_TOLD = ("cache_bytes", "decode_flops_per_token", "train_flops_per_token", "params")
 
@@ -41,10 +42,12 @@ def front_figure(front: Front, x: Objective | None = None, y: Objective | None =
     x = x or (costs[0] if costs else Objective.named("cache_bytes"))
     logarithmic = spans_a_decade([c.value(x.name) for c in front.candidates])
     members, rest = front.members, [c for c in front.candidates if not c.member]
+    shown = nearest(rest)
     traces: list[dict[str, Any]] = []
     if {o.name for o in front.objectives} == {x.name, y.name} and members:
         traces += _steps(front, x, y)
-    traces.append(_points(rest, x, y, "other designs", LIGHT["faint"], 6, 1))
+    name = "other designs" if len(shown) == len(rest) else f"{len(shown):,} of {len(rest):,} other designs"
+    traces.append(_points(shown, x, y, name, LIGHT["faint"], 6, 1))
     traces.append(_points(members, x, y, "front", LIGHT["accent"], 9, 1.4))
     layout = figure_layout(height=420, legend=True)
     layout["xaxis"] |= amount_axis(x, [c.value(x.name) for c in front.candidates], logarithmic)
@@ -55,6 +58,23 @@ def front_figure(front: Front, x: Objective | None = None, y: Objective | None =
         for axis in ("xaxis", "yaxis"):
             layout[axis]["range"] = ranges["near"][axis]
     return figure(traces, layout)
+
+
+def nearest(rest: Sequence[Candidate]) -> list[Candidate]:
+    """Those off the front that are drawn: all, or those likeliest to be on it and an even sample of the others."""
+    if len(rest) <= POINTS_OFF_FRONT:
+        return list(rest)
+    close = sorted((c for c in rest if c.probability), key=lambda c: -(c.probability or 0))[: POINTS_OFF_FRONT // 2]
+    chosen = {c.key for c in close}
+    others = [c for c in rest if c.key not in chosen]
+    step = len(others) / (POINTS_OFF_FRONT - len(close))
+    chosen |= {others[int(i * step)].key for i in range(POINTS_OFF_FRONT - len(close))}
+    return [c for c in rest if c.key in chosen]
+
+
+def numbers_of(drawn: go.Figure) -> set[int]:
+    """Numbers of the trials that are points of a figure of the front."""
+    return {number for trace in drawn.data for told in trace.customdata or () for number in told}
 
 
 def _ranges(front: Front, x: Objective, y: Objective, logarithmic: bool) -> dict[str, Any] | None:

@@ -57,16 +57,24 @@ def part_of(layer: int, depth: int) -> str:
     return PARTS[1 + (4 * (2 * layer - 1)) // (2 * (depth - 2))]
 
 
-def position_maps(trials: Iterable[Trial], noise: dict[str, Noise], quantity: str) -> tuple[PositionMap, ...]:
+def position_maps(
+    trials: Iterable[Trial], noise: dict[str, Noise], quantity: str, foretold: Predictions | None = None
+) -> tuple[PositionMap, ...]:
     """A map for each kind of layer that stands among others somewhere; none where no design mixes kinds."""
     trials = list(trials)
     complete = [trial for trial in trials if trial.state == "complete"]
     values = trainings(complete, quantity)
-    found = (_map(kind, letters, trials, values, noise[quantity], quantity) for kind, letters in KINDS.items())
+    if foretold is None:
+        foretold = predicted(trials) if quantity == QUANTITY else Predictions()
+    found = (
+        _map(kind, letters, trials, values, noise[quantity], quantity, foretold) for kind, letters in KINDS.items()
+    )
     return tuple(one for one in found if one is not None)
 
 
-def _map(kind: str, letters: str, trials: list[Trial], values: Any, noise: Noise, quantity: str) -> PositionMap | None:
+def _map(
+    kind: str, letters: str, trials: list[Trial], values: Any, noise: Noise, quantity: str, foretold: Predictions
+) -> PositionMap | None:
     import numpy as np
 
     layouts: dict[str, str] = {}
@@ -81,7 +89,6 @@ def _map(kind: str, letters: str, trials: list[Trial], values: Any, noise: Noise
         told = {k: v for k, v in settings_of(trial.design).items() if k not in ("ratio", *WHERE_LAYERS_STAND)}
         return {**told, "layers": str(count)}
 
-    foretold = predicted(trials) if quantity == QUANTITY else Predictions()
     effects = Effects(trials, values, noise, settings, foretold)
     proxies = list(effects.designs)
     if not proxies:

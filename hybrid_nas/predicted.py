@@ -42,36 +42,59 @@ class Predictions:
 
 def predicted(trials: Iterable[Trial]) -> Predictions:
     """Predictions for search trials that were stopped and whose model no other trial trained to the end."""
-    import numpy as np
-
     trials = [trial for trial in trials if trial.replicate_of is None and trial.shared_with is None]
     complete = [trial for trial in trials if trial.state == "complete" and QUANTITY in trial.values]
     trained = {proxy_id(trial) for trial in complete}
+    ended = [(_held_out(trial), trial.values[QUANTITY]) for trial in complete]
+    lines: dict[int, Line | None] = {}
     found: dict[str, tuple[int, float, float]] = {}
     worst = 0.0
     for trial in sorted(trials, key=lambda trial: trial.number):
-        held_out = _held_out(trial)
-        if trial.state != "stopped" or not held_out or proxy_id(trial) in trained:
+        held_out = _held_out(trial) if trial.state == "stopped" else []
+        if not held_out or not math.isfinite(held_out[-1]) or proxy_id(trial) in trained:
             continue
-        rung, last = len(held_out) - 1, held_out[-1]
-        pairs = [
-            (losses[rung], t.values[QUANTITY]) for t in complete if len(losses := _held_out(t)) > rung + 1
-        ]  # fmt: skip
-        if len(pairs) < MIN_COMPLETE or not math.isfinite(last):
-            continue
+        rung = len(held_out) - 1
+        if rung not in lines:
+            lines[rung] = Line.of([(losses[rung], value) for losses, value in ended if len(losses) > rung + 1])
+        line = lines[rung]
+        if line is not None:
+            found[proxy_id(trial)] = trial.seed, *line.at(held_out[-1])
+            worst = max(worst, math.sqrt(line.residual))
+    return Predictions(found, worst if found else None)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Least squares of final losses on those of one rung."""
+
+    slope: float
+    x: float
+    y: float
+    around: float
+    residual: float
+    n: int
+
+    @classmethod
+    def of(cls, pairs: list[tuple[float, float]]) -> Line | None:
+        """None where the rung does not foretell the end."""
+        import numpy as np
+
+        if len(pairs) < MIN_COMPLETE:
+            return None
         x, y = np.array(pairs).T
         around, total = float(((x - x.mean()) ** 2).sum()), float(((y - y.mean()) ** 2).sum())
         if around == 0 or total == 0:
-            continue
+            return None
         slope = float((x - x.mean()) @ (y - y.mean())) / around
         squares = float(((y - y.mean() - slope * (x - x.mean())) ** 2).sum())
         if 1 - squares / total < FORETELLS:
-            continue
-        residual = squares / (len(x) - 2)
-        variance = residual * (1 + 1 / len(x) + (last - float(x.mean())) ** 2 / around)
-        found[proxy_id(trial)] = trial.seed, float(y.mean()) + slope * (last - float(x.mean())), variance
-        worst = max(worst, math.sqrt(residual))
-    return Predictions(found, worst if found else None)
+            return None
+        return cls(slope, float(x.mean()), float(y.mean()), around, squares / (len(x) - 2), len(x))
+
+    def at(self, loss: float) -> tuple[float, float]:
+        """What a loss at the rung foretells, and the variance of that."""
+        off = loss - self.x
+        return self.y + self.slope * off, self.residual * (1 + 1 / self.n + off**2 / self.around)
 
 
 def _held_out(trial: Trial) -> list[float]:

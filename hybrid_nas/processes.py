@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,14 +24,14 @@ from hybrid_nas.workers import Died, Done, Event, Report
 class Worker:
     """One process. `job` is the number of the job that it holds, None while it is free."""
 
-    def __init__(self, threads: int, log: Path | None) -> None:
+    def __init__(self, threads: int, log: Path | None, module: tuple[str, ...] = ("hybrid_nas.processes",)) -> None:
         self.job: int | None = None
         self.watch = Stopwatch()
         self.why: str | None = None
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         errors: IO[bytes] | int = subprocess.DEVNULL if log is None else log.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hybrid_nas.processes"],
+            [sys.executable, "-m", *module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -140,6 +141,18 @@ class ProcessPool:
             elif job is not None:
                 worker.watch.wait() if message["validation"] else worker.watch.sign()
                 yield Report(job, **message)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The workers stand still for a while, and go on."""
+        stopped = [worker.process for worker in self.workers if worker.process.poll() is None]
+        for process in stopped:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in stopped:
+                process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """End every worker at once."""

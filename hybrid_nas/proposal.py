@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hybrid_nas.architecture import Architecture
-from hybrid_nas.cost import Cost, cost
+from hybrid_nas.cost import Cost
 from hybrid_nas.design import Design, Refused
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.units import readable
@@ -37,7 +37,7 @@ class Proposal:
     def of(cls, design: Design, study: StudyFile) -> Proposal:
         """Refused, with the reason, if `design` cannot be built at both scales or breaks a constraint."""
         target = design.at(study.target)
-        costs = cost(target, study.target.context)
+        costs = study.cost(target)
         for constraint in study.constraints:
             if constraint.excess(costs) > 0:
                 bound = readable(constraint.maximum, QUANTITIES[constraint.name].unit)

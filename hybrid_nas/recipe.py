@@ -96,8 +96,9 @@ class Recipe:
         maps: list[PositionMap] = []
         said = ""
         settings = merged(trials)
+        of_loss = predicted(trials)
         for quantity in trained_quantities(complete):
-            foretold = predicted(trials) if quantity == QUANTITY else Predictions()
+            foretold = of_loss if quantity == QUANTITY else Predictions()
             values = trainings(complete, quantity)
             effects = Effects(trials, values, front.noise[quantity], settings, predictions=foretold)
             if effects.predicted:
@@ -105,10 +106,10 @@ class Recipe:
             for choice in effects.choices:
                 rules.setdefault(choice, []).append(Evidence.of(choice, quantity, effects, trials))
             crossed += interactions(effects, quantity)
-            maps += position_maps(trials, front.noise, quantity)
+            maps += position_maps(trials, front.noise, quantity, foretold)
         ordered = [Rule(choice, tuple(found), _contradictions(found)) for choice, found in sorted(rules.items())]
         ordered.sort(key=lambda rule: tuple(-worth for worth in rule.worth))
-        findings = agreement(trials, front.noise, drawn=drawn)
+        findings = agreement(trials, front.noise, drawn=drawn, foretold=of_loss)
         searched = sum(trial.replicate_of is None for trial in trials)
         return cls(
             answer=_answer(front),

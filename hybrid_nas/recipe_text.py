@@ -174,7 +174,7 @@ def latex(recipe: Recipe) -> str:
                     [
                         tex(f"{f.id}: {f.claim}"),
                         f.verdict,
-                        f"${_interval(f.difference, f.low, f.high, _unit(f.quantity))}$",
+                        "$" + _interval(f.difference, f.low, f.high, _unit(f.quantity)).replace(" [", "\\ [") + "$",
                         str(f.n),
                     ]
                     for f in asked
@@ -210,7 +210,7 @@ def _rule_rows(recipe: Recipe) -> list[list[str]]:
                         tex(rule.choice),
                         tex(evidence.quantity),
                         tex(f"{pair.better} / {pair.worse}"),
-                        "${} [{}, {}]$".format(*numbers),
+                        "${}\\ [{}, {}]$".format(*numbers),
                         f"{pair.n}, {pair.method}",
                         "yes" if pair.decided else "no",
                     ]

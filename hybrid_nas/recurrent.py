@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from hybrid_nas.dimensions import multiple, positive
+from hybrid_nas.dimensions import ADDED, multiple, positive
 
 
 @dataclass(frozen=True)
 class Mamba1:
     """Mamba [arXiv:2312.00752]: input projection to x and z; short convolution; dt, B, C from x, dt through `dt_rank`
-    numbers; selective scan; gate; output. Each of `d_ssm` channels keeps a state of `d_state` numbers."""
+    numbers; selective scan; gate; output. Each of `d_ssm` channels keeps a state of `d_state` numbers. `norms` puts an
+    RMSNorm on dt, B and C each, as Jamba has it [arXiv:2403.19887, section 6.4]."""
 
     kind: ClassVar[str] = "mamba1"
     letter: ClassVar[str] = "1"
@@ -20,6 +21,7 @@ class Mamba1:
     d_state: int
     dt_rank: int
     conv_kernel: int = 4
+    norms: bool = field(default=False, metadata=ADDED)
 
     def __post_init__(self) -> None:
         positive(self, "d_ssm", "d_state", "dt_rank", "conv_kernel")

@@ -1,14 +1,68 @@
 "use strict";
 (async () => {
   const colours = JSON.parse(document.getElementById("colours")?.textContent ?? "[]");
-  const figures = [...document.querySelectorAll("script[data-figure]")];
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const options = { responsive: true, displayModeBar: false, scrollZoom: false };
   const at = (id) => document.getElementById(id);
+  const ROWS = 100; // of the table, at a time
 
-  // The table needs no library, so it works even where the charts cannot be drawn.
+  async function unpacked(id) {
+    const packed = Uint8Array.from(atob(at(id).textContent.trim()), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  }
+
+  let data = { figures: {}, rows: [] };
+  try {
+    if (at("data")) data = JSON.parse(await unpacked("data"));
+  } catch {
+    for (const place of document.querySelectorAll(".plot, #count"))
+      place.textContent = "This needs a browser of 2023 or later.";
+  }
+  const figures = Object.entries(data.figures);
+
   const table = at("trials");
-  const rows = table ? [...table.tBodies[0].rows] : [];
+  const rows = (data.rows ?? []).map(([number, state, member, drawn, cells]) => ({
+    number, state, member, drawn, cells,
+    text: cells.map((cell) => (Array.isArray(cell) ? cell[1] : cell)).join(" ").toLowerCase(),
+  }));
+  let fitting = rows, page = 0, chosen = null;
+
+  function element(row) {
+    const line = document.createElement("tr");
+    line.id = `t${row.number}`;
+    line.className = [row.state === "complete" ? "" : "off", row.member ? "member" : "", row === chosen ? "shown" : ""]
+      .filter(Boolean).join(" ");
+    row.cells.forEach((cell, i) => {
+      const box = line.insertCell();
+      const text = Array.isArray(cell) ? cell[1] : cell;
+      const kind = table.tHead.rows[0].cells[i].textContent;
+      if (Array.isArray(cell)) box.className = "n";
+      if (kind === "design" || kind === "note") box.className = "prose";
+      if (kind === "layout") box.append(Object.assign(document.createElement("code"), { textContent: text }));
+      else if (kind === "trial" && row.drawn)
+        box.append(Object.assign(document.createElement("button"), { type: "button", className: "find", textContent: text }));
+      else box.textContent = text;
+    });
+    return line;
+  }
+
+  function turn(to) {
+    const pages = Math.max(1, Math.ceil(fitting.length / ROWS));
+    page = Math.min(Math.max(0, to), pages - 1);
+    table.tBodies[0].replaceChildren(...fitting.slice(page * ROWS, (page + 1) * ROWS).map(element));
+    at("count").textContent =
+      fitting.length === rows.length ? `${rows.length} trials` : `${fitting.length} of ${rows.length} trials`;
+    at("pager").replaceChildren();
+    if (pages === 1) return;
+    const step = (sign, by, name) => {
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: sign, ariaLabel: name });
+      button.disabled = page + by < 0 || page + by >= pages;
+      button.addEventListener("click", () => turn(page + by));
+      return button;
+    };
+    const range = `${page * ROWS + 1} to ${Math.min((page + 1) * ROWS, fitting.length)}`;
+    at("pager").append(step("‹", -1, "earlier rows"), ` ${range} `, step("›", 1, "further rows"));
+  }
 
   table?.tHead.addEventListener("click", (event) => {
     const head = event.target.closest("button")?.parentElement;
@@ -16,44 +70,39 @@
     const falling = head.getAttribute("aria-sort") === "ascending";
     for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-    const key = (row) => row.cells[head.cellIndex].dataset.v ?? row.cells[head.cellIndex].textContent;
+    const key = (row) => { const cell = row.cells[head.cellIndex]; return Array.isArray(cell) ? cell[0] : cell; };
     rows.sort((a, b) => {
       const x = key(a), y = key(b);
-      if (x === "" || y === "") return (x === "") - (y === ""); // rows without a value stay last
-      const order = x - y || (isNaN(x - y) ? x.localeCompare(y) : 0);
+      if (x == null || x === "" || y == null || y === "") // rows without a value stay last
+        return (x == null || x === "") - (y == null || y === "");
+      const order = typeof x === "number" ? x - y : x.localeCompare(y);
       return falling ? -order : order;
     });
-    table.tBodies[0].append(...rows);
+    filter();
   });
 
   function filter() {
     const words = at("wanted").value.toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
-    for (const row of rows) {
-      const text = row.textContent.toLowerCase();
-      const fits = words.every((word) => text.includes(word))
-        && (at("state").value === "" || row.cells[1].textContent === at("state").value)
-        && (!at("onfront").checked || row.classList.contains("member"));
-      row.hidden = !fits;
-      shown += fits;
-    }
-    at("count").textContent = shown === rows.length ? `${shown} trials` : `${shown} of ${rows.length} trials`;
+    const state = at("state").value, member = at("onfront").checked;
+    fitting = rows.filter((row) => words.every((word) => row.text.includes(word))
+      && (state === "" || row.state === state) && (!member || row.member));
+    turn(0);
   }
-  if (table) {
+  if (rows.length) {
     for (const id of ["wanted", "state", "onfront"]) at(id).addEventListener("input", filter);
     filter();
   }
 
   function show(number) {
-    const row = at(`t${number}`);
-    if (!row) return;
-    if (row.hidden) {
+    chosen = rows.find((row) => row.number === Number(number)) ?? null;
+    if (!chosen) return;
+    if (!fitting.includes(chosen)) {
       at("wanted").value = at("state").value = "";
       at("onfront").checked = false;
       filter();
     }
-    for (const other of rows) other.classList.toggle("shown", other === row);
-    row.scrollIntoView({ block: "center", behavior: "smooth" });
+    turn(Math.floor(fitting.indexOf(chosen) / ROWS));
+    at(`t${chosen.number}`).scrollIntoView({ block: "center", behavior: "smooth" });
   }
   for (const link of document.querySelectorAll('a[href^="#t"]'))
     link.addEventListener("click", (event) => { event.preventDefault(); show(link.hash.slice(2)); });
@@ -70,26 +119,18 @@
     });
 
   if (!figures.length) return;
-  try {
-    const packed = Uint8Array.from(atob(at("library").textContent.trim()), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-    const script = document.createElement("script");
-    script.textContent = await new Response(stream).text();
-    document.head.append(script);
-  } catch {
-    for (const plot of document.querySelectorAll(".plot"))
-      plot.textContent = "This chart needs a browser of 2023 or later.";
-    return;
-  }
+  const script = document.createElement("script");
+  script.textContent = await unpacked("library");
+  document.head.append(script);
 
   async function draw() {
-    for (const source of figures) {
-      let text = source.textContent;
+    for (const [key, drawn] of figures) {
+      let text = JSON.stringify(drawn);
       if (dark.matches) for (const [light, other] of colours) text = text.replaceAll(light, other);
       const figure = JSON.parse(text);
       figure.layout.font.family = getComputedStyle(document.body).fontFamily;
-      await Plotly.react(at(source.dataset.figure), figure.data, figure.layout, options);
-      if (figure.layout.annotations?.length) await spread(at(source.dataset.figure));
+      await Plotly.react(at(key), figure.data, figure.layout, options);
+      if (figure.layout.annotations?.length) await spread(at(key));
     }
   }
 
@@ -126,8 +167,8 @@
   await draw();
   document.body.dataset.drawn = figures.length;
 
-  for (const source of figures)
-    at(source.dataset.figure).on("plotly_click", (event) => {
+  for (const [key] of figures)
+    at(key).on("plotly_click", (event) => {
       const [number] = event.points.flatMap(numbers);
       if (number !== undefined) show(number);
     });

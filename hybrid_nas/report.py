@@ -14,11 +14,11 @@ from hybrid_nas.candidate import Candidate
 from hybrid_nas.front import Front
 from hybrid_nas.objective import QUANTITIES, Objective
 from hybrid_nas.page import Figures, document, plot, prose, strip
-from hybrid_nas.plot import attainment_figure, curves_figure, front_figure
+from hybrid_nas.plot import attainment_figure, curves_figure, front_figure, numbers_of
 from hybrid_nas.recipe import Recipe, common, describe
 from hybrid_nas.report_claims import agreement, further
 from hybrid_nas.report_recipe import in_short, rules
-from hybrid_nas.report_tables import coinciding, left_out, run_again, trials_table
+from hybrid_nas.report_tables import coinciding, left_out, run_again, trial_rows, trials_table
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, counted, duration, label, listed, moment, readable
 from hybrid_nas.words import letters, part_name
@@ -59,7 +59,7 @@ def page(
         "What more trials would decide": further(recipe, run_info, trials),
         "What the search bought": _attained(trials, front, figures),
         "Loss curves": _curves(trials, front, figures),
-        "All trials": trials_table(trials, front),
+        "All trials": trials_table(trials),
         "Told apart by cost alone": coinciding(run_info, front),
         "Stopped, failed, refused": left_out(run_info, trials),
         "How this was found": f"<p>{prose(front.statement)}</p><p>{prose(recipe.method)}</p>",
@@ -78,7 +78,9 @@ def page(
         "</main>",
     ]
     used = {letter for trial in trials for letter in trial.layout + trial.proxy.layout}
-    return document(name, "\n".join(part for part in body if part), used, figures)
+    drawn = {number for key in figures if key.startswith("front-") for number in numbers_of(figures[key])}
+    rows = trial_rows(trials, front, drawn)
+    return document(name, "\n".join(part for part in body if part), used, figures, rows)
 
 
 def _meta(run_info: Mapping[str, Any], front: Front) -> str:

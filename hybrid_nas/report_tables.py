@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from hybrid_nas.front import Front
-from hybrid_nas.page import copied
-from hybrid_nas.recipe import describe
+from hybrid_nas.page import Cell, Rows, copied
+from hybrid_nas.recipe import common, describe
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, duration, listed, moment, readable
+
+NUMERIC = ("trial", "seed", "loss", "recall", "cache", "decoding", "training", "parameters", "time")
+NAMED = 30  # trials that a sentence names; the table has them all
 
 
 def coinciding(run_info: Mapping[str, Any], front: Front) -> str:
@@ -19,7 +22,8 @@ def coinciding(run_info: Mapping[str, Any], front: Front) -> str:
     groups = {tuple(sorted((c.number, *c.coincides_with))) for c in front.candidates if c.coincides_with}
     if not groups:
         return ""
-    named = "; ".join(listed(str(n) for n in group) for group in sorted(groups))
+    named = "; ".join(listed(str(n) for n in group) for group in sorted(groups)[:NAMED])
+    named += "; and others" if len(groups) > NAMED else ""
     told = run_info.get("coincide") or sum(len(group) - 1 for group in groups)
     return (
         "<p>Some designs are one model at the proxy scale. They share its training, "
@@ -61,54 +65,56 @@ def left_out(run_info: Mapping[str, Any], trials: list[Trial]) -> str:
 
 
 def _trials(numbers: list[str]) -> str:
-    return f"trial{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
+    named = listed(numbers[:NAMED]) if len(numbers) <= NAMED else f"{', '.join(numbers[:NAMED])} and others"
+    return f"trial{'s' if len(numbers) > 1 else ''} {named}"
 
 
-def trials_table(trials: list[Trial], front: Front) -> str:
-    """Every trial, sortable by any column."""
+def trials_table(trials: list[Trial]) -> str:
+    """The frame of the table of all trials, sortable by any column; `trial_rows` are its rows."""
     if not trials:
         return ""
-    members = {number for c in front.members for number in c.trials}
-    drawn = {number for c in front.candidates for number in c.trials}
-    numeric = ("trial", "seed", "loss", "recall", "cache", "decoding", "training", "parameters", "time")
-    head = ["trial", "state", "layout", *numeric[1:], "design", "note"]
+    head = ["trial", "state", "layout", *NUMERIC[1:], "design", "note"]
     cells = "".join(
-        f'<th{" class=n" if name in numeric else ""}><button type="button">{name}</button></th>' for name in head
+        f'<th{" class=n" if name in NUMERIC else ""}><button type="button">{name}</button></th>' for name in head
     )
-    rows = "".join(_trial_row(trial, trial.number in members, trial.number in drawn) for trial in trials)
     states = "".join(f"<option>{state}</option>" for state in dict.fromkeys(t.state for t in trials))
     return (
         '<div class="filter" role="search"><input type="search" id="wanted" aria-label="filter" '
         'placeholder="Filter: layout, design, note ..."><select id="state" aria-label="state"><option value="">any '
         f'state</option>{states}</select><label><input type="checkbox" id="onfront"> on the front</label>'
-        '<output id="count" class="note"></output></div>'
-        f'<div class="scroll tall"><table id="trials"><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>'
+        '<output id="count" class="note"></output><span id="pager"></span></div>'
+        f'<div class="scroll tall"><table id="trials"><thead><tr>{cells}</tr></thead><tbody></tbody></table>'
         "</div><p class='note'>Headings sort; ● marks members of the front. Several words must all be found.</p>"
     )
 
 
-def _trial_row(trial: Trial, member: bool, drawn: bool) -> str:
+def trial_rows(trials: list[Trial], front: Front, drawn: Container[int]) -> Rows:
+    """Every trial; `drawn` are the numbers of those that are points of the picture of the front."""
+    members = {number for c in front.members for number in c.trials}
+    alike = common(trials)
+    return [(t.number, t.state, t.number in members, t.number in drawn, _cells(t, alike)) for t in trials]
+
+
+def _cells(trial: Trial, alike: Iterable[str]) -> list[Cell]:
     cost = trial.cost
-    numbers: list[tuple[float | None, str]] = [(trial.seed, str(trial.seed))]
+    measured: list[Cell] = []
     for name, unit in (("loss", "nats/byte"), ("recall", "accuracy")):
         value = trial.values.get(name)
-        numbers.append((value, "" if value is None else bare(value, unit)))
-    numbers += [
+        measured.append((value, "" if value is None else bare(value, unit)))
+    return [
+        (trial.number, str(trial.number)),
+        trial.state,
+        trial.layout,
+        (trial.seed, str(trial.seed)),
+        *measured,
         (cost.cache_bytes, readable(cost.cache_bytes, "bytes")),
         (cost.decode_flops_per_token, readable(cost.decode_flops_per_token, "FLOP/token")),
         (cost.train_flops_per_token, readable(cost.train_flops_per_token, "FLOP/token")),
         (cost.params, readable(cost.params, "parameters")),
         (trial.seconds, duration(trial.seconds)),
+        describe(trial.design.to_dict(), alike),
+        _note(trial),
     ]
-    rest = "".join(f'<td class="n" data-v="{"" if v is None else v}">{html.escape(text)}</td>' for v, text in numbers)
-    kind = ("" if trial.state == "complete" else " off") + (" member" if member else "")
-    number = f'<button type="button" class="find">{trial.number}</button>' if drawn else str(trial.number)
-    return (
-        f'<tr id="t{trial.number}" class="{kind.strip()}"><td class="n" data-v="{trial.number}">{number}</td>'
-        f"<td>{trial.state}</td><td><code>{html.escape(trial.layout)}</code></td>"
-        f'{rest}<td class="prose">{html.escape(describe(trial.design.to_dict()))}</td>'
-        f'<td class="prose">{html.escape(_note(trial))}</td></tr>'
-    )
 
 
 def _note(trial: Trial) -> str:

@@ -18,6 +18,7 @@ from typing import Literal
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.cost import MixerCost, cost, ffn_params, mixer_cost, params_nonembedding
 from hybrid_nas.moe import MoE
+from hybrid_nas.speed import PREDICTED, Load, Speed
 
 Bound = Literal["compute", "memory"]
 VALUE_BYTES = 2
@@ -27,8 +28,8 @@ written and read."""
 TRAIN_PARAM_BYTES = 30
 """Bytes that a step moves a parameter: its gradient in 2 written and read, its float32 copy, two moments read and
 written, and its 2 bytes written."""
-TRAIN_KEPT_BYTES = 20
-"""Bytes kept a parameter: 2 and its gradient's 2, and in float32 itself, two moments and the clipped gradient."""
+TRAIN_KEPT_BYTES = 16
+"""Bytes kept a parameter: 2 and its gradient's 2, and in float32 itself and two moments."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,18 @@ def decode_memory_bytes(architecture: Architecture, context: int, batch: int) ->
     """Weights and caches of `batch` sequences of `context` tokens."""
     spent = cost(architecture, context, VALUE_BYTES)
     return VALUE_BYTES * spent.params + batch * spent.cache_bytes
+
+
+def predicted_speed(architecture: Architecture, load: Load, on: Device) -> Speed:
+    """What `hybrid_nas.measure` would measure on that device."""
+    return Speed(
+        PREDICTED,
+        on.name,
+        decode(architecture, load.context, load.batch, on).tokens_per_s,
+        prefill(architecture, load.context, load.batch, on).seconds,
+        train_step(architecture, load.train_context, load.train_batch, on).tokens_per_s,
+        train_memory_bytes(architecture, load.train_context, load.train_batch),
+    )
 
 
 def _values(layer: _Layer, width: int) -> float:

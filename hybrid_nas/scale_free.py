@@ -11,6 +11,7 @@ from hybrid_nas.architecture import PARALLEL_AXES, Architecture, Attention, Mamb
 from hybrid_nas.design import Design
 from hybrid_nas.moe import MoE
 from hybrid_nas.parts import RECURRENT
+from hybrid_nas.recurrent import Mamba1
 
 EXPAND = 2
 """Mamba-2's channels are counted before expansion, which is twofold."""
@@ -43,6 +44,8 @@ def design_of(architecture: Architecture, context: int) -> tuple[Design, tuple[s
         if recurrent.kind not in RECURRENT:
             raise ValueError(f"no design has {recurrent.kind} layers; known: {', '.join(RECURRENT)}")
         values["mixer"] = recurrent.kind
+        if isinstance(recurrent, Mamba1) and recurrent.norms:
+            notes.append("the norms on dt, B and C of its Mamba-1; a design has none")
     mamba = recurrent if isinstance(recurrent, Mamba2) else None if hybrid is None else hybrid.mamba
     if mamba is not None:
         values |= {"d_state": mamba.d_state, "head_dim": mamba.head_dim}

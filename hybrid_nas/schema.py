@@ -8,9 +8,11 @@ from typing import Any
 from hybrid_nas.budget import Budget
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.options import KEYS
+from hybrid_nas.roofline import devices
 from hybrid_nas.scale import SCALES, Scale
 from hybrid_nas.space_file import FAMILIES
-from hybrid_nas.study_file import NAME, SAMPLERS, Search
+from hybrid_nas.speed import SPEEDS, Measure
+from hybrid_nas.study_file import NAME, RULES, SAMPLERS, Search
 
 COUNT = {
     "anyOf": [
@@ -68,16 +70,27 @@ def study_schema() -> dict[str, Any]:
         "uniqueItems": True,
         "description": "the axes of the front: one at least is trained (loss, recall), one at least is a cost",
     }
-    costs = [name for name, quantity in QUANTITIES.items() if not quantity.trained]
+    costs = [name for name, quantity in QUANTITIES.items() if not quantity.trained and name not in SPEEDS]
     properties["constraints"] = {
         "type": "object",
         "properties": dict.fromkeys(costs, COUNT),
         "additionalProperties": False,
         "description": "upper bounds at the target scale",
     }
+    properties["measure"] = {
+        "type": "object",
+        "properties": {**_properties(Measure), "device": {"enum": list(devices())}},
+        "additionalProperties": False,
+        "description": "the device and the shapes of speeds, where those are objectives",
+    }
     properties["search"] = {
         "type": "object",
-        "properties": {**_properties(Search), "sampler": {"enum": list(SAMPLERS)}, "seeds": SEEDS},
+        "properties": {
+            **_properties(Search),
+            "sampler": {"enum": list(SAMPLERS)},
+            "stopping": {"enum": list(RULES)},
+            "seeds": SEEDS,
+        },
         "additionalProperties": False,
         "description": "how the space is explored",
     }

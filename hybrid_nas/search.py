@@ -7,13 +7,16 @@ as many as the budget asks for, so that the front carries intervals and the nois
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hybrid_nas.budget import Budget
+from hybrid_nas.cost import Cost
 from hybrid_nas.front import Front
+from hybrid_nas.noise import Noise, trainings
 from hybrid_nas.proposal import Proposal
+from hybrid_nas.stopping import Seen, Stopping
 from hybrid_nas.study import Asked, Study
 from hybrid_nas.trial import Point, Trial
 from hybrid_nas.workers import Died, Done, Moved, Pool, Report
@@ -64,14 +67,7 @@ class Loop:
             for trial in study.all_trials()
             if trial.state == "complete" and trial.shared_with is None
         }
-        self.rungs: list[tuple[str, tuple[float, ...], int, float]] = []
-        for trial in study.trials.values():
-            for point in trial.curve:
-                if point.validation and trial.shared_with is None:
-                    rung = trial.budget.rung(point.tokens, self.file.proxy.context)
-                    self.rungs.append((trial.key, self._efficiency(trial.cost), rung, point.loss))
-        trained = [objective.name for objective in self.file.objectives if objective.trained]
-        self.may_stop = trained == ["loss"] and self.file.search.dominators > 0
+        self.stopping = self._stopping()
         self.next_job = 0
 
     def run(self) -> bool:
@@ -158,38 +154,56 @@ class Loop:
         self.watch.moved(task, report.tokens, report.loss)
         if report.validation:
             task.rungs[report.tokens] = report.loss
-            go_on = task.asked is None or not self._dominated(task, report)
-            if task.asked is not None:
-                efficiency = self._efficiency(task.proposal.cost)
-                self.rungs.append((task.proposal.key, efficiency, self._rung(task, report), report.loss))
+            go_on = True
+            seen = self._seen(task.proposal.key, task.proposal.cost, {"loss": report.loss, "recall": report.recall})
+            if task.asked is not None and seen is not None:
+                go_on = self.stopping.goes_on(self._rung(task, report), seen)
             self.pool.answer(report.job, go_on)
 
-    def _dominated(self, task: Task, report: Report) -> bool:
-        """Whether enough others of equal or better efficiency had a loss at this rung that is lower beyond the
-        margin."""
-        mine, mark = self._efficiency(task.proposal.cost), self._rung(task, report)
-        better = {
-            key
-            for key, theirs, rung, loss in self.rungs
-            if rung == mark
-            and key != task.proposal.key
-            and loss < report.loss - self.file.search.margin
-            and all(a <= b for a, b in zip(theirs, mine, strict=True))
-        }
-        return self.may_stop and len(better) >= self.file.search.dominators
+    def _stopping(self) -> Stopping:
+        """The rule of the study, with what its finished trials had at their rungs and ends."""
+        search, trials = self.file.search, self.study.all_trials()
+        names = [objective.name for objective in self.file.objectives if objective.trained]
+        noise = [Noise.of(name, trainings(trials, name)) for name in names]
+        stopping = Stopping(
+            search.stopping,
+            search.reduction,
+            search.dominators,
+            search.margin,
+            noise=tuple(spread.own_sd or spread.sd or 0.0 for spread in noise),
+        )
+        for trial in self.study.trials.values():
+            if trial.shared_with is not None:
+                continue
+            for point in trial.curve:
+                seen = self._seen(trial.key, trial.cost, {"loss": point.loss, "recall": point.recall})
+                if point.validation and seen is not None and not (trial.values and point.tokens == trial.tokens):
+                    stopping.saw(trial.budget.rung(point.tokens, self.file.proxy.context), seen)
+            self._ended(stopping, trial)
+        return stopping
+
+    def _ended(self, stopping: Stopping, trial: Trial) -> None:
+        """What a finished trial says of the ends of trainings. Of one model at the proxy scale, each design says it."""
+        seen = self._seen(trial.key, trial.cost, trial.values)
+        if trial.state == "complete" and trial.replicate_of is None and seen is not None:
+            stopping.ended(seen)
+
+    def _seen(self, key: str, cost: Cost, scores: Mapping[str, float | None]) -> Seen | None:
+        """What the rule reads; None where a trained objective has no score, as one that rungs do not measure."""
+        efficiency: list[float] = []
+        quality: list[float] = []
+        for objective in self.file.objectives:
+            score = scores.get(objective.name) if objective.trained else cost.value(objective.name)
+            if score is None:
+                return None
+            (quality if objective.trained else efficiency).append(objective.loss(score))
+        return Seen(key, tuple(efficiency), tuple(quality))
 
     def _budget(self, task: Task) -> Budget:
         return self.file.budget.of(task.proposal.proxy, self.file.proxy.context)
 
     def _rung(self, task: Task, report: Report) -> int:
         return self._budget(task).rung(report.tokens, self.file.proxy.context)
-
-    def _efficiency(self, cost: Any) -> tuple[float, ...]:
-        return tuple(
-            objective.loss(float(getattr(cost, objective.name)))
-            for objective in self.file.objectives
-            if not objective.trained
-        )
 
     def _finish(self, task: Task, outcome: dict[str, Any]) -> None:
         self._tell(
@@ -259,6 +273,7 @@ class Loop:
             self.study.add_replicate(trial)
         else:
             self.study.tell(task.asked, trial)
+        self._ended(self.stopping, trial)
         if trial.state == "complete" and trial.shared_with is None:
             self.trained[trial.proxy.id, trial.seed] = trial
         self.ready += [other for other in self.held if self._same_training(task, other)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log2
 from typing import Any
 
@@ -19,24 +19,28 @@ CELLS = 120
 
 @dataclass(frozen=True)
 class Seed:
-    """`exact` where the space holds the design itself."""
+    """`exact` where the space holds the design itself; `same` names an earlier seed that is the same model."""
 
     name: str
     proposal: Proposal
     exact: bool
+    same: str | None = None
 
     def __str__(self) -> str:
         layout = self.proposal.target.layout
-        return f"seed {self.name}: {layout}" + ("" if self.exact else ", the nearest that the space holds")
+        said = f"seed {self.name}: {layout}" + ("" if self.exact else ", the nearest that the space holds")
+        return said + ("" if self.same is None else f"; the same model as seed {self.same}, trained once")
 
 
 def seeds_of(designs: Mapping[str, Design], file: StudyFile, census: Census) -> tuple[Seed, ...]:
-    """The seeds by name, in order, each model once. ValueError where a design cannot be built at the target scale."""
-    found: dict[str, Seed] = {}
+    """The seeds by name, in order. ValueError where a design cannot be built at the target scale."""
+    first: dict[str, str] = {}
+    found = []
     for name, design in designs.items():
         seed = _seed(name, design, file, census)
-        found.setdefault(seed.proposal.key, seed)
-    return tuple(found.values())
+        known = first.setdefault(seed.proposal.key, name)
+        found.append(seed if known == name else replace(seed, same=known))
+    return tuple(found)
 
 
 def _seed(name: str, design: Design, file: StudyFile, census: Census) -> Seed:
@@ -48,7 +52,7 @@ def _seed(name: str, design: Design, file: StudyFile, census: Census) -> Seed:
     try:
         wanted = design.at(file.target)
     except Refused as reason:
-        raise ValueError(f"search: seed {name} cannot be built at {file.target.name}: {reason}") from None
+        raise ValueError(f"{name} cannot be built at {file.target.name}: {reason}") from None
     near = min(census.proposals.values(), key=lambda proposal: distance(wanted, proposal.target))
     return Seed(name, near, near.target == wanted)
 

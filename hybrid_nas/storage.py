@@ -70,7 +70,9 @@ def _proxy(address: str) -> BaseStorage:
     try:
         import grpc  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"storage: Optuna's proxy needs the package grpcio ({error}): pip install grpcio") from error
+        raise ValueError(
+            f"storage: Optuna's proxy needs the package grpcio ({error}): pip install 'hybrid-nas[grpc]'"
+        ) from error
     host, _, port = address.rpartition(":")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

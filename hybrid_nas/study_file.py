@@ -9,18 +9,23 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hybrid_nas.architecture import canonical_json
+from hybrid_nas.architecture import Architecture, canonical_json
 from hybrid_nas.budget import Budget
+from hybrid_nas.cost import Cost, cost
 from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, Constraint, Objective
 from hybrid_nas.options import KEYS
 from hybrid_nas.questions import LAYOUT, POSITIONS, Answers
+from hybrid_nas.roofline import device, predicted_speed
 from hybrid_nas.scale import LARGEST_DIMENSION, SCALES, Scale
 from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
+from hybrid_nas.speed import SPEEDS, Measure, Meter
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "grid")
-SECTIONS = ("name", "proxy", "budget", "target", "objectives", "constraints", "search", "data")
+RULES = ("front", "rank", "loss", "margin", "none")
+OF_RULE = {"reduction": ("rank", "loss"), "dominators": ("margin",), "margin": ("margin",)}
+SECTIONS = ("name", "proxy", "budget", "target", "objectives", "constraints", "measure", "search", "data")
 DEFAULT_TARGET = "paper-1b"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -33,16 +38,18 @@ TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h|d)?")
 
 @dataclass(frozen=True)
 class Search:
-    """How the space is explored. `dominators`: a trial stops at a rung once that many trials of equal or better
-    efficiency had a loss there that is lower by more than `margin`, in nats (0: never stop). `workers` None: as many
-    as the cores carry. `seeds` are designs to try first: design files,
-    or names of published models; of one that the space does not hold, the nearest that it holds. `time_limit` (seconds)
-    and `memory` (bytes) are what one training may take, `gpus` the share of a GPU that it takes on a cluster."""
+    """How the space is explored. `stopping` is the rule by which a trial stops at a rung (`hybrid_nas.stopping`);
+    `reduction`, `dominators` and `margin` are numbers of some rules (OF_RULE). `workers` None: as many as the cores
+    carry. `seeds` are designs to try first: design files, or names of published models; of one that the space does
+    not hold, the nearest that it holds. `time_limit` (seconds) and `memory` (bytes) are what one training may take,
+    `gpus` the share of a GPU that it takes on a cluster."""
 
     sampler: str = "tpe"
     trials: int = 24
     seed: int = 0
     workers: int | None = None
+    stopping: str = "front"
+    reduction: float = 3.0
     dominators: int = 3
     margin: float = 0.02
     seeds: tuple[str, ...] = ()
@@ -62,9 +69,20 @@ class StudyFile:
     budget: Budget
     objectives: tuple[Objective, ...] = DEFAULT_OBJECTIVES
     constraints: tuple[Constraint, ...] = ()
+    measure: Measure | None = None
     search: Search = Search()
     data: dict[str, str] | None = None
     places: Mapping[str, int | None] = field(default_factory=dict, compare=False, repr=False)
+    meter: Meter | None = field(default=None, compare=False, repr=False)
+
+    def cost(self, target: Architecture) -> Cost:
+        """The cost of a model at the target, with its speed where that is an objective: by `meter`, or predicted."""
+        found = cost(target, self.target.context)
+        if self.measure is None:
+            return found
+        load = self.measure.load(self.target.context)
+        speed = self.meter(target) if self.meter else predicted_speed(target, load, device(self.measure.device))
+        return replace(found, speed=speed)
 
     @property
     def name(self) -> str:
@@ -91,8 +109,11 @@ class StudyFile:
         data["target"] = self.target.to_dict()
         data["objectives"] = [objective.name for objective in self.objectives]
         data["constraints"] = {constraint.name: constraint.maximum for constraint in self.constraints}
+        if self.measure is not None:
+            data["measure"] = {name: value for name, value in asdict(self.measure).items() if value is not None}
         search = asdict(self.search)
-        data["search"] = {name: value for name, value in search.items() if value is not None and name != "seeds"}
+        unread = {"seeds", *(name for name, rules in OF_RULE.items() if self.search.stopping not in rules)}
+        data["search"] = {name: value for name, value in search.items() if value is not None and name not in unread}
         if self.search.seeds:
             data["search"]["seeds"] = list(self.search.seeds)
         if self.data is not None:
@@ -104,7 +125,7 @@ class StudyFile:
         """Eight hex digits that change with anything that changes what a trial's values mean or which designs are
         drawn; not with the number of trials or workers, so that a study can grow."""
         data = self.to_dict()
-        kept = ("sampler", "seed", "dominators", "margin", "seeds")
+        kept = ("sampler", "seed", "stopping", "reduction", "dominators", "margin", "seeds")
         data["search"] = {name: data["search"][name] for name in kept if name in data["search"]}
         del data["proxy"]["replicates"]
         return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:8]
@@ -144,6 +165,7 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
         budget=budget,
         objectives=objectives,
         constraints=_constraints(sections.get("constraints")),
+        measure=_measure(sections.get("measure"), objectives),
         search=_search(sections.get("search"), folder),
         data=_data(sections.get("data"), folder),
         places=dict(_places(root)),
@@ -321,10 +343,26 @@ def _objectives(item: Item | None) -> tuple[Objective, ...]:
     return chosen
 
 
+def _measure(item: Item | None, objectives: tuple[Objective, ...]) -> Measure | None:
+    """None where no speed is an objective."""
+    wanted = any(objective.name in SPEEDS for objective in objectives)
+    if item is None:
+        return Measure() if wanted else None
+    entries = item.keys([field.name for field in fields(Measure)], "measure")
+    if not wanted:
+        raise item.error(f"measure: nothing here is measured; one of the objectives must be {', '.join(SPEEDS)}")
+    built: Measure = _build(Measure, entries, item, Measure())
+    try:
+        device(built.device)
+    except ValueError as error:
+        raise entries["device"].error(f"measure: {error}") from None
+    return built
+
+
 def _constraints(item: Item | None) -> tuple[Constraint, ...]:
     if item is None:
         return ()
-    known = [name for name, quantity in QUANTITIES.items() if not quantity.trained]
+    known = [name for name, quantity in QUANTITIES.items() if not quantity.trained and name not in SPEEDS]
     constraints = []
     for key, entry in item.keys(known, "constraints").items():
         maximum = count_of(entry, key)
@@ -338,22 +376,30 @@ def _search(item: Item | None, folder: Path | None) -> Search:
     if item is None:
         return Search()
     entries = item.keys([field.name for field in fields(Search)], "search")
+    if "stopping" not in entries and entries.keys() & {"dominators", "margin"}:
+        entries["stopping"] = Item("margin", item.source, item.line)
     seeds = _seeds(entries.pop("seeds", None), folder)
     limit = entries.pop("time_limit", None)
     search: Search = replace(_build(Search, entries, item, Search()), seeds=seeds)
+    for name, known in (("sampler", SAMPLERS), ("stopping", RULES)):
+        if getattr(search, name) not in known:
+            place = entries[name]
+            raise place.error(f"search: unknown {name} {place.shown()}; {nearest(str(place.value), known)}")
     if limit is not None and limit.value is not None:
         search = replace(search, time_limit=seconds_of(limit, "search: time_limit"))
     for name, least in (("memory", 2**28), ("gpus", 0)):
         value = getattr(search, name)
         if value is not None and value < least:
             raise entries[name].error(f"search: {name} must be {least:,} or more, found {entries[name].shown()}")
-    if search.sampler not in SAMPLERS:
-        place = entries["sampler"]
-        raise place.error(f"search: unknown sampler {place.shown()}; {nearest(str(place.value), SAMPLERS)}")
     for name in ("trials", "workers"):
         value = getattr(search, name)
         if value is not None and not 1 <= value <= 1_000_000:
             raise entries[name].error(f"search: {name} must be 1 or more, found {entries[name].shown()}")
+    for name, rules in OF_RULE.items():
+        if name in entries and search.stopping not in rules:
+            raise entries[name].error(f"search: {name} is for stopping: {' or '.join(rules)}, found {search.stopping}")
+    if not 1 < search.reduction < 1e6:
+        raise entries["reduction"].error(f"search: reduction must be above 1, found {entries['reduction'].shown()}")
     if search.margin < 0:
         raise entries["margin"].error(f"search: margin must be 0 or more nats, found {entries['margin'].shown()}")
     if search.seed > 2**32 - 1:

@@ -214,11 +214,8 @@ class Trainer:
         recipe = json.loads(json.dumps(self.recipe.to_dict()))
         if path.is_file():
             old = json.loads(path.read_text())["recipe"]
-            names = sorted(name for name in recipe if old.get(name) != recipe[name])
-            if names:
-                raise ValueError(
-                    f"{self.folder} holds another training ({', '.join(names)} differ); give another --out"
-                )
+            if found := _unlike(old, recipe):
+                raise ValueError(f"{self.folder} holds another training ({', '.join(found)}); give another --out")
             return
         if self.folder.exists() and any(self.folder.iterdir()):
             raise ValueError(f"{self.folder} is neither empty nor a training's folder; give another --out")
@@ -302,3 +299,19 @@ def trained(folder: Path) -> Model:
     model = build(Architecture.from_dict(recipe["architecture"]), generator=0)
     model.load_state_dict(torch.load(found[-1], map_location="cpu", weights_only=True)["model"])
     return model
+
+
+def _unlike(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What of two recipes differs, a clause each: of a mapping each value in it."""
+    found = []
+    for name in sorted(new):
+        was, now = old.get(name), new[name]
+        if was == now:
+            continue
+        if name == "architecture":
+            found.append("another model")
+        elif isinstance(was, dict) and isinstance(now, dict):
+            found += _unlike(was, now)
+        else:
+            found.append(f"{name} {was} there and {now} here")
+    return found

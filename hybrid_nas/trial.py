@@ -14,6 +14,7 @@ from hybrid_nas.architecture import Architecture, canonical_json
 from hybrid_nas.budget import Budget
 from hybrid_nas.cost import Cost
 from hybrid_nas.design import Design
+from hybrid_nas.speed import SPEEDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +81,7 @@ class Trial:
         """A trained quantity or a cost by name; None where this trial has none."""
         if name in self.values:
             return self.values[name]
-        return float(getattr(self.cost, name)) if hasattr(self.cost, name) else None
+        return self.cost.value(name) if self.cost.has(name) else None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -123,6 +124,9 @@ class Trial:
         return replace(self, **changes)
 
 
+SPEED_ORIGIN = {"speed_source": "source", "speed_device": "device"}
+LATER_COLUMNS = ("params_active", "scores", *SPEEDS, *SPEED_ORIGIN)
+"""That files of earlier versions lack."""
 COLUMN_VALUES = ("loss", "recall")
 """Trained quantities with a column of their own; the others are JSON in `scores`."""
 JSON_COLUMNS = ("design", "proxy", "target", "budget", "implementations")
@@ -156,6 +160,8 @@ def schema() -> pa.Schema:
             pa.field("cache_bytes", pa.int64(), nullable=False),
             pa.field("kv_bytes", pa.int64(), nullable=False),
             pa.field("state_bytes", pa.int64(), nullable=False),
+            *(pa.field(name, pa.float64()) for name in SPEEDS),
+            *(pa.field(name, pa.string()) for name in SPEED_ORIGIN),
             pa.field("curve", pa.list_(point), nullable=False),
             pa.field("failure", pa.string()),
             pa.field("shared_with", pa.int64()),
@@ -175,6 +181,9 @@ def _row(trial: Trial) -> dict[str, Any]:
     row.update({name: trial.values.get(name) for name in COLUMN_VALUES})
     scores = {name: value for name, value in trial.values.items() if name not in COLUMN_VALUES}
     row["scores"] = canonical_json(scores) if scores else None
+    speed = data["cost"].get("speed") or {}
+    row.update({name: speed.get(name) for name in SPEEDS})
+    row.update({column: speed.get(name) for column, name in SPEED_ORIGIN.items()})
     row.update({name: canonical_json(data[name]) for name in JSON_COLUMNS})
     return row
 
@@ -204,7 +213,7 @@ def read_trials(path: Path) -> list[Trial]:
     columns = {}
     for field_ in schema():
         if field_.name not in table.column_names:
-            if field_.name in ("params_active", "scores"):  # older files
+            if field_.name in LATER_COLUMNS:
                 continue
             raise ValueError(f"{path}: column {field_.name!r} is missing; not a trials.parquet of this version")
         found = table[field_.name]
@@ -234,6 +243,9 @@ def _from_row(row: dict[str, Any]) -> Trial:
     if not isinstance(ran, dict) or not all(isinstance(name, str) for name in ran.values()):
         raise ValueError(f"implementations must map operations to names, found {str(ran)[:60]}")
     cost = {name: row[name] for name in Cost.__dataclass_fields__ if name in row}
+    if row.get("speed_source") is not None:
+        cost["speed"] = {name: row[name] for name in SPEEDS}
+        cost["speed"] |= {name: row[column] for column, name in SPEED_ORIGIN.items()}
     values = {name: row[name] for name in COLUMN_VALUES if row[name] is not None}
     values |= json.loads(row.get("scores") or "{}")
     if not all(isinstance(value, float | int) for value in values.values()):

@@ -19,6 +19,10 @@ LABELS = {
     "train_flops_per_token": "training",
     "decode_flops_per_token": "decoding",
     "decode_bytes_per_token": "reads while decoding",
+    "decode_tokens_per_s": "decoding speed",
+    "prefill_s": "prefill",
+    "train_tokens_per_s": "training speed",
+    "peak_memory_bytes": "training memory",
 }
 
 

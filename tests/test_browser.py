@@ -150,6 +150,27 @@ def test_points_and_rows_lead_to_each_other(tab: Tab, studied: Any) -> None:
     assert tab.said == []
 
 
+def test_a_long_table_is_paged_and_a_link_finds_its_page(tab: Tab, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    trials = [bare_trial(i, 2 + float(rng.normal()), 10 + i) for i in range(250)]
+    front = Front.of(trials, objectives())
+    path = tmp_path / "long.html"
+    write_report({"name": "long"}, trials, objectives(), front, Recipe.of(trials, objectives(), front), path)
+    page = opened(tab, path)
+    assert visible(page) == list(range(100))
+    page.click("#pager button:last-child")
+    assert visible(page) == list(range(100, 200))
+    assert "101 to 200" in page.locator("#pager").inner_text()
+    page.click("#trials th button:text-is('loss')")
+    ordered = sorted(range(250), key=lambda i: trials[i].values["loss"])
+    assert visible(page) == ordered[:100]
+    last = max((c.number for c in front.members), key=ordered.index)
+    page.evaluate(f"document.querySelector('.member a[href=\"#t{last}\"]').click()")
+    page.wait_for_selector(f"#t{last}.shown")
+    assert page.locator("#count").inner_text() == "250 trials"
+    assert tab.said == []
+
+
 def test_attainment_switches_between_tokens_and_time(tab: Tab, studied: Any) -> None:
     page = opened(tab, studied[0])
     title = page.locator("#attainment .xtitle")

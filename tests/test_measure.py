@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiGLU
-from hybrid_nas.measure import HEAD, Load, Meter, Table, describe, random_model, training_bytes
+from hybrid_nas.measure import HEAD, Meter, Table, describe, random_model, training_bytes
+from hybrid_nas.speed import Load
 
 A = Block(Attention(heads=2, kv_heads=1, head_dim=8), SwiGLU(16))
 M = Block(Mamba2(d_ssm=32, head_dim=16, d_state=8), SwiGLU(16))

@@ -65,6 +65,7 @@ MIXERS = {
     "mamba2, groups": Mamba2(d_ssm=48, head_dim=12, d_state=8, groups=2),
     "mamba2, a group a head": Mamba2(d_ssm=48, head_dim=12, d_state=8, groups=4, conv_kernel=3),
     "mamba1": Mamba1(d_ssm=48, d_state=16, dt_rank=2),
+    "mamba1, norms as Jamba's": Mamba1(d_ssm=48, d_state=8, dt_rank=3, norms=True),
     "mamba1, small state": Mamba1(d_ssm=40, d_state=1, dt_rank=5, conv_kernel=3),
     "mamba3": Mamba3(d_ssm=48, head_dim=12, d_state=16),
     "mamba3, groups and a part that does not turn": Mamba3(d_ssm=48, head_dim=8, d_state=6, groups=3),

@@ -332,7 +332,7 @@ def test_the_appendix_is_latex_that_closes_what_it_opens():
         assert {row.count(" & ") for row in rows} == {columns}
     assert "_" not in text.replace("\\_", "").replace("\\label{tab:", "")
     pair = max((p for p in rule(recipe, "ratio").evidence[0].pairs if p.decided), key=lambda p: p.difference)
-    assert f"{pair.better} / {pair.worse} & ${pair.difference:.4f} [{pair.low:.4f}, {pair.high:.4f}]$" in text
+    assert f"{pair.better} / {pair.worse} & ${pair.difference:.4f}\\ [{pair.low:.4f}, {pair.high:.4f}]$" in text
     assert tex("a_b & 5%") == "a\\_b \\& 5\\%"
 
 

@@ -18,7 +18,7 @@ from hybrid_nas.attainment import attainment
 from hybrid_nas.axes import DARK, LIGHT
 from hybrid_nas.front import Front
 from hybrid_nas.importance import importances
-from hybrid_nas.plot import attainment_figure, curves_figure, front_figure, thinned
+from hybrid_nas.plot import attainment_figure, curves_figure, front_figure, numbers_of, thinned
 from hybrid_nas.plot_recipe import effects_figure, interaction_figure, positions_figure
 from hybrid_nas.recipe import Recipe, common, describe
 from hybrid_nas.report import page, write_report
@@ -72,6 +72,12 @@ class Reader(HTMLParser):
             self.text += data
 
 
+def data_of(text: str) -> dict:
+    """The charts and rows that the page carries."""
+    packed = [script for attrs, script in Reader(text).scripts if attrs.get("id") == "data"]
+    return json.loads(gzip.decompress(base64.b64decode(packed[0]))) if packed else {"figures": {}, "rows": []}
+
+
 @pytest.fixture(scope="module")
 def studied():
     rng = np.random.default_rng(2)
@@ -104,6 +110,7 @@ def test_the_page_is_whole_and_points_nowhere(studied, tmp_path):
     assert len(text.encode()) < 3e6
     page_read = Reader(text)
     ids = set(re.findall(r' id="([^"]+)"', text))
+    ids |= {f"t{number}" for number, *_ in data_of(text)["rows"]}  # the script writes these
     assert all(link == "data:," or (link[0] == "#" and link[1:] in ids) for link in page_read.links)
     assert not re.search(r"@import|url\(", text.split("</style>")[0])
     (library,) = [s for attrs, s in page_read.scripts if dict(attrs).get("id") == "library"]
@@ -123,7 +130,10 @@ def test_text_from_outside_is_text(studied):
     assert page_read.handlers == []
     assert "img" not in page_read.tags
     assert not any(script.startswith("alert") for _, script in page_read.scripts)
-    assert page_read.text.count(EVIL) >= 8  # shown as written, everywhere it was given
+    assert page_read.text.count(EVIL) >= 7  # shown as written, everywhere it was given
+    failed = next(cells for _, state, *_, cells in data_of(page(INFO, trials, objectives(), front, recipe))["rows"]
+                  if state == "failed")  # fmt: skip
+    assert failed[-1] == EVIL  # which the script sets as text
 
 
 def test_layouts_are_drawn_block_by_block(studied):
@@ -137,13 +147,28 @@ def test_layouts_are_drawn_block_by_block(studied):
 
 def test_every_trial_is_in_the_table_with_its_sort_keys(studied):
     trials, front, recipe = studied
-    text = page({}, trials, objectives(), front, recipe)
-    rows = re.findall(r'<tr id="t(\d+)"[^>]*><td class="n" data-v="\1">', text)
-    assert [int(row) for row in rows] == [t.number for t in trials]
-    members = re.findall(r'<tr id="t(\d+)" class="member">', text)
-    assert sorted(map(int, members)) == sorted(n for c in front.members for n in c.trials)
-    caches = [float(v) for v in re.findall(r'data-v="(\d+)">[\d.]+ MiB', text)]
-    assert caches == [t.cost.cache_bytes for t in trials if t.cost.cache_bytes >= 1000 * 1024]
+    rows = data_of(page({}, trials, objectives(), front, recipe))["rows"]
+    assert [row[0] for row in rows] == [t.number for t in trials]
+    assert [row[1] for row in rows] == [t.state for t in trials]
+    assert sorted(row[0] for row in rows if row[2]) == sorted(n for c in front.members for n in c.trials)
+    assert {row[0] for row in rows if row[3]} == {n for c in front.candidates for n in c.trials}
+    caches = [cells[6] for *_, cells in rows]
+    assert [value for value, _ in caches] == [t.cost.cache_bytes for t in trials]
+    assert all(text.endswith("iB") for _, text in caches)
+    losses = [cells[4][0] for *_, cells in rows]
+    assert losses == [t.values.get("loss") for t in trials]
+
+
+def test_of_very_many_designs_the_picture_holds_the_members_and_a_sample():
+    rng = np.random.default_rng(0)
+    trials = [bare_trial(i, 2 + float(rng.normal()), 10 + i) for i in range(2000)]
+    front = Front.of(trials, objectives())
+    figure = front_figure(front)
+    drawn = numbers_of(figure)
+    assert {c.number for c in front.members} <= drawn
+    rest = 2000 - len(front.members)
+    assert len(drawn) == 1500 + len(front.members)
+    assert f"1,500 of {rest:,} other designs" in {trace.name for trace in figure.data}
 
 
 def test_the_front_figure_holds_the_fronts_numbers(studied):
@@ -215,7 +240,7 @@ def test_a_thin_study_has_a_page_too(names, trials):
     front = Front.of(trials, objectives(*names))
     recipe = Recipe.of(trials, objectives(*names), front)
     text = page({}, trials, objectives(*names), front, recipe)
-    figures = [json.loads(s) for attrs, s in Reader(text).scripts if "data-figure" in attrs]
+    figures = data_of(text)["figures"]
     assert bool(figures) == bool(front.candidates)
     for said in (recipe.answer, *recipe.beside):
         assert said.replace("`", "") in Reader(text).text
@@ -229,7 +254,7 @@ def test_designs_told_apart_by_cost_alone_are_named():
     text = page({}, trials, objectives(), front, Recipe.of(trials, objectives(), front))
     assert "Told apart by cost alone" in text
     assert "trials 0 and 1" in text
-    assert "shares the training of 0" in text
+    assert data_of(text)["rows"][1][-1][-1] == "shares the training of 0"
 
 
 def test_the_search_is_shown_as_it_grew(studied):

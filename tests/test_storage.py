@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,12 @@ def test_every_storage_holds_the_same_answer(
         read = open_storage(run.storage())
         assert told(Record(run.study_file(), read).trials()) == told(run.trials())
         close_storage(read)
+        pytest.importorskip("optuna_dashboard", reason="the extra `dashboard` is not installed")
+        from hybrid_nas.dashboard import serving
+
+        with serving(run, port=0) as address, urllib.request.urlopen(f"{address}/api/studies", timeout=60) as answer:
+            names = [study["study_name"] for study in json.load(answer)["study_summaries"]]
+        assert f"tiny-{run.study_file().identity}" in names
 
 
 class Lossy(InMemoryStorage):

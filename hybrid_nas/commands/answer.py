@@ -57,16 +57,21 @@ def print_published(run: Run, trials: list[Trial]) -> None:
     for objective in file.objectives:
         table.add_column(objective.name, no_wrap=True)
     table.add_column("")
-    for row in beside(file, trials):
+    rows = beside(file, trials)
+    for row in rows:
         cells = []
         for objective in file.objectives:
             value = row.values.get(objective.name)
             exact = f"{value:.4f}" if objective.trained and value is not None else ""
             cells.append(exact or ("" if value is None else readable(value, objective.unit)))
         said = row.refused or ("" if row.trial is None else f"trial {row.trial}")
-        table.add_row(row.name, row.layout, *cells, said)
+        table.add_row(f"{'≈ ' if row.differs else ''}{row.name}", row.layout, *cells, said)
     out.print()
     print_table(table)
+    for row in rows:
+        if row.differs:
+            said = f"≈ {row.name}: {'; '.join(row.differs)}"
+            out.print(said, style="dim", markup=False, highlight=False, soft_wrap=True)
     out.print("A loss stands where a trial is the same model; search.seeds: [NAME] trains one.", style="dim")
 
 
@@ -142,5 +147,7 @@ def print_front(run: Run, trials: list[Trial]) -> None:
         marks = [name for name, key in (("knee", front.knee),) if key == member.key and not front.knee_is_end]
         table.add_row(str(member.number), member.layout, *cells, str(len(member.seeds)), ", ".join(marks))
     print_table(table)
+    for origin in front.origins:
+        out.print(origin, style="dim", markup=False, highlight=False)
     for member in members:
         out.print(f"{member.number:>5}  {describe(member.design)}", style="dim", markup=False, highlight=False)

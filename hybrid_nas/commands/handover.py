@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,11 +52,9 @@ def export(
     from hybrid_nas.export.formats import FORMATS
     from hybrid_nas.export.serving import serving
     from hybrid_nas.model_source import find_model
-    from hybrid_nas.yaml_file import nearest as nearest_of
 
     if to not in FORMATS:
-        known = ", ".join(FORMATS)
-        raise ValueError(f"--to: {nearest_of(to, FORMATS) if to else 'a format must stand here'}; formats: {known}")
+        raise ValueError(f"--to: {_no_format(to, FORMATS)}")
     if folder is None:
         raise ValueError("--out: a folder for the files must stand here")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -67,7 +67,7 @@ def export(
     if weights and format.weights is None:
         raise ValueError(f"--weights: {to} has no place for weights; it is a training recipe")
     source = find_model(model, layout, scale, tuple(settings or ()))
-    architecture = source.architecture
+    architecture, published = source.architecture, source.notes
     changes: tuple[str, ...] = ()
     try:
         format.check(architecture)
@@ -103,6 +103,7 @@ def export(
             "params": params,
             "extra_params": extra,
             "changes": list(changes),
+            "differs": list(published),
             "serving": [{"engine": s.engine, "able": s.able, "why": s.why} for s in statements],
         }
         print(json.dumps(data))
@@ -111,6 +112,8 @@ def export(
     table.add_row("model", f"{source.name}: {architecture.layout}")
     table.add_row("format", format.title)
     table.add_row("parameters", f"{params + sum(extra.values()):,}{_difference(extra)}")
+    for note in published:
+        table.add_row("differs", note)
     for change in changes:
         table.add_row("changed", change)
     for statement in statements:
@@ -118,6 +121,13 @@ def export(
     for name in written:
         table.add_row("file", str(folder / name))
     out.print(table, highlight=False, soft_wrap=True)
+
+
+def _no_format(to: str, known: Collection[str]) -> str:
+    """What must stand in --to."""
+    close = difflib.get_close_matches(to.lower(), known, n=1, cutoff=0.6)
+    found = f"{to!r} is no format" if to else "a format must stand here"
+    return f"{found}; {f'did you mean {close[0]!r}? ' if close else ''}formats: {', '.join(known)}"
 
 
 def _difference(extra: dict[str, int]) -> str:

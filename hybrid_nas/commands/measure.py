@@ -63,17 +63,16 @@ def measure(
 
 def predicted(model: Architecture, tokens: int, batch: int, train_batch: int, on: Device) -> dict[str, Any]:
     """By roofline, and saying so."""
-    from hybrid_nas.roofline import decode, prefill, train_memory_bytes, train_step
+    from hybrid_nas.roofline import predicted_speed
+    from hybrid_nas.speed import Load
 
+    speed = predicted_speed(model, Load(batch, tokens, train_batch, tokens), on).to_dict()
     return {
-        "source": "predicted, roofline",
-        "device": on.name,
+        "source": speed.pop("source"),
+        "device": speed.pop("device"),
         "layout": model.layout,
         "context": tokens,
-        "decode_tokens_per_s": decode(model, tokens, batch, on).tokens_per_s,
-        "prefill_s": prefill(model, tokens, batch, on).seconds,
-        "train_tokens_per_s": train_step(model, tokens, train_batch, on).tokens_per_s,
-        "peak_memory_bytes": train_memory_bytes(model, tokens, train_batch),
+        **speed,
     }
 
 
@@ -83,7 +82,8 @@ def measured(
     """On this machine's CUDA device. ValueError where there is none."""
     import torch
 
-    from hybrid_nas.measure import Load, Meter, Table
+    from hybrid_nas.measure import Meter, Table
+    from hybrid_nas.speed import Load
 
     if not torch.cuda.is_available():
         raise ValueError("measure: there is no CUDA device here; --device h100 predicts what one would do")

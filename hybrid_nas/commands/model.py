@@ -61,10 +61,12 @@ def cost(
     if layout == "" or ratio == "":
         raise ValueError("--layout or --ratio is empty; write the letters, like MMMAMMM, or a ratio, like 1:5")
     printed, miss = None, None
+    differs: tuple[str, ...] = ()
     if named is not None:
         if layout or ratio or settings:
             raise ValueError(f"{named} is a model by itself; --layout, --ratio and --set spell another")
         source = find_model(named, None, scale)
+        differs = source.notes
         model, where = source.architecture, scale or source.name
         tokens = source.context if context is None else count_of(Item(context, "--context", None, context), "context")
     elif (layout is None) == (ratio is None):
@@ -76,7 +78,13 @@ def cost(
         miss = None if printed is None or printed == model.depth else budget_miss(design, sized, printed)
     result = cost_of(model, tokens)
     if as_json:
-        more = {"scale": where, "architecture": model.id, "paper_layers": printed, "paper_layers_budget_miss": miss}
+        more = {
+            "scale": where,
+            "architecture": model.id,
+            "paper_layers": printed,
+            "paper_layers_budget_miss": miss,
+            "differs": differs,
+        }
         print(json.dumps({**result.to_dict(), **more}))
         return
     active, body = result.params_active, result.params_nonembedding
@@ -95,6 +103,7 @@ def cost(
         ("cache of a sequence", readable(result.cache_bytes, "bytes")),
         ("  keys and values", readable(result.kv_bytes, "bytes")),
         ("  state", readable(result.state_bytes, "bytes")),
+        *(("differs", note) for note in differs),
     )
     out.print(f"{where}, context {result.context:,}, bfloat16", style="dim", highlight=False)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hybrid_nas.trial import Trial
     from hybrid_nas.workers import Pool
 
-SHOWN_S = 5.0
+SHOWN_S = 2.0
 """How often, at most, the storage is told where a running trial stands."""
 
 
@@ -80,7 +80,7 @@ def search(
     read_study(path.read_text(), str(path), (), path.resolve().parent)  # what an option hides is still wrong
     file = read_study(path.read_text(), str(path), tuple(assignments), path.resolve().parent)
     census = Census.of(file).checked(file, str(path))
-    seeds = _seeds(file, census)
+    seeds = _seeds(file, census, str(path))
     from hybrid_nas.data import Corpus, open_corpus
 
     try:
@@ -95,16 +95,22 @@ def search(
         raise ValueError("--ray: Ray's client (ray://) is not used; give HOST:PORT of the cluster, on one of its nodes")
     if ray is not None and importlib.util.find_spec("ray") is None:
         raise ValueError("--ray needs the package ray: pip install 'hybrid-nas[ray]'")
+    from hybrid_nas.measuring import metered
+
     run = Run(out_folder or default_folder(file))
     fresh = not run.path.exists()
     run.begin(file, storage)
     with run.locked(), contextlib.ExitStack() as stack:
         try:
+            file = stack.enter_context(metered(file, run.path, run.log))
             means = _opened(stack, run, file, storage, ray, send_code)
         except ValueError:
             if fresh:
                 shutil.rmtree(run.path)
             raise
+        if file.meter is not None:  # the census above went by predictions
+            census = Census.of(file).checked(file, str(path))
+            file.meter.close()  # the device's memory is the trainings'
         finished = _search(run, file, census, seeds, path, data, means, as_json)
     raise typer.Exit(0 if finished else INTERRUPTED)
 
@@ -122,7 +128,10 @@ def _opened(
     stack: contextlib.ExitStack, run: Run, file: StudyFile, storage: str | None, ray: str | None, send_code: bool
 ) -> Means:
     """The storage, held for this search alone, and the workers."""
+    import torch
+
     from hybrid_nas.lease import Lease
+    from hybrid_nas.packed_pool import TOGETHER, PackedPool
     from hybrid_nas.patience import Patient
     from hybrid_nas.processes import ProcessPool
     from hybrid_nas.ray_workers import Cluster, RayPool
@@ -135,8 +144,16 @@ def _opened(
     lease = stack.enter_context(Lease(inner, opened(file, inner)._study_id))
     search = file.search
     if ray is None:
-        pool = ProcessPool(search.workers or default_workers(), log=run.log)
-        return Means(Patient(inner), lease, stack.enter_context(pool))
+        pool: ProcessPool | PackedPool
+        if gpus := torch.cuda.device_count():
+            each = -(-search.workers // gpus) if search.workers else TOGETHER
+            pool = PackedPool([f"cuda:{i}" for i in range(gpus)], each, log=run.log)
+        else:
+            pool = ProcessPool(search.workers or default_workers(), log=run.log)
+        if file.meter is not None:
+            file.meter.quiet = pool.held
+        stack.enter_context(pool)
+        return Means(Patient(inner), lease, pool)
     err.print("starting Ray" if ray == "local" else f"joining the Ray cluster at {ray}", style="dim")
     cluster = Cluster(
         address=None if ray == "local" else ray,
@@ -148,20 +165,24 @@ def _opened(
     return Means(Patient(inner), lease, stack.enter_context(RayPool(cluster, file.data or {}, log=run.log)))
 
 
-def _seeds(file: StudyFile, census: Census) -> tuple[Seed, ...]:
+def _seeds(file: StudyFile, census: Census, path: str) -> tuple[Seed, ...]:
     """The seeds of a study, found by file or name."""
     if not file.search.seeds:
         return ()
     from hybrid_nas.model_source import find_model
     from hybrid_nas.seeds import seeds_of
+    from hybrid_nas.yaml_file import FileError
 
     designs = {}
-    for name in file.search.seeds:
-        source = find_model(name, None, None)
-        if source.design is None:
-            raise ValueError(f"search: seed {name} is one model, with no design that the space could hold")
-        designs[name] = source.design
-    return seeds_of(designs, file, census)
+    try:
+        for name in file.search.seeds:
+            source = find_model(name, None, None)
+            if source.design is None:
+                raise ValueError(f"{name} is one model, with no design that the space could hold")
+            designs[name] = source.design
+        return seeds_of(designs, file, census)
+    except ValueError as error:
+        raise FileError(path, file.places.get("search.seeds"), f"seeds: {error}") from None
 
 
 def _search(
@@ -183,7 +204,7 @@ def _search(
 
     began, begin = now(), time.monotonic()
     workers = means.pool.size
-    study = Study(file, census, means.storage, run.artifacts, [seed.proposal for seed in seeds])
+    study = Study(file, census, means.storage, run.artifacts, [seed.proposal for seed in seeds if seed.same is None])
     before = study.all_trials()
     progress: Progress
     if as_json:

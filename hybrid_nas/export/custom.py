@@ -11,6 +11,7 @@ from typing import Any
 
 from hybrid_nas.architecture import FFN, Architecture, Mixer, ParallelHybrid
 from hybrid_nas.export.format import CannotRead, Files, Format, Imported, Rule, WeightMap
+from hybrid_nas.recurrent import Mamba1
 
 CODE = Path(__file__).parent / "custom_model"
 MODULES = ("hybrid_blocks.py", "hybrid_mixers.py", "hybrid_recurrent.py", "hybrid_ffn.py")
@@ -73,6 +74,8 @@ def read(config: Any) -> Imported:
 
 def tensors(part: Mixer | FFN) -> tuple[str, ...]:
     """Names of the parameters of a mixer or FFN."""
+    if isinstance(part, Mamba1) and part.norms:
+        return (*TENSORS[part.kind], "dt_norm.weight", "B_norm.weight", "C_norm.weight")
     if not isinstance(part, ParallelHybrid):
         return TENSORS[part.kind]
     names = [f"attention.{name}_proj.weight" for name in "qkv"]

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
-from hybrid_nas.architecture import Architecture, Attention, Block, ParallelHybrid, SwiGLU
+from hybrid_nas.architecture import Architecture, Attention, Block, ParallelHybrid, SwiGLU, halves_meet
 from hybrid_nas.export.bamba import ffn_names
 from hybrid_nas.export.fields import Fields
 from hybrid_nas.export.format import Files, Folded, Format, Imported, Rule, WeightMap
@@ -150,19 +151,37 @@ def extra_params(architecture: Architecture) -> dict[str, int]:
 
 
 def of_halves(
-    what: str, broken: Callable[[ParallelHybrid], bool], fit: Callable[[ParallelHybrid], ParallelHybrid], change: str
+    what: str | Callable[[Architecture], str],
+    broken: Callable[[ParallelHybrid], bool],
+    fit: Callable[[ParallelHybrid], ParallelHybrid],
+    change: str,
 ) -> Rule:
     """A rule on every parallel hybrid."""
 
     def problem(architecture: Architecture) -> str | None:
         found = [b.mixer for b in architecture.blocks if isinstance(b.mixer, ParallelHybrid)]
-        return what if any(broken(hybrid) for hybrid in found) else None
+        if not any(broken(hybrid) for hybrid in found):
+            return None
+        return what if isinstance(what, str) else what(architecture)
 
     def mend(architecture: Architecture) -> tuple[Architecture, str]:
         changed = with_mixers(architecture, lambda m: fit(m) if isinstance(m, ParallelHybrid) and broken(m) else m)
         return changed, change
 
     return Rule(problem, mend)
+
+
+def _of_values(architecture: Architecture) -> str:
+    """That values are as wide as queries, and by which key of a space they become so."""
+    hybrid = next(b.mixer for b in architecture.blocks if isinstance(b.mixer, ParallelHybrid))
+    attention, needed = hybrid.attention, "its values are the attention's own, as wide as its queries"
+    if hybrid.value == "joint":
+        return f"{needed}, found those that Mamba-2 reads too (value joint)"
+    found = f"{needed}, found {attention.value_dim} and {attention.head_dim} channels a head"
+    if halves_meet(hybrid.fusion, hybrid.value, hybrid.output):
+        return f"{found}: the halves meet channel by channel"
+    share = Fraction(attention.heads * attention.head_dim, architecture.width)
+    return f"{found}; with value_width: {share} they are"
 
 
 def _own_values(hybrid: ParallelHybrid) -> ParallelHybrid:
@@ -194,7 +213,7 @@ FALCON_H1 = Format(
             "the gate goes",
         ),
         of_halves(
-            "its values are the attention's own, as wide as its queries",
+            _of_values,
             lambda h: h.value == "joint" or h.attention.value_dim not in (None, h.attention.head_dim),
             _own_values,
             "values become as wide as queries, each half with a projection",

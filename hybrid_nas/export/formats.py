@@ -12,13 +12,15 @@ from hybrid_nas.export.falcon_h1 import FALCON_H1
 from hybrid_nas.export.fla import FLA
 from hybrid_nas.export.format import CannotRead, Format, Imported
 from hybrid_nas.export.granite import GRANITE
+from hybrid_nas.export.jamba import JAMBA
 from hybrid_nas.export.megatron import MEGATRON
 from hybrid_nas.export.nemotron_h import NEMOTRON_H
 from hybrid_nas.export.qwen3_next import QWEN3_NEXT
 from hybrid_nas.export.read_only import READ_ONLY
 from hybrid_nas.export.torchtitan import TORCHTITAN
+from hybrid_nas.export.zamba2 import ZAMBA2
 
-WRITTEN = (HYBRID, GRANITE, BAMBA, FALCON_H1, NEMOTRON_H, QWEN3_NEXT, MEGATRON, FLA, TORCHTITAN)
+WRITTEN = (HYBRID, GRANITE, BAMBA, FALCON_H1, NEMOTRON_H, QWEN3_NEXT, JAMBA, ZAMBA2, MEGATRON, FLA, TORCHTITAN)
 FORMATS: dict[str, Format] = {format.name: format for format in (*WRITTEN, *READ_ONLY)}
 
 

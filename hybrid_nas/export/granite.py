@@ -232,7 +232,10 @@ GRANITE = Format(
         one_of(Attention),
         one_of(Mamba2),
         d_ssm_is_whole_widths(),
-        no_experts(),
+        no_experts(
+            "its router weighs the chosen experts by a softmax over their scores and has no balancing bias, ours by a "
+            "sigmoid each, so no weights make them equal"
+        ),
         one_ffn_after_each(),
     ),
     write=write,

@@ -13,7 +13,13 @@ from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, Para
 from hybrid_nas.export.fields import Fields
 from hybrid_nas.export.format import Imported
 
-DEFAULTS = {"num_key_value_heads": None, "mamba_expand": 2, "mamba_d_conv": 4, "tie_word_embeddings": True}
+DEFAULTS = {
+    "num_key_value_heads": None,
+    "mamba_expand": 2,
+    "mamba_d_conv": 4,
+    "tie_word_embeddings": True,
+    "rms_norm_eps": 1e-5,
+}
 HEAD_DIM = 64
 
 
@@ -40,6 +46,11 @@ def read(config: Any) -> Imported:
     ]
     if tokens:
         notes.append(f"{tokens} learned tokens before the text; here the first {tokens} tokens stay visible instead")
+    if fields["mamba_inner_layernorms"]:
+        notes.append("norms on dt, B and C inside its Mamba; here none")
     if fields["kv_reuse_group"]:
         notes.append("neighbouring layers share keys and values; here each layer keeps its own, so the cache is larger")
+    if fields["rope_type"] not in (None, "default"):
+        notes.append(f"RoPE of type {fields['rope_type']}; here plain RoPE")
+    notes += fields.differs(rms_norm_eps=1e-5)
     return Imported(Architecture(width, vocab, blocks), fields.count("max_position_embeddings"), tuple(notes))

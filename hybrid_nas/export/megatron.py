@@ -44,9 +44,16 @@ def check_pattern(pattern: str, tensor_parallel: int, pipeline: int, architectur
     for name, size in sizes.items():
         if size % tensor_parallel:
             fitting = [n for n in range(1, size + 1) if all(value % n == 0 for value in sizes.values())]
+            one = mamba is not None and mamba.groups == 1
             raise ValueError(
                 f"tensor-model-parallel-size: {tensor_parallel} does not divide {size} {name}; "
                 f"{', '.join(map(str, fitting))} would divide all"
+                + (
+                    "; Megatron-LM splits Mamba-2 by its groups of B and C, of which a design has one, so it runs with "
+                    "--pipeline and data parallelism alone"
+                    if one
+                    else ""
+                )
             )
 
 

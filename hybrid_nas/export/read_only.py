@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hybrid_nas.architecture import Architecture
-from hybrid_nas.export import hymba, jamba, zamba2
+from hybrid_nas.export import hymba
 from hybrid_nas.export.format import Files, Format, Imported, Rule
 
 
@@ -25,21 +25,6 @@ def _read_only(name: str, title: str, model_type: str, read: Callable[[Any], Imp
 
 
 READ_ONLY = (
-    _read_only(
-        "jamba",
-        "transformers JambaForCausalLM",
-        "jamba",
-        jamba.read,
-        "its Mamba-1 has norms on dt, B and C, and its experts no shared one: no layer of a design is a layer of it",
-    ),
-    _read_only(
-        "zamba2",
-        "transformers Zamba2ForCausalLM",
-        "zamba2",
-        zamba2.read,
-        "its attention is a block shared between places that reads the embedding beside the hidden state, and its "
-        "Mamba-2 layers have no FFN",
-    ),
     _read_only(
         "hymba",
         "Hymba",

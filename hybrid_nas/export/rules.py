@@ -10,8 +10,9 @@ from typing import Any
 from hybrid_nas.architecture import FFN, Architecture, Attention, Block, Mamba2, Mixer, SwiGLU
 from hybrid_nas.export.format import Rule
 from hybrid_nas.moe import MoE
+from hybrid_nas.recurrent import Mamba1
 
-NAMES = {"attention": "attention", "mamba2": "Mamba-2", "gated_deltanet": "Gated DeltaNet"}
+NAMES = {"attention": "attention", "mamba2": "Mamba-2", "mamba1": "Mamba-1", "gated_deltanet": "Gated DeltaNet"}
 
 
 def mixers_of(architecture: Architecture, kind: type[Any]) -> list[Any]:
@@ -49,9 +50,10 @@ def only_mixers(*kinds: type[Any]) -> Rule:
         if not fitting:
             return architecture, "nothing"
         usual = fitting.most_common(1)[0][0]
-        letters = "".join(sorted({mixer.letter for mixer in others(architecture)}))
+        found = Counter(mixer.letter for mixer in others(architecture))
+        which = ", ".join(f"{count} layer{'s' * (count > 1)} of {letter}" for letter, count in sorted(found.items()))
         changed = with_mixers(architecture, lambda m: m if isinstance(m, kinds) else usual)
-        return changed, f"{letters} layers become {usual.letter}"
+        return changed, f"{which} become{'s' * (found.total() == 1)} {usual.letter}"
 
     return Rule(problem, mend)
 
@@ -130,11 +132,11 @@ def position(wanted: str) -> Rule:
     return Rule(problem, mend)
 
 
-def d_ssm_is_whole_widths() -> Rule:
+def d_ssm_is_whole_widths(kind: type[Any] = Mamba2) -> Rule:
     """`mamba_expand` is a whole number: d_ssm is once, twice, ... the width."""
 
     def problem(architecture: Architecture) -> str | None:
-        broken = {m.d_ssm for m in mixers_of(architecture, Mamba2) if m.d_ssm % architecture.width}
+        broken = {m.d_ssm for m in mixers_of(architecture, kind) if m.d_ssm % architecture.width}
         if not broken:
             return None
         return f"its d_ssm is a whole number of widths ({architecture.width}), found {min(broken)}"
@@ -144,10 +146,12 @@ def d_ssm_is_whole_widths() -> Rule:
         sizes = set()
 
         def fit(mixer: Mixer) -> Mixer:
-            if not isinstance(mixer, Mamba2) or mixer.d_ssm % width == 0:
+            if not isinstance(mixer, Mamba1 | Mamba2) or mixer.d_ssm % width == 0:
                 return mixer
             d_ssm = max(1, (2 * mixer.d_ssm + width) // (2 * width)) * width
             sizes.add(d_ssm)
+            if isinstance(mixer, Mamba1):
+                return replace(mixer, d_ssm=d_ssm)
             fitting = [d for d in range(1, d_ssm + 1) if d_ssm % d == 0 and (d_ssm // d) % mixer.groups == 0]
             head_dim = min(fitting, key=lambda d: (abs(d - mixer.head_dim), d))
             return replace(mixer, d_ssm=d_ssm, head_dim=head_dim)
@@ -158,12 +162,12 @@ def d_ssm_is_whole_widths() -> Rule:
     return Rule(problem, mend)
 
 
-def no_experts() -> Rule:
-    """No mixture of experts. A SwiGLU as wide as what a token sees takes its place."""
+def no_experts(why: str = "its FFNs are dense") -> Rule:
+    """No mixture of experts, or not as ours. A SwiGLU as wide as what a token sees takes its place."""
 
     def problem(architecture: Architecture) -> str | None:
         mixed = [i for i, block in enumerate(architecture.blocks) if isinstance(block.ffn, MoE)]
-        return f"its FFNs are dense, found experts in {len(mixed)} blocks" if mixed else None
+        return f"{why}, found experts in {len(mixed)} blocks" if mixed else None
 
     def mend(architecture: Architecture) -> tuple[Architecture, str]:
         blocks = tuple(

@@ -22,6 +22,11 @@ MISSING = {
     (SGLANG, "bamba"): f"no model file for Bamba ({MODELS})",
     (VLLM, "qwen3-next"): "its Qwen3-Next was written for attention among Gated DeltaNet, and this export has none",
     (SGLANG, "qwen3-next"): "its Qwen3-Next was written for attention among Gated DeltaNet, and this export has none",
+    (VLLM, "jamba"): "its Jamba has a classifier of its own and reads none that is tied to the embedding, as this "
+    "export's is (vllm/model_executor/models/jamba.py)",
+    (SGLANG, "jamba"): f"no model file for Jamba ({MODELS})",
+    (VLLM, "zamba2"): "its Zamba2 was written for attention among Mamba-2, and this export has none",
+    (SGLANG, "zamba2"): f"no model file for Zamba2 ({MODELS})",
     (VLLM, "fla"): f"no model of flash-linear-attention ({REGISTRY})",
     (SGLANG, "fla"): f"no model of flash-linear-attention ({MODELS})",
     (VLLM, "hybrid"): "its Transformers backend takes models of full or sliding-window attention alone "

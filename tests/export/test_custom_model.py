@@ -51,7 +51,7 @@ DESIGNS = {
         ),
     ),
     "mamba": stack(MAMBA, LONG),
-    "others": stack(Mamba1(96, 8, 5), Mamba3(96, 16, 16, groups=2), ATTENTION),
+    "others": stack(Mamba1(96, 8, 5), Mamba1(96, 8, 5, norms=True), Mamba3(96, 16, 16, groups=2), ATTENTION),
     "delta": stack(GatedDeltaNet(4, 12, 24), ATTENTION, ffn=MoE(24, 4, 2)),
     "parallel-group": stack(H, MAMBA, replace(H, scale="vector", fusion="add")),
     "parallel-none": stack(

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from small_models import ATTENTION, BLIND, MAMBA, RELU, stack
 
-from hybrid_nas.architecture import ParallelHybrid
+from hybrid_nas.architecture import Architecture, Block, ParallelHybrid
+from hybrid_nas.export.formats import WRITTEN
 from hybrid_nas.export.serving import SGLANG, VLLM, serving
 
 H = ParallelHybrid(ATTENTION, MAMBA, norm="none", fusion="add")
@@ -22,8 +23,18 @@ CASES = [
     ("bamba", stack(MAMBA, ATTENTION), (False, False), "Bamba"),
     ("hybrid", stack(MAMBA, ATTENTION), (False, False), "full or sliding-window attention alone"),
     ("megatron", stack(MAMBA, ATTENTION), (False, False), "training format"),
+    ("jamba", stack(BLIND), (False, False), "Jamba"),
+    ("zamba2", Architecture(48, 131, (Block(MAMBA, None),)), (False, False), "Zamba2"),
     ("fla", stack(ATTENTION), (False, False), "no model of flash-linear-attention"),
 ]
+
+
+def test_every_format_has_an_answer() -> None:
+    """For both engines, and never the words for a format that nobody looked at."""
+    for format in WRITTEN:
+        for statement in serving(format.name, stack(MAMBA, ATTENTION)):
+            assert str(statement).startswith((VLLM, SGLANG))
+            assert statement.why != "no model file for this class"
 
 
 @pytest.mark.parametrize(("format", "architecture", "able", "why"), CASES)

@@ -29,13 +29,15 @@ from hybrid_nas.cost import cost
 from hybrid_nas.export.format import CannotHold, CannotRead
 from hybrid_nas.export.formats import FORMATS, read_config
 from hybrid_nas.model import build
-from hybrid_nas.recurrent import GatedDeltaNet
+from hybrid_nas.moe import MoE
+from hybrid_nas.recurrent import GatedDeltaNet, Mamba1
 
 transformers = pytest.importorskip("transformers")
 TOLERANCE = 1e-4
 H = ParallelHybrid(ATTENTION, replace(MAMBA, d_ssm=64), norm="none", fusion="add")
 EVEN = replace(H, attention=replace(ATTENTION, heads=8, kv_heads=2), output="joint")
 DELTA = GatedDeltaNet(heads=3, key_dim=16, value_dim=24)
+SELECTIVE = Mamba1(d_ssm=96, d_state=8, dt_rank=5, norms=True)
 HELD = {
     "granite-rope": ("granite", stack(MAMBA, ATTENTION, MAMBA, ATTENTION)),
     "granite-none": ("granite", stack(MAMBA, BLIND, MAMBA)),
@@ -49,6 +51,10 @@ HELD = {
     "falcon-h1-concat": ("falcon-h1", stack(replace(H, fusion="concat", output="joint", scale="vector"))),
     "falcon-h1-joint": ("falcon-h1", stack(replace(EVEN, fusion="difference"))),
     "qwen3-next": ("qwen3-next", stack(DELTA, DELTA)),
+    "jamba": ("jamba", stack(SELECTIVE, SELECTIVE, BLIND, SELECTIVE, SELECTIVE, BLIND)),
+    "jamba-attention": ("jamba", stack(BLIND, BLIND)),
+    "jamba-mamba": ("jamba", stack(SELECTIVE, SELECTIVE, SELECTIVE)),
+    "zamba2": ("zamba2", Architecture(48, 131, (Block(MAMBA, None),) * 3)),
     "nemotron-h": ("nemotron-h", stack(MAMBA, BLIND, MAMBA, ffn=RELU)),
     "nemotron-h-apart": ("nemotron-h", Architecture(48, 131, (Block(MAMBA, None), Block(BLIND, RELU)))),
 }
@@ -91,7 +97,7 @@ def test_a_design_in_a_class_of_transformers(case: str, tmp_path: Path) -> None:
         assert len(imported.notes) == (name == "nemotron-h")  # whose classifier is its own
 
 
-@pytest.mark.parametrize("case", ["granite-rope", "bamba", "falcon-h1", "nemotron-h"])
+@pytest.mark.parametrize("case", ["granite-rope", "bamba", "falcon-h1", "nemotron-h", "jamba"])
 def test_greedy_generation_is_our_decoding(case: str, tmp_path: Path) -> None:
     name, architecture = HELD[case]
     ours = model_of(architecture)
@@ -220,6 +226,8 @@ FULL = replace(WINDOW, window=None, sinks=0)
 HALF = replace(MAMBA, d_ssm=64)
 UNEVEN = Architecture(48, 131, (Block(MAMBA, FFN), Block(MAMBA, None)))
 GATED = stack(MAMBA, ATTENTION, ffn=SwiGLU(80))
+PLAIN = replace(SELECTIVE, norms=False)
+EXPERTS = MoE(24, 4, 2)
 REFUSED = [
     ("granite", stack(MAMBA, WINDOW), "its attention has no window, found 9 tokens", stack(MAMBA, FULL)),
     ("granite", stack(ATTENTION, BLIND, BLIND), "rope_theta, found 10000.0 and None", stack(BLIND, BLIND, BLIND)),
@@ -243,6 +251,17 @@ REFUSED = [
     ("granite", stack(H, MAMBA, MAMBA), "Mamba-2, found H (1 layers)", stack(MAMBA, MAMBA, MAMBA)),
     ("qwen3-next", stack(DELTA, ATTENTION), "only a stack of Gated DeltaNet", stack(DELTA, DELTA)),
     ("qwen3-next", stack(MAMBA), "found M", None),
+    (
+        "jamba",
+        stack(PLAIN, PLAIN, ATTENTION, PLAIN, ATTENTION),
+        "3 layers without; its attention stands at a period (attn_layer_period, attn_layer_offset), found layers 2, 4",
+        stack(BLIND, SELECTIVE, BLIND, SELECTIVE, BLIND),
+    ),
+    ("jamba", stack(MAMBA, MAMBA), "its layers are attention and Mamba-1, found M (2 layers)", None),
+    ("jamba", stack(SELECTIVE, ffn=EXPERTS), "no shared one beside them", stack(SELECTIVE, ffn=SwiGLU(72))),
+    ("granite", stack(MAMBA, ffn=EXPERTS), "by a softmax over their scores", stack(MAMBA, ffn=SwiGLU(72))),
+    ("zamba2", stack(MAMBA, ATTENTION), "outside its shared blocks it has Mamba-2 alone, found A", None),
+    ("zamba2", stack(MAMBA), "no FFN, found 1 with one", Architecture(48, 131, (Block(MAMBA, None),))),
     ("nemotron-h", GATED, "without a gate; found SwiGLU", stack(MAMBA, BLIND, ffn=replace(RELU, hidden=120))),
 ]
 

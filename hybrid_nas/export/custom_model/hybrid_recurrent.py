@@ -23,6 +23,10 @@ class Mamba1(nn.Module):
         self.conv1d = nn.Conv1d(self.d_ssm, self.d_ssm, spec["conv_kernel"], groups=self.d_ssm)
         self.x_proj = nn.Linear(self.d_ssm, self.dt_rank + 2 * self.d_state, bias=False)
         self.dt_proj = nn.Linear(self.dt_rank, self.d_ssm)
+        self.norms = spec.get("norms", False)
+        if self.norms:
+            self.dt_norm = RMSNorm(self.dt_rank, config.rms_norm_eps)
+            self.B_norm, self.C_norm = (RMSNorm(self.d_state, config.rms_norm_eps) for _ in range(2))
         self.A_log = nn.Parameter(torch.zeros(self.d_ssm, self.d_state))
         self.D = nn.Parameter(torch.ones(self.d_ssm))
         self.out_proj = nn.Linear(self.d_ssm, config.hidden_size, bias=False)
@@ -32,6 +36,8 @@ class Mamba1(nn.Module):
         u, z = self.in_proj(x * real).chunk(2, -1)
         u = convolve(u, self.conv1d, layer) * real
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], -1)
+        if self.norms:
+            dt, B, C = self.dt_norm(dt), self.B_norm(B), self.C_norm(C)
         dt = F.softplus(self.dt_proj(dt)).float()
         decay = torch.exp(-self.A_log.float().exp() * dt[..., None])
         written = (dt * u.float())[..., None] * B.float()[:, :, None]
