@@ -31,7 +31,7 @@ STARTS = tuple(
 SMALLEST, STEEPEST = 0.01, 3.0  # of an exponent
 TELLS = 3  # sizes, or numbers of tokens, that tell an exponent apart from the floor
 USUAL, RANGE = (0.34, 0.28), (0.2, 0.5)
-"""Exponents of size and tokens where they cannot be told [arXiv:2203.15556, section 3.3], and how far off they may be."""
+"""Exponents of size and of tokens that cannot be told [arXiv:2203.15556, section 3.3] and how far off they may be."""
 
 
 @dataclass(frozen=True)
