@@ -28,6 +28,8 @@ def settings_of(design: Design) -> Settings:
 @lru_cache(maxsize=50_000)
 def _settings_of(design: Design) -> Settings:
     settings = {name: _text(value) for name, value in design.to_dict().items()}
+    if not (design.has_attention or design.has_parallel):
+        settings.pop("family", None)  # without attention there is no one place for it
     defaults = {"window": (design.has_attention, "full"), "kv_heads": (design.has_attention, "scale's own")}
     defaults["sinks"] = (design.window is not None, "0")
     defaults |= {"mixer": (design.mixer is not None, MAMBA2), "ffn": (True, SWIGLU)}

@@ -169,11 +169,19 @@ class Effects:
         x, _ = self._columns(choice)
         return max(0, int(np.linalg.matrix_rank(x)) + MIN_DF - len(x))
 
-    def _columns(self, choice: str) -> tuple[Array, list[str]]:
+    def without(self, choice: str, weights: Weights, other: str, option: str) -> Contrast | None:
+        """The model's contrast over the designs that do not take `option` of another choice."""
+        x, rows = self._columns(choice, lambda settings: settings.get(other) != option)
+        fit = self.fit(x, rows, self.choices[choice]) if rows else None
+        return None if fit is None else fit.contrast(weights)
+
+    def _columns(
+        self, choice: str, kept: Callable[[Settings], bool] = lambda settings: True
+    ) -> tuple[Array, list[str]]:
         """The model's matrix, a row for each of the proxies, the options' columns first."""
         import numpy as np
 
-        rows = {p: [s for s in designs if choice in s] for p, designs in self.designs.items()}
+        rows = {p: [s for s in designs if choice in s and kept(s)] for p, designs in self.designs.items()}
         rows = {proxy: designs for proxy, designs in rows.items() if designs}
         options = self.choices[choice]
         x = np.zeros((len(rows), len(options)))

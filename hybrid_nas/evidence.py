@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from statistics import NormalDist
 from typing import Any
@@ -50,7 +50,8 @@ class PairEffect:
 
     The interval is for this pair alone; `p_holm` is corrected for all pairs of the choice, and decides. `n` counts
     proxies (model) or pairs; `more_trials` is how many more search trials would decide a difference of the size
-    estimated, None where it is decided already or out of reach.
+    estimated, None where it is decided already or out of reach. `rests_on` is an option of another choice without whose
+    designs a decided difference would be less than half and not clear of 0: `without`.
     """
 
     better: str
@@ -63,6 +64,8 @@ class PairEffect:
     n: int
     method: str
     more_trials: int | None
+    rests_on: str = ""
+    without: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,10 @@ class Evidence:
         return {**data, "decided": self.decided, "more_trials": self.more_trials}
 
     @classmethod
-    def of(cls, choice: str, quantity: str, effects: Effects, trials: Iterable[Trial]) -> Evidence:
+    def of(
+        cls, choice: str, quantity: str, effects: Effects, trials: Iterable[Trial], questioned: bool = False
+    ) -> Evidence:
+        """`questioned`: look for what a decided difference rests on, by a fit without each option of the others."""
         unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
         sign = -1.0 if _more_is_better(quantity) else 1.0
         trials = list(trials)
@@ -114,6 +120,8 @@ class Evidence:
         counts = effects.counts(choice)
         searched = sum(trial.replicate_of is None for trial in trials)
         pairs = _pairs(effects, choice, options, counts, sign, searched)
+        if questioned:
+            pairs = tuple(_questioned(effects, choice, pair, sign) if pair.decided else pair for pair in pairs)
         beaten = tuple(option for option in options if any(p.worse == option and p.decided for p in pairs))
         thin = tuple(option for option in options if counts[option] < MIN_TRAININGS)
         kept = tuple(option for option in options if option not in beaten and option not in thin)
@@ -132,6 +140,21 @@ class Evidence:
             trials_to_model=_to_model(effects, choice, searched) if not pairs else None,
         )
         return cls(**{**evidence.__dict__, "statement": _statement(evidence)})
+
+
+def _questioned(effects: Effects, choice: str, pair: PairEffect, sign: float) -> PairEffect:
+    """The pair, with what it rests on where that is the designs of one option of another choice."""
+    weights = {pair.better: 1.0, pair.worse: -1.0}
+    for other, options in effects.choices.items():
+        for option in options if other != choice else ():
+            found = effects.without(choice, weights, other, option)
+            if found is None:
+                continue
+            left, half = -sign * found.difference, found.half_width
+            least = pair.difference / 2 if pair.without is None else pair.without
+            if left < least and left - half < 0:
+                pair = replace(pair, rests_on=f"{other} {option}", without=left)
+    return pair
 
 
 def _to_model(effects: Effects, choice: str, searched: int) -> int | None:
@@ -210,6 +233,12 @@ def _options(
     return tuple(rows)
 
 
+def _rest(pair: PairEffect, unit: str) -> str:
+    if pair.without is None:
+        return ""
+    return f", which rests on designs with {pair.rests_on} (without them {bare(pair.without, unit, True)})"
+
+
 def _statement(evidence: Evidence) -> str:
     """One or two sentences; options that are not told apart are named in a fixed order, never by their estimates."""
     if not evidence.pairs:
@@ -225,6 +254,7 @@ def _statement(evidence: Evidence) -> str:
         parts.append(
             f"{best.better} beats {option} by {readable(best.difference, evidence.unit)} "
             f"[{bare(best.low, evidence.unit)}, {bare(best.high, evidence.unit)}] (n = {best.n}, by {best.method})"
+            + _rest(best, evidence.unit)
         )
     sentences = ["; ".join(parts) + "."] if parts else []
     if evidence.bound is not None:

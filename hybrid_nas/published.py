@@ -112,15 +112,15 @@ DERIVED: dict[str, Callable[[Trained], str | None]] = {
 
 
 def _inter(trial: Trained, settings: Settings) -> bool:
-    return settings["family"] == "inter" and settings.get("window", "full") == "full"
+    return settings.get("family") == "inter" and settings.get("window", "full") == "full"
 
 
 def _windowed(trial: Trained, settings: Settings) -> bool:
-    return settings["family"] == "inter" and settings.get("window", "full") != "full"
+    return settings.get("family") == "inter" and settings.get("window", "full") != "full"
 
 
 def _parallel(trial: Trained, settings: Settings) -> bool:
-    return settings["family"] == "intra"
+    return settings.get("family") == "intra"
 
 
 def _with(**wanted: str) -> Callable[[Trained, Settings], bool]:

@@ -35,6 +35,7 @@ METHOD = (
 )
 
 
+QUESTIONED = 500  # designs, up to which a decided rule is tried without each option of the other choices
 PLACED = ("layout", "ratio", "positions", "placement", "family")  # in the order in which they are said
 
 
@@ -104,7 +105,8 @@ class Recipe:
             if effects.predicted:
                 said = foretold.statement
             for choice in effects.choices:
-                rules.setdefault(choice, []).append(Evidence.of(choice, quantity, effects, trials))
+                evidence = Evidence.of(choice, quantity, effects, trials, len(effects.designs) <= QUESTIONED)
+                rules.setdefault(choice, []).append(evidence)
             crossed += interactions(effects, quantity)
             maps += position_maps(trials, front.noise, quantity, foretold)
         ordered = [Rule(choice, tuple(found), _contradictions(found)) for choice, found in sorted(rules.items())]

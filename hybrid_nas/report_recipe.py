@@ -51,6 +51,7 @@ def in_short(recipe: Recipe) -> str:
     for rule in recipe.rules:
         found = [
             f"{html.escape(p.better)} over {html.escape(p.worse)}, {readable(p.difference, e.unit)} of {e.quantity}"
+            + (f", resting on {html.escape(p.rests_on)}" if p.rests_on else "")
             for e in rule.evidence
             if (p := max((p for p in e.pairs if p.decided), key=lambda p: p.difference, default=None)) is not None
         ]

@@ -16,12 +16,12 @@ from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, Constraint, Obj
 from hybrid_nas.options import KEYS
 from hybrid_nas.questions import LAYOUT, POSITIONS, Answers
 from hybrid_nas.roofline import device, predicted_speed
-from hybrid_nas.scale import LARGEST_DIMENSION, SCALES, Scale
+from hybrid_nas.scale import Scale
+from hybrid_nas.section import build, count_of, read_proxy, read_scale, seconds_of, with_budget
 from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
 from hybrid_nas.speed import SPEEDS, Measure, Meter
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
-from hybrid_nas.yaml_values import built_of, count_of, field_of, seconds_of
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "grid")
 RULES = ("front", "rank", "loss", "margin", "none")
@@ -138,8 +138,8 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     name = _name(entries.pop("name", None), source)
     sections = {key: entries.pop(key) for key in SECTIONS if key in entries}
     if "budget" in sections:
-        sections["proxy"] = _with_budget(sections.get("proxy"), sections.pop("budget"))
-    proxy, budget = _proxy(sections.get("proxy"))
+        sections["proxy"] = with_budget(sections.get("proxy"), sections.pop("budget"))
+    proxy, budget = read_proxy(sections.get("proxy"))
     objectives = _objectives(sections.get("objectives"))
     for share, lost in ((1.0, "loss"), (0.0, "recall")):
         if budget.recall_share == share and lost in (objective.name for objective in objectives):
@@ -156,7 +156,7 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     return StudyFile(
         space=read_space(name, entries, root),
         proxy=proxy,
-        target=_scale(sections.get("target"), "target", DEFAULT_TARGET),
+        target=read_scale(sections.get("target"), "target", DEFAULT_TARGET),
         budget=budget,
         objectives=objectives,
         constraints=_constraints(sections.get("constraints")),
@@ -193,70 +193,6 @@ def _name(item: Item | None, source: str) -> str:
     return item.value
 
 
-def _with_budget(proxy: Item | None, budget: Item) -> Item:
-    """The section proxy with the keys of the section budget in it: one of the two holds a key."""
-    entries = budget.keys([field.name for field in fields(Budget)], "budget")
-    own = {} if proxy is None else proxy.value if isinstance(proxy.value, dict) else {"preset": proxy}
-    for key in entries.keys() & own.keys():
-        raise entries[key].error(f"budget: proxy sets {key} too; leave one of the two out")
-    return Item({**own, **entries}, budget.source, budget.line if proxy is None else proxy.line)
-
-
-def _proxy(item: Item | None) -> tuple[Scale, Budget]:
-    budget_keys = [field.name for field in fields(Budget)]
-    if item is None or not isinstance(item.value, dict):
-        return _scale(item, "proxy", "proxy"), Budget()
-    scale_keys = [field.name for field in fields(Scale)]
-    entries = item.keys(["preset", *scale_keys, *budget_keys], "proxy")
-    if "flops" in entries and "tokens" in entries:
-        raise entries["flops"].error("proxy: flops gives each candidate its own tokens; leave one of the two out")
-    budget = built_of(Budget, {key: entries.pop(key) for key in budget_keys if key in entries}, item, Budget())
-    return _scale(Item(entries, item.source, item.line), "proxy", "proxy"), budget
-
-
-def _scale(item: Item | None, section: str, default: str) -> Scale:
-    """A preset by name, or a preset with changes. A changed width takes the heads and the FFN along."""
-    if item is None:
-        return SCALES[default]
-    if not isinstance(item.value, dict):
-        return _preset(item, section)
-    entries = item.keys(["preset", *(field.name for field in fields(Scale))], section)
-    base = _preset(entries.pop("preset"), section) if "preset" in entries else SCALES[default]
-    if not entries:
-        return base
-    values = {key: field_of(Scale, key, entry) for key, entry in entries.items()}
-    width, head_dim = values.get("width", base.width), values.get("head_dim", base.head_dim)
-    if (width, head_dim) != (base.width, base.head_dim) and "heads" not in values:
-        if not head_dim or width % head_dim:
-            place = entries.get("width") or entries["head_dim"]
-            raise place.error(f"{section}: width must be a multiple of head_dim, found {width} and {head_dim}")
-        values["heads"] = width // head_dim
-        if "kv_heads" not in values:
-            share = max(1, round(values["heads"] * base.kv_heads / base.heads))
-            values["kv_heads"] = next(
-                k for k in range(min(share, LARGEST_DIMENSION), 0, -1) if values["heads"] % k == 0
-            )
-    if values.get("heads", base.heads) != base.heads:
-        values.setdefault("parallel_heads", None)
-    if width != base.width and "ffn_hidden" not in values:
-        values["ffn_hidden"] = max(8, 8 * round(base.ffn_hidden * width / base.width / 8))
-    changed = {key: value for key, value in values.items() if value != getattr(base, key)}
-    if changed.keys() - {"context", "vocab", "name"} and "ffn_exact_within" not in values:
-        changed["ffn_exact_within"] = 0.0
-    try:
-        scale = base.with_changes(**changed) if changed else base
-    except (ValueError, TypeError) as error:
-        places = [entry for key, entry in entries.items() if key in str(error)]
-        raise (places[0] if places else item).error(str(error)) from None
-    return scale
-
-
-def _preset(item: Item, section: str) -> Scale:
-    if not isinstance(item.value, str) or item.value not in SCALES:
-        raise item.error(f"{section}: unknown scale {item.shown()}; {nearest(str(item.value), SCALES)}")
-    return SCALES[item.value]
-
-
 def _objectives(item: Item | None) -> tuple[Objective, ...]:
     if item is None:
         return DEFAULT_OBJECTIVES
@@ -283,7 +219,7 @@ def _measure(item: Item | None, objectives: tuple[Objective, ...]) -> Measure | 
     entries = item.keys([field.name for field in fields(Measure)], "measure")
     if not wanted:
         raise item.error(f"measure: nothing here is measured; one of the objectives must be {', '.join(SPEEDS)}")
-    built: Measure = built_of(Measure, entries, item, Measure())
+    built: Measure = build(Measure, entries, item, Measure())
     try:
         device(built.device)
     except ValueError as error:
@@ -312,7 +248,7 @@ def _search(item: Item | None, folder: Path | None) -> Search:
         entries["stopping"] = Item("margin", item.source, item.line)
     seeds = _seeds(entries.pop("seeds", None), folder)
     limit = entries.pop("time_limit", None)
-    search: Search = replace(built_of(Search, entries, item, Search()), seeds=seeds)
+    search: Search = replace(build(Search, entries, item, Search()), seeds=seeds)
     for name, known in (("sampler", SAMPLERS), ("stopping", RULES)):
         if getattr(search, name) not in known:
             place = entries[name]

@@ -64,7 +64,6 @@ def test_holm_by_hand():
 def test_choices_apply_where_the_design_has_what_they_are_about():
     pure = Design(ratio=Ratio(0, 1), d_state=64)
     assert settings_of(pure) == {
-        "family": "inter",
         "ratio": "0:1",
         "mixer": "mamba2",
         "ffn": "swiglu",
@@ -189,6 +188,26 @@ def test_a_decided_claim_holds_through_its_correction():
     assert any(not p.decided for p in pairs)
     assert all((p.p_holm < 0.05) == p.decided for p in pairs)
     assert all(p.low > 0 for p in pairs if p.decided)
+
+
+def test_a_rule_that_rests_on_the_designs_of_one_option_says_so():
+    """A small state is bad where attention stands in front, and only there; a plain effect rests on nothing."""
+    rng = np.random.default_rng(0)
+    designs = grid(ratios=("1:1", "1:3", "1:5", "1:12"), placements=("front", "end"), d_states=(16, 64))
+
+    def of(truth):
+        trials = [trial(i, d, truth(d) + rng.normal(0, 0.003)) for i, d in enumerate(designs)]
+        found = rule(recipe_of(trials), "d_state").evidence[0]
+        return found, next(p for p in found.pairs if p.decided)
+
+    alone, pair = of(lambda d: 2 + 0.1 * (d.placement == "front" and d.d_state == 16))
+    assert pair.worse == "16"
+    assert pair.difference == pytest.approx(0.05, abs=0.01)
+    assert pair.rests_on == "placement front"
+    assert abs(pair.without) < 0.01
+    assert "which rests on designs with placement front (without them" in alone.statement
+    _, pair = of(lambda d: 2 + 0.1 * (d.d_state == 16))
+    assert (pair.rests_on, pair.without) == ("", None)
 
 
 def test_designs_that_coincide_at_the_proxy_are_never_told_apart_by_training():

@@ -38,8 +38,8 @@ def train(
 ) -> None:
     """Train one model plainly, with checkpoints; the same command continues. Under torchrun, on several devices."""
     from hybrid_nas.model_source import find_model
+    from hybrid_nas.section import count_of
     from hybrid_nas.yaml_file import Item
-    from hybrid_nas.yaml_values import count_of
 
     if not tokens:
         raise ValueError("--tokens: how many to train on must stand here, like 20M")
@@ -136,9 +136,9 @@ def confirm(
     from hybrid_nas.processes import ProcessPool
     from hybrid_nas.rank import MIN_ITEMS
     from hybrid_nas.run_folder import Run
+    from hybrid_nas.section import count_of
     from hybrid_nas.workers import default_workers
     from hybrid_nas.yaml_file import Item
-    from hybrid_nas.yaml_values import count_of
 
     folder = Run.of(run)
     file, trials = folder.study_file(), folder.trials()
