@@ -12,7 +12,7 @@ from typing import Any
 
 from hybrid_nas.candidate import Candidate
 from hybrid_nas.front import Front
-from hybrid_nas.rank import Correlation, kendall
+from hybrid_nas.rank import MIN_ITEMS, Correlation, kendall
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.trial import Trial
 from hybrid_nas.workers import Died, Done, Moved, Note, Pool, Report
@@ -66,13 +66,14 @@ class Confirmation:
         }
 
 
-def chosen(front: Front, also: int) -> list[Candidate]:
-    """The members of the front, and the best `also` other designs in its first objective."""
+def chosen(front: Front, also: int | None) -> list[Candidate]:
+    """The members of the front, and the best `also` other designs in its first objective; None: as many as an interval
+    of the rank correlation needs."""
     first = front.objectives[0]
     others = sorted(
         (c for c in front.candidates if not c.member), key=lambda c: (first.loss(c.value(first.name)), c.number)
     )
-    return [*front.members, *others[:also]]
+    return [*front.members, *others[: max(0, MIN_ITEMS - len(front.members)) if also is None else also]]
 
 
 def confirm(
@@ -80,7 +81,7 @@ def confirm(
     trials: list[Trial],
     path: Path,
     tokens: int,
-    also: int,
+    also: int | None,
     seeds: int,
     pool: Pool,
     said: Callable[[str], None],

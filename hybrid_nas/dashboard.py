@@ -38,8 +38,9 @@ REST = 20  # between two writings, at least this many times as long as one took
 
 
 @contextmanager
-def serving(run: Run, host: str = "127.0.0.1", port: int = 8080) -> Iterator[str]:
-    """The dashboard's address while it is being served. ValueError if it cannot be."""
+def serving(run: Run, host: str = "127.0.0.1", port: int = 8080, storage: str | None = None) -> Iterator[str]:
+    """The dashboard's address while it is being served; `storage` is the run's own URL, told where it has a password.
+    ValueError if it cannot be."""
     try:
         from optuna.artifacts import FileSystemArtifactStore
         from optuna_dashboard import wsgi
@@ -48,7 +49,7 @@ def serving(run: Run, host: str = "127.0.0.1", port: int = 8080) -> Iterator[str
             f"the dashboard needs the package optuna-dashboard ({error.name} is missing): pip install "
             "'hybrid-nas[dashboard]'"
         ) from error
-    url = run.storage()
+    url = run.storage(storage)
     kind, _, path = url.partition(":///")
     if kind in FILES and not Path(path).is_file():
         raise ValueError(f"{run.path} holds no {FILES[kind]}: nothing was searched here yet")
@@ -150,6 +151,8 @@ def note(file: StudyFile, front: Front, recipe: Recipe) -> str:
     open_ = [f"`{rule.choice}`" for rule in recipe.rules if not rule.decided]
     if open_:
         lines += [f"Undecided so far: {listed(open_)}.", ""]
+    if recipe.outlook:
+        lines += ["## What more trials would decide", "", *(f"- {step.sentence}" for step in recipe.outlook), ""]
     lines.append(front.statement)
     return "\n".join(lines)
 

@@ -97,7 +97,7 @@ class AttentionHeads(nn.Module):
     def implementations(self, device: torch.device) -> dict[str, str]:
         chosen = {
             "norm_linear": norm_linear_op.choose(device)[0],
-            "attention": attention_op.choose(device)[0],
+            "attention": attention_op.choose(device, self.mixer.window is not None and not self.mixer.sinks)[0],
         }
         return chosen if self.mixer.rope_theta is None else {**chosen, "rope": rope_op.choose(device)[0]}
 

@@ -24,14 +24,14 @@ from hybrid_nas.workers import Died, Done, Event, Report
 class Worker:
     """One process. `job` is the number of the job that it holds, None while it is free."""
 
-    def __init__(self, threads: int, log: Path | None) -> None:
+    def __init__(self, threads: int, log: Path | None, module: tuple[str, ...] = ("hybrid_nas.processes",)) -> None:
         self.job: int | None = None
         self.watch = Stopwatch()
         self.why: str | None = None
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         errors: IO[bytes] | int = subprocess.DEVNULL if log is None else log.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hybrid_nas.processes"],
+            [sys.executable, "-m", *module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -215,7 +215,7 @@ class Trainer:
         if path.is_file():
             old = json.loads(path.read_text())["recipe"]
             if found := _unlike(old, recipe):
-                raise ValueError(f"{self.folder} holds another training: {'; '.join(found)}; give another --out")
+                raise ValueError(f"{self.folder} holds another training ({', '.join(found)}); give another --out")
             return
         if self.folder.exists() and any(self.folder.iterdir()):
             raise ValueError(f"{self.folder} is neither empty nor a training's folder; give another --out")
@@ -302,16 +302,16 @@ def trained(folder: Path) -> Model:
 
 
 def _unlike(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What of two recipes differs, a clause each: of a value both, of a mapping each value in it, else the name."""
+    """What of two recipes differs, a clause each: of a mapping each value in it."""
     found = []
     for name in sorted(new):
         was, now = old.get(name), new[name]
         if was == now:
             continue
         if name == "architecture":
-            found.append("its model is another")
+            found.append("another model")
         elif isinstance(was, dict) and isinstance(now, dict):
             found += _unlike(was, now)
         else:
-            found.append(f"its {name} is {was}, not {now}")
+            found.append(f"{name} {was} there and {now} here")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -131,6 +132,44 @@ def study(
                 copy = trial(len(trials), designs[number], **train(designs[number], seed), seed=seed)
                 trials.append(replace(copy, replicate_of=number))
     return trials
+
+
+def stopped_study(
+    rng: np.random.Generator,
+    designs: Sequence[Design],
+    effect: Callable[[Design], float],
+    shown: float = 0.8,
+    own: float = 0.01,
+    misfit: float = 0.005,
+    alike: float = 0.7,
+    dominators: int = 3,
+) -> list[Trial]:
+    """Trials as a search runs them: at each rung one stops that three cheaper or equal ones beat. A rung shows
+    `shown` of a design's effect, and shares `alike` of the final noise. The best four are trained at two more seeds."""
+    rows: list[Trial] = []
+    seen: list[tuple[int, int, float]] = []
+    for i, design in enumerate(designs):
+        worth = effect(design) + rng.normal(0, misfit)
+        noise, price = rng.normal(0, own), built(design)[2].cache_bytes
+        points: list[Point] = []
+        for rung, tokens in enumerate((25_000, 50_000)):
+            blur = alike * noise + math.sqrt(1 - alike**2) * rng.normal(0, own)
+            loss = 2 + 0.5 / (rung + 1) + shown * worth + blur
+            points.append(Point(tokens, loss, validation=True))
+            better = sum(r == rung and cost <= price and low < loss for cost, r, low in seen)
+            seen.append((price, rung, loss))
+            if better >= dominators:
+                rows.append(trial(i, design, state="stopped", curve=tuple(points)))
+                break
+        else:
+            final = 2 + worth + noise
+            rows.append(trial(i, design, final, curve=(*points, Point(100_000, final, validation=True))))
+    best = sorted((t for t in rows if t.state == "complete"), key=lambda t: t.values["loss"])[:4]
+    for row in best:
+        for seed in (1, 2):
+            again = row.values["loss"] + rng.normal(0, own)
+            rows.append(trial(len(rows), row.design, again, seed=seed, replicate_of=row.number))
+    return rows
 
 
 def objectives(*names: str) -> tuple:

@@ -7,13 +7,16 @@ import re
 import signal
 import socket
 import subprocess
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from installed import COMMAND, TINY, environment
+from servers import proxy, wait_for
 
 from hybrid_nas.run_folder import Run
 from hybrid_nas.storage import open_storage
@@ -95,6 +98,68 @@ def test_the_server_shows_note_pictures_and_artifacts(run: Run) -> None:
     optuna_dashboard.save_note(record.study, "my own words")
     Answer(record).write()
     assert optuna_dashboard.get_note(record.study) == "my own words"
+
+
+def test_a_run_recorded_in_a_journal_is_served(tmp_path: Path) -> None:
+    from hybrid_nas.dashboard import HEAD, serving
+
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    command = [
+        COMMAND,
+        "search",
+        "tiny.yaml",
+        "--out",
+        "run",
+        "--workers",
+        "1",
+        "--trials",
+        "3",
+        "--storage",
+        "journal",
+    ]
+    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True, timeout=300)
+    assert not (tmp_path / "run" / "study.db").exists()
+    with serving(Run(tmp_path / "run"), port=0) as address:
+        detail = study_at(address)
+        assert detail["note"]["body"].startswith(HEAD)
+        assert len(detail["trials"]) == 3
+
+
+@pytest.mark.slow
+def test_a_search_that_is_recorded_elsewhere_is_followed_while_it_runs(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """The storage is another process's, reached by its URL; trials and their pictures appear as they finish."""
+    from hybrid_nas.dashboard import serving
+
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    with proxy(f"sqlite:///{tmp_path}/elsewhere.db") as port:
+        url = f"grpc://localhost:{port}"
+        folder = tmp_path / "run"
+        search = start("search", tmp_path / "tiny.yaml", "--out", folder, "--workers", "1", "--storage", url)
+        seen: list[int] = []
+        wait_for(lambda: bool(list((folder / "artifacts").glob("*"))), "a first trial")
+        with serving(Run(folder), port=0) as address:
+            while search.poll() is None:
+                seen.append(sum(trial["state"] == "Complete" for trial in study_at(address)["trials"]))
+                time.sleep(0.2)
+            wait_for(lambda: "5 of 5 trials" in study_at(address)["note"]["body"], "the note of the end")
+            detail = study_at(address)
+            picture = detail["trials"][0]["artifacts"][0]
+            place = f"{address}/artifacts/{detail['id']}/{detail['trials'][0]['trial_id']}/{picture['artifact_id']}"
+            assert get(place).startswith(b"<svg")
+        search.communicate(timeout=60)
+        assert search.returncode == 0
+        assert seen[0] < 5
+        assert seen == sorted(seen)
+        assert not (folder / "study.db").exists()
+
+
+def study_at(address: str) -> dict[str, Any]:
+    """What the dashboard serves of the search's study, its id with it."""
+    studies = json.loads(get(f"{address}/api/studies"))["study_summaries"]
+    number = next(study["study_id"] for study in studies if not study["study_name"].endswith("-replicates"))
+    return {"id": number, **json.loads(get(f"{address}/api/studies/{number}?after=0"))}
 
 
 def test_the_command_serves_until_it_is_stopped(run: Run, start: Callable[..., subprocess.Popen[str]]) -> None:

@@ -8,45 +8,20 @@ from itertools import combinations
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic import built, grid, trial
+from synthetic import grid, stopped_study
 
 from hybrid_nas.effects import Effects
 from hybrid_nas.evidence import Evidence
 from hybrid_nas.noise import Noise, trainings
 from hybrid_nas.predicted import MIN_COMPLETE, predicted
-from hybrid_nas.trial import Point
 
 RATIO = {"1:0": -0.05, "1:1": -0.04, "1:3": -0.02, "1:5": -0.01, "1:12": 0.0, "0:1": 0.03}
 PLACEMENT = {"front": 0.02, "middle": 0.0, "end": 0.0, "spread": -0.02}
 STUDIES = 200
 
 
-def stopped_study(rng, designs, shown=0.8, own=0.01, misfit=0.005, alike=0.7, dominators=3):
-    """Trials as a search runs them: at each rung one stops that three cheaper or equal ones beat. A rung shows
-    `shown` of a design's effect, and shares `alike` of the final noise."""
-    rows, seen = [], []
-    for i, design in enumerate(designs):
-        effect = RATIO[str(design.ratio)] + PLACEMENT.get(design.placement or "", 0.0) + rng.normal(0, misfit)
-        noise, price = rng.normal(0, own), built(design)[2].cache_bytes
-        points = []
-        for rung, tokens in enumerate((25_000, 50_000)):
-            blur = alike * noise + math.sqrt(1 - alike**2) * rng.normal(0, own)
-            loss = 2 + 0.5 / (rung + 1) + shown * effect + blur
-            points.append(Point(tokens, loss, validation=True))
-            better = sum(r == rung and cost <= price and low < loss for cost, r, low in seen)
-            seen.append((price, rung, loss))
-            if better >= dominators:
-                rows.append(trial(i, design, state="stopped", curve=tuple(points)))
-                break
-        else:
-            final = 2 + effect + noise
-            rows.append(trial(i, design, final, curve=(*points, Point(100_000, final, validation=True))))
-    best = sorted((t for t in rows if t.state == "complete"), key=lambda t: t.values["loss"])[:4]
-    for row in best:
-        for seed in (1, 2):
-            again = row.values["loss"] + rng.normal(0, own)
-            rows.append(trial(len(rows), row.design, again, seed=seed, replicate_of=row.number))
-    return rows
+def additive(design):
+    return RATIO[str(design.ratio)] + PLACEMENT.get(design.placement or "", 0.0)
 
 
 def effects_of(trials, foretold):
@@ -55,7 +30,7 @@ def effects_of(trials, foretold):
 
 
 def test_a_prediction_is_least_squares_of_final_on_rung():
-    trials = stopped_study(np.random.default_rng(0), grid()[:40])
+    trials = stopped_study(np.random.default_rng(0), grid()[:40], additive)
     foretold = predicted(trials)
     stopped = next(t for t in trials if t.state == "stopped" and t.proxy.id in foretold.by_proxy)
     rung = len(stopped.curve) - 1
@@ -73,17 +48,17 @@ def test_a_prediction_is_least_squares_of_final_on_rung():
 
 
 def test_nothing_is_predicted_from_little_or_from_rungs_that_foretell_little():
-    trials = stopped_study(np.random.default_rng(0), grid()[:40])
+    trials = stopped_study(np.random.default_rng(0), grid()[:40], additive)
     few = [t for t in trials if t.state == "stopped"]
     few += [t for t in trials if t.state == "complete" and t.replicate_of is None][: MIN_COMPLETE - 1]
     assert predicted(few).by_proxy == {}
     assert predicted(few).statement == ""
-    blind = stopped_study(np.random.default_rng(0), grid()[:40], shown=0.0, alike=0.0)
+    blind = stopped_study(np.random.default_rng(0), grid()[:40], additive, shown=0.0, alike=0.0)
     assert predicted(blind).by_proxy == {}
 
 
 def test_a_model_that_another_trial_finished_is_not_predicted():
-    trials = stopped_study(np.random.default_rng(0), grid()[:40])
+    trials = stopped_study(np.random.default_rng(0), grid()[:40], additive)
     finished = {t.proxy.id for t in trials if t.state == "complete"}
     assert not finished & predicted(trials).by_proxy.keys()
 
@@ -97,7 +72,7 @@ def test_effects_cover_their_truth_beside_stopping(shown):
     decided = {True: 0, False: 0}
     for _ in range(STUDIES):
         designs = [full[i] for i in rng.choice(len(full), 36, replace=False)]
-        trials = stopped_study(rng, designs, shown)
+        trials = stopped_study(rng, designs, additive, shown)
         foretold = predicted(trials)
         effects = effects_of(trials, foretold)
         for choice, planted in (("ratio", RATIO), ("placement", PLACEMENT), ("d_state", {})):

@@ -63,7 +63,7 @@ def test_a_resumed_run_is_the_unbroken_one(tmp_path: Path) -> None:
 def test_a_folder_belongs_to_one_training(tmp_path: Path) -> None:
     list(Trainer(RECIPE, tmp_path, HERE).run(every=4, stop_at=1))
     other = Recipe(SMALL, 64, BUDGET, seed=4)
-    with pytest.raises(ValueError, match="holds another training: its seed is 3, not 4; give another --out"):
+    with pytest.raises(ValueError, match=r"holds another training \(seed 3 there and 4 here\); give another --out"):
         next(Trainer(other, tmp_path, HERE).run(every=4))
     with pytest.raises(ValueError, match="neither empty nor a training's folder"):
         next(Trainer(RECIPE, tmp_path / "checkpoints", HERE).run(every=4))

@@ -20,6 +20,9 @@ def dashboard(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8080,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="The run's storage; needed where its URL holds a password.")
+    ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Serve a run in Optuna's dashboard, with a note of the front and the rules that follows the search."""
@@ -30,7 +33,7 @@ def dashboard(
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    with serving(folder, host, port) as address:
+    with serving(folder, host, port, storage) as address:
         if host not in LOCAL:
             err.print(f"{host} can be reached by others, and who reaches it can delete studies", style="yellow")
         out.print(f"{folder.path} at {address} (Ctrl-C ends it)", highlight=False, soft_wrap=True)

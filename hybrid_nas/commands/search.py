@@ -128,7 +128,10 @@ def _opened(
     stack: contextlib.ExitStack, run: Run, file: StudyFile, storage: str | None, ray: str | None, send_code: bool
 ) -> Means:
     """The storage, held for this search alone, and the workers."""
+    import torch
+
     from hybrid_nas.lease import Lease
+    from hybrid_nas.packed_pool import TOGETHER, PackedPool
     from hybrid_nas.patience import Patient
     from hybrid_nas.processes import ProcessPool
     from hybrid_nas.ray_workers import Cluster, RayPool
@@ -141,10 +144,16 @@ def _opened(
     lease = stack.enter_context(Lease(inner, opened(file, inner)._study_id))
     search = file.search
     if ray is None:
-        pool = ProcessPool(search.workers or default_workers(), log=run.log)
+        pool: ProcessPool | PackedPool
+        if gpus := torch.cuda.device_count():
+            each = -(-search.workers // gpus) if search.workers else TOGETHER
+            pool = PackedPool([f"cuda:{i}" for i in range(gpus)], each, log=run.log)
+        else:
+            pool = ProcessPool(search.workers or default_workers(), log=run.log)
         if file.meter is not None:
             file.meter.quiet = pool.held
-        return Means(Patient(inner), lease, stack.enter_context(pool))
+        stack.enter_context(pool)
+        return Means(Patient(inner), lease, pool)
     err.print("starting Ray" if ray == "local" else f"joining the Ray cluster at {ray}", style="dim")
     cluster = Cluster(
         address=None if ray == "local" else ray,

@@ -123,7 +123,10 @@ def confirm(
     tokens: Annotated[
         str | None, typer.Option(metavar="TOKENS", help="Tokens of one training; default: four times the study's.")
     ] = None,
-    also: Annotated[int, typer.Option(help="How many of the best designs off the front to train too.", min=0)] = 0,
+    also: Annotated[
+        int | None,
+        typer.Option(help="How many of the best designs off the front to train too; default: up to six in all.", min=0),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each design.", min=1)] = 1,
     workers: Annotated[int | None, typer.Option(help="Trainings at a time; default: one a core.", min=1)] = None,
     as_json: AsJson = False,
@@ -131,6 +134,7 @@ def confirm(
     """Train a run's front again at a larger budget, and say how far the ranking held."""
     from hybrid_nas.confirm import confirm as retrain
     from hybrid_nas.processes import ProcessPool
+    from hybrid_nas.rank import MIN_ITEMS
     from hybrid_nas.run_folder import Run
     from hybrid_nas.study_file import count_of
     from hybrid_nas.workers import default_workers
@@ -173,4 +177,4 @@ def confirm(
     else:
         out.print(f"Kendall's tau between the two orders: {result.tau}", highlight=False)
         if result.tau.low is None:
-            out.print("An interval needs five designs or more; --also trains others.", style="dim")
+            out.print(f"An interval needs {MIN_ITEMS} designs or more; --also trains others.", style="dim")

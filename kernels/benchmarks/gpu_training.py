@@ -31,19 +31,22 @@ SECONDS = 3.0
 """How long a measurement may take."""
 
 
-def start(case: Case, capture: bool = True) -> tuple[CapturedTraining, float]:
-    """A training whose first loss has come, and the seconds that it took."""
+def start(case: Case, capture: bool = True, compiled: bool = False) -> tuple[CapturedTraining, float]:
+    """A training whose first loss has come, and the seconds that it took. `compiled`: the model and its loss, forward
+    and backward, are torch.compile's, inside the captured step."""
     begin = time.perf_counter()
     device, architecture = torch.device("cuda"), case.architecture()
     model = build(architecture, generator=0, device=device)
+    if compiled:
+        model.losses = torch.compile(model.losses, dynamic=False)  # type: ignore[method-assign]
     training = CapturedTraining(model, architecture, RandomTokens(case, 100_000), device, capture=capture)
     training.enqueue(1).read()
     return training, time.perf_counter() - begin
 
 
-def ours(case: Case) -> dict[str, Any]:
+def ours(case: Case, compiled: bool = False) -> dict[str, Any]:
     torch.cuda.reset_peak_memory_stats()
-    training, first = start(case)
+    training, first = start(case, compiled=compiled)
     training.enqueue(4).read()
     begin = time.perf_counter()
     training.enqueue(4).read()
@@ -171,6 +174,13 @@ def as_markdown(result: dict[str, Any]) -> str:
             f"| {1e3 * floor['arithmetic_s']:.2f}, {1e3 * floor['traffic_s']:.2f} "
             f"| {mine['first_step_s']:.1f} | {mine['peak_bytes'] / 2**30:.1f} "
         )
+        if "compiled" in row:
+            found = row["compiled"]
+            name, found_s = f"{case['name']}, compiled", found["step_s"]
+            lines.append(
+                f"| {name} | | {tokens / found_s:,.0f} | {1 / found_s:,.0f} | {1e3 * found_s:.2f} | "
+                f"| {found['first_step_s']:.1f} | {found['peak_bytes'] / 2**30:.1f} | | | |"
+            )
         if theirs is None:
             lines.append(line + "| | | |")
         else:
@@ -186,6 +196,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--first-step", action="store_true", help="only say how long the first step takes")
+    parser.add_argument("--compile", action="store_true", help="also our step with torch.compile in it")
     parser.add_argument("--profile", action="store_true", help="also write the device time of each kernel of our step")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -202,6 +213,9 @@ def main() -> None:
         case = CASES[name]
         row = {"case": vars(case), "floor": floors(case, result["rates"]), "ours": ours(case)}
         torch.cuda.empty_cache()
+        if options.compile:
+            row["compiled"] = ours(case, compiled=True)
+            torch.cuda.empty_cache()
         if not options.no_peer:
             row["peer"] = peer(case)
             torch.cuda.empty_cache()

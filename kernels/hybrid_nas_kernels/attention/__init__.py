@@ -8,7 +8,7 @@ from torch import Tensor
 from hybrid_nas_kernels.attention.blocked import attention_blocked
 from hybrid_nas_kernels.attention.reference import attention_reference, attention_step_reference
 from hybrid_nas_kernels.attention.sdpa import attention_sdpa
-from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton
+from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton, why_not
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -21,13 +21,22 @@ __all__ = [
     "choose",
 ]
 
-IMPLEMENTATIONS = {"reference": attention_reference, "blocked": attention_blocked, "sdpa": attention_sdpa}
+FLASH_HEAD_DIM = 128
+IMPLEMENTATIONS = {
+    "reference": attention_reference,
+    "blocked": attention_blocked,
+    "sdpa": attention_sdpa,
+    "flash_attn": deferred("hybrid_nas_kernels.attention.flash", "attention_flash", needs="flash_attn"),
+}
 
 
-def choose(device: torch.device) -> tuple[str, str]:
-    """The implementation that "auto" takes on `device`, and why."""
+def choose(device: torch.device, banded: bool = False) -> tuple[str, str]:
+    """The implementation that "auto" takes on `device`, and why. `banded`: a window shorter than the sequence and no
+    sinks, in a dtype and of head dimensions that flash-attn has."""
     if device.type == "cpu":
         return "blocked", "one triangle or band of blocks, where torch's own takes the whole square"
+    if device.type == "cuda" and banded and why_not("flash_attn") is None:
+        return "flash_attn", "a band of blocks, where torch's own takes the whole square"
     return "sdpa", "torch's own fused attention"
 
 
@@ -42,7 +51,9 @@ def attention(
     """
     if q.shape[2] % k.shape[2]:
         raise ValueError(f"attention: heads must be a multiple of kv_heads, found {q.shape[2]} and {k.shape[2]}")
-    run = pick("attention", implementation, IMPLEMENTATIONS, lambda: choose(q.device))
+    banded = window is not None and window < q.shape[1] and not sinks and q.dtype == torch.bfloat16
+    banded = banded and q.shape[-1] == v.shape[-1] <= FLASH_HEAD_DIM and q.shape[-1] % 8 == 0
+    run = pick("attention", implementation, IMPLEMENTATIONS, lambda: choose(q.device, banded))
     return run(q, k, v, window=window, sinks=sinks)
 
 

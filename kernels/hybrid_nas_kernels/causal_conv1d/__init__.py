@@ -24,6 +24,9 @@ __all__ = [
 IMPLEMENTATIONS = {
     "reference": causal_conv1d_reference,
     "channels_last": causal_conv1d_channels_last,
+    "causal_conv1d": deferred(
+        "hybrid_nas_kernels.causal_conv1d.published", "causal_conv1d_published", needs="causal_conv1d"
+    ),
     "triton": deferred("hybrid_nas_kernels.causal_conv1d.triton_kernels", "causal_conv1d_triton", needs="triton"),
 }
 

@@ -15,6 +15,7 @@ __all__ = ["IMPLEMENTATIONS", "choose", "ssd", "ssd_chunked", "ssd_reference", "
 IMPLEMENTATIONS = {
     "reference": ssd_reference,
     "chunked": ssd_chunked,
+    "mamba_ssm": deferred("hybrid_nas_kernels.ssd.mamba_ssm", "ssd_mamba_ssm", needs="mamba_ssm"),
     "triton": deferred("hybrid_nas_kernels.ssd.triton_kernels", "ssd_triton", needs="triton"),
 }
 

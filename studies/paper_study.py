@@ -1,0 +1,79 @@
+"""What the studies of the paper's tables share: how their arms are trained small, and what the paper printed.
+
+A study folder has a `study.yaml` with the arms of one table and the settings below as `NAME: [--set ...]` in
+`settings.json`; its `trials.parquet` holds every arm at every setting and seed, settings one after another.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from hybrid_nas.budget import Budget
+from hybrid_nas.cli import app
+from hybrid_nas.proposal import Proposal
+from hybrid_nas.study_file import StudyFile, read_study
+from hybrid_nas.table_file import merged, of_spaces, proposals
+from hybrid_nas.trial import Trial, write_trials
+
+SETTINGS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "paper_settings.json").read_text())
+"""name -> `set`: what it changes in study.yaml; `seeds`: how many; `tables`: of which arms; `gpu_seconds`: wall clock
+of the run that trained it times its GPUs, over its trainings."""
+
+
+def study(folder: Path, setting: str) -> StudyFile:
+    source = folder / "study.yaml"
+    return read_study(source.read_text(), str(source), tuple(SETTINGS[setting]["set"]))
+
+
+def seeds_of(setting: str) -> int:
+    return int(SETTINGS[setting]["seeds"])
+
+
+def settings_of(folder: Path) -> list[str]:
+    """Those that the table of the folder was trained at."""
+    table = folder.name.rpartition("_")[2]
+    return [setting for setting, entry in SETTINGS.items() if table in entry["tables"]]
+
+
+def jobs(folder: Path) -> list[tuple[int, Proposal, int]]:
+    """(number, proposal, seed) of every trial: setting by setting, seed by seed, in the order of the arms."""
+    found = []
+    for setting in settings_of(folder):
+        every = proposals([study(folder, setting)], None)
+        found += [(proposal, seed) for seed in range(seeds_of(setting)) for proposal in every]
+    return [(number, proposal, seed) for number, (proposal, seed) in enumerate(found)]
+
+
+def budgets(folder: Path) -> set[Budget]:
+    return {study(folder, setting).budget for setting in settings_of(folder)}
+
+
+def setting_of(trial: Trial) -> str:
+    """The setting whose budget a trial has."""
+    for name, setting in SETTINGS.items():
+        budget = dict(value.removeprefix("budget.").split("=", 1) for value in setting["set"] if "budget." in value)
+        if trial.budget.tokens == int(budget["tokens"]):
+            return name
+    raise ValueError(f"trial {trial.number} has {trial.budget.tokens} tokens, which no setting has")
+
+
+def assemble(folder: Path, parts: dict[str, list[Path]]) -> None:
+    """trials.parquet out of the parts of each setting's table, which may hold other tables' arms too."""
+    found: list[Trial] = []
+    for setting in settings_of(folder):
+        trials, its = merged(parts[setting])
+        found += of_spaces(trials, [study(folder, setting)], its)
+    write_trials([t.with_changes(number=i) for i, t in enumerate(found)], folder / "trials.parquet")
+
+
+def run(folder: Path) -> None:
+    """Train what is missing of every setting, into `parts` of the folder, and assemble."""
+    parts = {setting: folder / "parts" / f"{setting}.parquet" for setting in settings_of(folder)}
+    for setting, part in parts.items():
+        changes = [word for value in SETTINGS[setting]["set"] for word in ("--set", value)]
+        command = ["table", str(folder / "study.yaml"), "--seeds", str(seeds_of(setting)), "--out", str(part)]
+        app([*command, *changes, *sys.argv[1:]], standalone_mode=False)
+    assemble(folder, {setting: [part] for setting, part in parts.items()})

@@ -1,0 +1,106 @@
+"""What the README of each study of a paper's table shows, made from its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import paper_predict
+from markers import Made
+from paper_score import Arm, arm_table, arms, at, composite, minutes, score_table, setting_text, tau
+from paper_study import SETTINGS
+from paper_truth import PLACEMENT, RATIO
+
+from hybrid_nas.rank import kendall
+from hybrid_nas.trial import Trial
+
+GOAL = 0.79
+ROWS = {"placement": PLACEMENT, "ratio": RATIO}
+LEARNED = 0.5  # of the symbols that can be known
+
+
+def seeds(trials: Sequence[Trial]) -> str:
+    n = min(int(SETTINGS[setting]["seeds"]) for setting in ("bytes", "tasks"))
+    return f"n = {n} seed{'s' if n > 1 else ', unproven'}"
+
+
+def joint(trials: Sequence[Trial]) -> str:
+    """Placement and ratio as one set of arms; each proxy's z-scores within it."""
+    both, of = dict[str, Trial](), list[Arm]()
+    for table in ROWS:
+        these, rows = paper_predict.printed(table)
+        both |= {f"{table}-{t.number}": t for t in these}
+        of += [arm for arm in rows if arm.key not in {known.key for known in of}]
+    every = list(both.values())
+    cost = minutes("bytes") + minutes("tasks")
+    lines = ["| order by | tau with 1B over both tables [95%] | without attention alone and windows |", "|---|---|---|"]
+    mixed = [arm for arm in of if set("MH") & set(arm.trial.proxy.layout)]
+    for name, values in (
+        ("text, bytes", at(every, "bytes")),
+        ("recall, four tasks", at(every, "tasks", 1.0, "recall")),
+        ("composite", composite(every)),
+    ):
+        lines.append(f"| {name} | {tau(values, of)} | {tau(values, mixed)} |")
+    return "\n".join([*lines, "", f"The composite costs {cost * len(of):.1f} GPU-minutes for all {len(of)} arms."])
+
+
+def verdict(table: str) -> Made:
+    def made(trials: Sequence[Trial]) -> str:
+        of = arms(trials, ROWS[table])
+        ours, theirs = composite(trials), tau({a.key: a.printed[1] for a in of if a.printed[1]}, of)
+        found = tau(ours, of)
+        assert found is not None
+        says = "reached" if found.value >= GOAL else "not reached"
+        cost = (minutes("bytes") + minutes("tasks")) * len(of)
+        return (
+            f"goal of {GOAL} {says}: the composite of text and recall orders the arms with tau {found}, at {cost:.1f} "
+            f"GPU-minutes; the paper's own 350M with {theirs} ({seeds(trials)})"
+        )
+
+    return made
+
+
+def placement_claims(trials: Sequence[Trial]) -> str:
+    """Which places learned to recall."""
+    recall = {arm.name: -at(trials, "tasks", 1.0, "recall")[arm.key] for arm in arms(trials, PLACEMENT)}
+    single = {name.split()[-1]: value for name, value in recall.items() if name.startswith("1:12")}
+    yes = [place for place, value in single.items() if value > LEARNED]
+    no = [place for place, value in single.items() if value <= LEARNED]
+    front = [n for n in ("1:3 front", "1:5 front") if recall[n] <= LEARNED]
+    return (
+        f"One attention layer of 13 learned the tasks (recall above {LEARNED}) at {', '.join(yes)} and not at "
+        f"{', '.join(no)}; with three or two layers, the first of them in front: {len(front)} of 2 did not learn."
+    )
+
+
+def ratio_claims(trials: Sequence[Trial]) -> str:
+    """Intra against inter at each ratio, on text."""
+    text = {arm.name: at(trials, "bytes")[arm.key] for arm in arms(trials, RATIO)}
+    gaps = {r: text[f"intra {r}"] - text[f"inter {r}"] for r in ("1:1", "1:3", "1:5", "1:12")}
+    by_ratio = [kendall([text[f"{f} {r}"] for r in gaps], list(range(4))) for f in ("intra", "inter")]
+    return (
+        "Intra less inter on text, nats per byte: "
+        + ", ".join(f"{ratio} {gap:+.4f}" for ratio, gap in gaps.items())
+        + " (the paper: -0.005, -0.009, -0.007, -0.005 nats per token). Order of 1:1, 1:3, 1:5, 1:12, tau with the "
+        f"paper's: intra {by_ratio[0].value:.2f}, inter {by_ratio[1].value:.2f}."
+        if by_ratio[0] and by_ratio[1]
+        else ""
+    )
+
+
+def tables(table: str) -> dict[str, Made]:
+    if table in ROWS:
+        rows = ROWS[table]
+        made: dict[str, Made] = {
+            "setting": setting_text,
+            "arms": lambda trials: arm_table(trials, arms(trials, rows)),
+            "score": lambda trials: score_table(trials, arms(trials, rows)),
+            "claims": placement_claims if table == "placement" else ratio_claims,
+            "verdict": verdict(table),
+        }
+        return made | ({"joint": joint} if table == "ratio" else {})
+    return {
+        "setting": setting_text,
+        "predictions": lambda trials: paper_predict.table_text(table, trials),
+        "check": lambda trials: paper_predict.check(),
+        "verdict": lambda trials: f"predicted, best first: {paper_predict.order_text(table, trials)} ({seeds(trials)})",
+    }
