@@ -26,18 +26,19 @@ from hybrid_nas.run_folder import Run
 from hybrid_nas.storage import open_storage
 from hybrid_nas.study import SO_FAR, Record
 from hybrid_nas.trial import Trial
+from hybrid_nas.units import counted
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 LONG = tuple(
     word
-    for setting in ("proxy.tokens=48k", "proxy.replicates=0", "search.dominators=0", "search.gpus=0")
+    for setting in ("proxy.tokens=32k", "proxy.replicates=0", "search.dominators=0", "search.gpus=0")
     for word in ("--set", setting)
 )
-RUNG = 12_032
-"""Tokens of the first rung: whole steps of 64, nearest to a quarter."""
-CONTINUES = r"it goes on from its rung at (12,032|24,000) tokens"
+RUNG = 8_000
+"""Tokens of the first rung, a quarter."""
+CONTINUES = r"it goes on from its rung at (8,000|16,000) tokens"
 Search = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -143,8 +144,8 @@ def tokens(text: str) -> int:
 
 @pytest.fixture(scope="module")
 def whole(shared: Path) -> list[Any]:
-    """An unbroken search of three long trials on this machine."""
-    command = [COMMAND, "search", "tiny.yaml", "--out", "whole", "--workers", "1", "--trials", "3", *LONG]
+    """An unbroken search of two long trials on this machine."""
+    command = [COMMAND, "search", "tiny.yaml", "--out", "whole", "--workers", "1", "--trials", "2", *LONG]
     cache = {"XDG_CACHE_HOME": str(shared / "cache")}
     subprocess.run(command, cwd=shared, env={**environment(), **cache}, check=True, capture_output=True, timeout=300)
     return told(shared / "whole")
@@ -155,7 +156,7 @@ def test_begun_here_continued_on_a_cluster_and_ended_here(shared: Path, ray: Ray
     ended(search("unbroken", "--trials", "6"))
     ended(search("moved", "--trials", "2", "--set", "proxy.replicates=0"))
     on_ray = search("moved", "--trials", "4", "--ray", ray.address, "--set", "proxy.replicates=0")
-    assert "2 trials and 0 replicates are done already" in ended(on_ray)
+    assert "done already: 2 trials and 0 replicates" in ended(on_ray)
     ended(search("moved", "--trials", "6"))
     assert told(shared / "moved") == told(shared / "unbroken")
     assert json.loads((shared / "moved" / "front.json").read_text()) == json.loads(
@@ -167,7 +168,7 @@ def test_a_killed_worker_costs_what_came_after_its_last_rung(
     shared: Path, ray: Ray, search: Search, whole: list[Any]
 ) -> None:
     """Killed after its rung: it goes on from there on another, the dashboard sees it run, and the bits are the same."""
-    process = search("worker", "--trials", "3", *LONG, "--ray", ray.address)
+    process = search("worker", "--trials", "2", *LONG, "--ray", ray.address)
     wait_for(lambda: tokens(running(shared / "worker")) > RUNG, "a trial beyond its first rung")
     os.kill(training(ray)[0], signal.SIGKILL)
     output = ended(process)
@@ -178,21 +179,21 @@ def test_a_killed_worker_costs_what_came_after_its_last_rung(
 def test_a_killed_driver_leaves_no_workers_and_the_same_command_continues(
     shared: Path, ray: Ray, search: Search, whole: list[Any]
 ) -> None:
-    process = search("driver", "--trials", "3", *LONG, "--ray", ray.address)
+    process = search("driver", "--trials", "2", *LONG, "--ray", ray.address)
     wait_for(lambda: bool(finished(shared / "driver")), "a trial")
     process.kill()
     process.communicate()
     before = told(shared / "driver")
     wait_for(lambda: not training(ray), "the workers to end", 60.0)
-    output = ended(search("driver", "--trials", "3", *LONG, "--ray", ray.address))
-    assert f"{len(before)} trials and 0 replicates are done already" in output
+    output = ended(search("driver", "--trials", "2", *LONG, "--ray", ray.address))
+    assert f"done already: {counted(len(before), 'trial')} and 0 replicates" in output
     assert told(shared / "driver") == whole
 
 
 def test_a_killed_process_of_ray_tune_is_started_again(
     shared: Path, ray: Ray, search: Search, whole: list[Any]
 ) -> None:
-    process = search("tune", "--trials", "3", *LONG, "--ray", ray.address)
+    process = search("tune", "--trials", "2", *LONG, "--ray", ray.address)
     wait_for(lambda: bool(finished(shared / "tune")), "a trial")
     os.kill(named(descendants(process.pid), "hybrid_nas.ray_driver")[0], signal.SIGKILL)
     output = ended(process)
@@ -230,7 +231,7 @@ def test_a_node_that_goes_gives_its_trials_to_another(
     site = tmp_path / "site"
     wheel = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*wheel, "--target", str(site), str(ROOT)], check=True, capture_output=True, timeout=120)
-    process = search("node", "--trials", "3", *LONG, "--ray", ray.address)
+    process = search("node", "--trials", "2", *LONG, "--ray", ray.address)
     wait_for(lambda: tokens(running(shared / "node")) > RUNG, "a trial beyond its first rung")
     ray.end(ray.nodes[1])
     heard = ""
@@ -261,7 +262,7 @@ def test_ray_on_this_machine_listens_to_nobody_else_and_is_started_again(
     shared: Path, search: Search, whole: list[Any]
 ) -> None:
     """No cluster: the search starts Ray here. Then its raylet is gone, and with it all of Ray."""
-    process = search("here", "--trials", "3", *LONG, "--ray")
+    process = search("here", "--trials", "2", *LONG, "--ray")
     wait_for(lambda: bool(finished(shared / "here")), "a trial")
     below = descendants(process.pid)
     assert listening(below) in ({"127.0.0.1"}, {"127.0.0.1", "::1"})
