@@ -19,7 +19,7 @@ from hybrid_nas.proposal import Proposal
 from hybrid_nas.stopping import Seen, Stopping
 from hybrid_nas.study import Asked, Study
 from hybrid_nas.trial import Point, Trial
-from hybrid_nas.workers import Died, Done, Moved, Pool, Report
+from hybrid_nas.workers import Died, Done, Moved, Note, Pool, Report
 
 TRIES = 2
 TICK_S = 0.2
@@ -86,6 +86,8 @@ class Loop:
                         self._finish(self.running.pop(event.job), event.outcome)
                     case Moved():
                         self.watch.said(f"trial {self.running[event.job].number}: {event.reason}")
+                    case Note():
+                        self.watch.said(event.text)
                     case Died():
                         self._died(self.running.pop(event.job), event)
             self.watch.tick()
