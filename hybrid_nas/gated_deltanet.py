@@ -111,9 +111,8 @@ class GatedDeltaNetModule(MixerModule):
         self.dt_bias.data.copy_(time_step_bias(uniform[1]))
 
     def implementations(self, device: torch.device) -> dict[str, str]:
-        m = self.mixer
         return {
             "norm_linear": norm_linear_op.choose(device)[0],
             "causal_conv1d": conv_op.choose(device)[0],
-            "gated_delta": delta_op.choose(device, self.v_proj.weight.dtype, m.key_dim, m.value_dim)[0],
+            "gated_delta": delta_op.choose(device)[0],
         }

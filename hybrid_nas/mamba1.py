@@ -95,7 +95,7 @@ class Mamba1Module(MixerModule):
         return {
             "norm_linear": norm_linear_op.choose(device)[0],
             "causal_conv1d": conv_op.choose(device)[0],
-            "selective_scan": scan_op.choose(device, self.in_proj.weight.dtype, self.mixer.d_state)[0],
+            "selective_scan": scan_op.choose(device)[0],
         }
 
 

@@ -86,6 +86,4 @@ class Mamba3Module(MixerModule):
             parameter.data.fill_(1.0)
 
     def implementations(self, device: torch.device) -> dict[str, str]:
-        m = self.mixer
-        name, _ = scan_op.choose(device, self.in_proj.weight.dtype, m.head_dim, m.d_state)
-        return {"norm_linear": norm_linear_op.choose(device)[0], "mamba3": name}
+        return {"norm_linear": norm_linear_op.choose(device)[0], "mamba3": scan_op.choose(device)[0]}

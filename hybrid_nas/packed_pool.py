@@ -163,6 +163,8 @@ def serve(device: str, each: int) -> None:
             say(number, progress.to_dict())
             return answers[number].get() if progress.validation else True
 
+        if on.type == "cuda":
+            torch.cuda.set_device(on)  # a thread's own, for kernels that are told no device
         room.enter()
         try:
             say(number, {"began": True})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from hybrid_nas_kernels import fuse_heads as fuse_op
 from hybrid_nas_kernels import norm_linear as norm_linear_op
@@ -12,12 +10,6 @@ from torch import Tensor, nn
 from hybrid_nas.architecture import ParallelHybrid
 from hybrid_nas.heads import AttentionHeads, Mamba2Heads
 from hybrid_nas.mixer_module import NORM_EPS, Gain, LayerCache, MambaInit, MixerModule, draw_linear, project
-
-
-@lru_cache(maxsize=16)
-def _aside(device: torch.device) -> torch.cuda.Stream:
-    """A stream of its own for one half of a decoding step."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class ParallelHybridModule(MixerModule):
@@ -60,19 +52,8 @@ class ParallelHybridModule(MixerModule):
 
     def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
         x, norm = norm_linear_op.norm_once(x, norm, eps=NORM_EPS)
-        if x.is_cuda and self.mixer.value == "separate":
-            # One token leaves most of the device idle: the halves run side by side, as branches of a captured graph.
-            here, aside = torch.cuda.current_stream(x.device), _aside(x.device)
-            aside.wait_stream(here)
-            with torch.cuda.stream(aside):
-                attended, _ = self.attention.attend_step(x, cache, position, norm)
-            y, z = self.mamba.scan_step(x, cache, norm)
-            here.wait_stream(aside)
-            x.record_stream(aside)
-            attended.record_stream(here)
-        else:
-            attended, values = self.attention.attend_step(x, cache, position, norm)
-            y, z = self.mamba.scan_step(x, cache, norm, self._given(values))
+        attended, values = self.attention.attend_step(x, cache, position, norm)
+        y, z = self.mamba.scan_step(x, cache, norm, self._given(values))
         return self._fuse(x, norm, y, z, attended)
 
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:

@@ -16,7 +16,8 @@ from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, Constraint, Obj
 from hybrid_nas.options import KEYS
 from hybrid_nas.questions import LAYOUT, POSITIONS, Answers
 from hybrid_nas.roofline import device, predicted_speed
-from hybrid_nas.scale import LARGEST_DIMENSION, SCALES, Scale
+from hybrid_nas.scale import Scale
+from hybrid_nas.section import build, count_of, read_proxy, read_scale, seconds_of, with_budget
 from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
 from hybrid_nas.speed import SPEEDS, Measure, Meter
@@ -28,12 +29,6 @@ OF_RULE = {"reduction": ("rank", "loss"), "dominators": ("margin",), "margin": (
 SECTIONS = ("name", "proxy", "budget", "target", "objectives", "constraints", "measure", "search", "data")
 DEFAULT_TARGET = "paper-1b"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-COUNT = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
-LARGEST_COUNT = 1e24
-
-TIMES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h|d)?")
 
 
 @dataclass(frozen=True)
@@ -143,8 +138,8 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     name = _name(entries.pop("name", None), source)
     sections = {key: entries.pop(key) for key in SECTIONS if key in entries}
     if "budget" in sections:
-        sections["proxy"] = _with_budget(sections.get("proxy"), sections.pop("budget"))
-    proxy, budget = _proxy(sections.get("proxy"))
+        sections["proxy"] = with_budget(sections.get("proxy"), sections.pop("budget"))
+    proxy, budget = read_proxy(sections.get("proxy"))
     objectives = _objectives(sections.get("objectives"))
     for share, lost in ((1.0, "loss"), (0.0, "recall")):
         if budget.recall_share == share and lost in (objective.name for objective in objectives):
@@ -161,7 +156,7 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     return StudyFile(
         space=read_space(name, entries, root),
         proxy=proxy,
-        target=_scale(sections.get("target"), "target", DEFAULT_TARGET),
+        target=read_scale(sections.get("target"), "target", DEFAULT_TARGET),
         budget=budget,
         objectives=objectives,
         constraints=_constraints(sections.get("constraints")),
@@ -198,133 +193,6 @@ def _name(item: Item | None, source: str) -> str:
     return item.value
 
 
-def count_of(item: Item, key: str) -> int:
-    """A whole number, or one with a unit: 200k, 1.5M, 1B, 64 MiB."""
-    match = COUNT.fullmatch(item.text.strip()) if isinstance(item.value, str) else None
-    value: float | None = None
-    if match:
-        value = float(match[1]) * UNITS[match[2].lower()]
-    elif isinstance(item.value, int | float) and not isinstance(item.value, bool):
-        value = float(item.value)
-    if value is None or not 0 <= value < LARGEST_COUNT or value != int(value):
-        raise item.error(
-            f"{key}: a whole number, or one like 200k, 1.5M or 64 MiB, below 1e24 must stand here, found {item.shown()}"
-        )
-    return int(value)
-
-
-def seconds_of(item: Item, key: str) -> float:
-    """A time above 0: seconds, or one with a unit: 90s, 10min, 2h."""
-    match = TIME.fullmatch(str(item.value).strip())
-    if match is None or not (seconds := float(match[1]) * TIMES[match[2] or "s"]):
-        raise item.error(f"{key}: a time like 90s, 10min or 2h must stand here, found {item.shown()}")
-    return seconds
-
-
-def _field(cls: type, key: str, item: Item) -> Any:
-    """The value for a dataclass field of that name, by the field's type."""
-    kind = str(next(field.type for field in fields(cls) if field.name == key))
-    if kind.startswith("tuple[str"):
-        members = item.value if isinstance(item.value, list) else [item]
-        return tuple(_name_of(member, key, item) for member in members)
-    if isinstance(item.value, list):
-        if not kind.startswith("tuple"):
-            raise item.error(f"{key}: one value must stand here, found a list; only the space's keys are choices")
-        return tuple(_number(child, key, item) for child in item.value)
-    if kind.startswith("tuple"):
-        return (_number(item, key, item),)
-    if item.value is None and "None" in kind:
-        return None
-    if kind.startswith("int"):
-        return count_of(item, key)
-    return _number(item, key, item) if kind.startswith("float") else item.value
-
-
-def _name_of(item: Item, key: str, at: Item) -> str:
-    if not isinstance(item.value, str):
-        raise at.error(f"{key}: names must stand here, found {item.shown()}")
-    return item.value
-
-
-def _number(item: Item, key: str, at: Item) -> float:
-    if isinstance(item.value, bool) or not isinstance(item.value, int | float):
-        raise at.error(f"{key}: a number must stand here, found {item.shown()}")
-    return float(item.value)
-
-
-def _with_budget(proxy: Item | None, budget: Item) -> Item:
-    """The section proxy with the keys of the section budget in it: one of the two holds a key."""
-    entries = budget.keys([field.name for field in fields(Budget)], "budget")
-    own = {} if proxy is None else proxy.value if isinstance(proxy.value, dict) else {"preset": proxy}
-    for key in entries.keys() & own.keys():
-        raise entries[key].error(f"budget: proxy sets {key} too; leave one of the two out")
-    return Item({**own, **entries}, budget.source, budget.line if proxy is None else proxy.line)
-
-
-def _proxy(item: Item | None) -> tuple[Scale, Budget]:
-    budget_keys = [field.name for field in fields(Budget)]
-    if item is None or not isinstance(item.value, dict):
-        return _scale(item, "proxy", "proxy"), Budget()
-    scale_keys = [field.name for field in fields(Scale)]
-    entries = item.keys(["preset", *scale_keys, *budget_keys], "proxy")
-    if "flops" in entries and "tokens" in entries:
-        raise entries["flops"].error("proxy: flops gives each candidate its own tokens; leave one of the two out")
-    budget = _build(Budget, {key: entries.pop(key) for key in budget_keys if key in entries}, item, Budget())
-    return _scale(Item(entries, item.source, item.line), "proxy", "proxy"), budget
-
-
-def _build(cls: type, entries: dict[str, Item], item: Item, default: Any) -> Any:
-    values = {key: _field(cls, key, entry) for key, entry in entries.items()}
-    try:
-        return replace(default, **values)
-    except (ValueError, TypeError) as error:
-        places = [entry for key, entry in entries.items() if key in str(error)]
-        raise (places[0] if places else item).error(str(error)) from None
-
-
-def _scale(item: Item | None, section: str, default: str) -> Scale:
-    """A preset by name, or a preset with changes. A changed width takes the heads and the FFN along."""
-    if item is None:
-        return SCALES[default]
-    if not isinstance(item.value, dict):
-        return _preset(item, section)
-    entries = item.keys(["preset", *(field.name for field in fields(Scale))], section)
-    base = _preset(entries.pop("preset"), section) if "preset" in entries else SCALES[default]
-    if not entries:
-        return base
-    values = {key: _field(Scale, key, entry) for key, entry in entries.items()}
-    width, head_dim = values.get("width", base.width), values.get("head_dim", base.head_dim)
-    if (width, head_dim) != (base.width, base.head_dim) and "heads" not in values:
-        if not head_dim or width % head_dim:
-            place = entries.get("width") or entries["head_dim"]
-            raise place.error(f"{section}: width must be a multiple of head_dim, found {width} and {head_dim}")
-        values["heads"] = width // head_dim
-        if "kv_heads" not in values:
-            share = max(1, round(values["heads"] * base.kv_heads / base.heads))
-            values["kv_heads"] = next(
-                k for k in range(min(share, LARGEST_DIMENSION), 0, -1) if values["heads"] % k == 0
-            )
-    if values.get("heads", base.heads) != base.heads:
-        values.setdefault("parallel_heads", None)
-    if width != base.width and "ffn_hidden" not in values:
-        values["ffn_hidden"] = max(8, 8 * round(base.ffn_hidden * width / base.width / 8))
-    changed = {key: value for key, value in values.items() if value != getattr(base, key)}
-    if changed.keys() - {"context", "vocab", "name"} and "ffn_exact_within" not in values:
-        changed["ffn_exact_within"] = 0.0
-    try:
-        scale = base.with_changes(**changed) if changed else base
-    except (ValueError, TypeError) as error:
-        places = [entry for key, entry in entries.items() if key in str(error)]
-        raise (places[0] if places else item).error(str(error)) from None
-    return scale
-
-
-def _preset(item: Item, section: str) -> Scale:
-    if not isinstance(item.value, str) or item.value not in SCALES:
-        raise item.error(f"{section}: unknown scale {item.shown()}; {nearest(str(item.value), SCALES)}")
-    return SCALES[item.value]
-
-
 def _objectives(item: Item | None) -> tuple[Objective, ...]:
     if item is None:
         return DEFAULT_OBJECTIVES
@@ -351,7 +219,7 @@ def _measure(item: Item | None, objectives: tuple[Objective, ...]) -> Measure | 
     entries = item.keys([field.name for field in fields(Measure)], "measure")
     if not wanted:
         raise item.error(f"measure: nothing here is measured; one of the objectives must be {', '.join(SPEEDS)}")
-    built: Measure = _build(Measure, entries, item, Measure())
+    built: Measure = build(Measure, entries, item, Measure())
     try:
         device(built.device)
     except ValueError as error:
@@ -380,7 +248,7 @@ def _search(item: Item | None, folder: Path | None) -> Search:
         entries["stopping"] = Item("margin", item.source, item.line)
     seeds = _seeds(entries.pop("seeds", None), folder)
     limit = entries.pop("time_limit", None)
-    search: Search = replace(_build(Search, entries, item, Search()), seeds=seeds)
+    search: Search = replace(build(Search, entries, item, Search()), seeds=seeds)
     for name, known in (("sampler", SAMPLERS), ("stopping", RULES)):
         if getattr(search, name) not in known:
             place = entries[name]

@@ -66,7 +66,7 @@ def _meant(
     from hybrid_nas.description import Description
     from hybrid_nas.model_source import DEFAULT_SCALE, find_model
     from hybrid_nas.placement import LETTERS
-    from hybrid_nas.study_file import count_of
+    from hybrid_nas.section import count_of
 
     ratio = all(part.isdecimal() for part in design.split(":")) and ":" in design
     if ratio or set(design.upper()) <= set(LETTERS):

@@ -38,7 +38,7 @@ def measure(
     from hybrid_nas.model_source import DEFAULT_SCALE, find_model
     from hybrid_nas.placement import LETTERS
     from hybrid_nas.roofline import device as device_of
-    from hybrid_nas.study_file import count_of
+    from hybrid_nas.section import count_of
 
     ratio = ":" in design and all(part.isdecimal() for part in design.split(":"))
     if ratio or set(design.upper()) <= set(LETTERS):

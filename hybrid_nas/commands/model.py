@@ -55,7 +55,7 @@ def cost(
     from hybrid_nas.cost import cost as cost_of
     from hybrid_nas.model_source import find_model
     from hybrid_nas.paper import budget_miss, printed_layers
-    from hybrid_nas.study_file import count_of
+    from hybrid_nas.section import count_of
     from hybrid_nas.units import readable
 
     if layout == "" or ratio == "":
@@ -128,8 +128,8 @@ def asked(
     from hybrid_nas.placement import read_layout
     from hybrid_nas.questions import LAYOUT, PRESETS
     from hybrid_nas.scale import SCALES
+    from hybrid_nas.section import count_of
     from hybrid_nas.space_file import read_space
-    from hybrid_nas.study_file import count_of
 
     if scale not in SCALES:
         raise ValueError(f"--scale: unknown scale {scale!r}; {nearest(scale, SCALES)}")

@@ -38,7 +38,7 @@ def train(
 ) -> None:
     """Train one model plainly, with checkpoints; the same command continues. Under torchrun, on several devices."""
     from hybrid_nas.model_source import find_model
-    from hybrid_nas.study_file import count_of
+    from hybrid_nas.section import count_of
     from hybrid_nas.yaml_file import Item
 
     if not tokens:
@@ -136,7 +136,7 @@ def confirm(
     from hybrid_nas.processes import ProcessPool
     from hybrid_nas.rank import MIN_ITEMS
     from hybrid_nas.run_folder import Run
-    from hybrid_nas.study_file import count_of
+    from hybrid_nas.section import count_of
     from hybrid_nas.workers import default_workers
     from hybrid_nas.yaml_file import Item
 

@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from hybrid_nas_kernels.dispatch import CHOSEN, why_not
 from hybrid_nas_kernels.mamba3 import IMPLEMENTATIONS, choose, mamba3, mamba3_reference, mamba3_step
 from hybrid_nas_kernels.ssd import ssd_reference
 
@@ -127,18 +126,17 @@ def test_bfloat16_in_and_out(implementation, assert_close):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.filterwarnings("ignore")  # of mamba-ssm's own imports
-@pytest.mark.parametrize(
-    ("tokens", "groups", "head_dim", "d_state"), [(1, 1, 32, 16), (100, 1, 32, 16), (256, 1, 32, 16), (128, 2, 64, 64)]
-)
-def test_mamba_ssm_on_a_gpu(tokens, groups, head_dim, d_state, assert_close):
-    """What `auto` takes there: the output and all gradients in bfloat16 against the float64 recurrence."""
+@pytest.mark.parametrize(("tokens", "groups"), [(1, 1), (100, 1), (256, 1), (128, 2)])
+def test_mamba_ssm_on_a_gpu(tokens, groups, assert_close):
+    """The output and all gradients in bfloat16 against the float64 recurrence. Each size of heads is tuned apart."""
     pytest.importorskip("mamba_ssm")
-    assert choose(torch.device("cuda"), torch.bfloat16, head_dim, d_state)[0] == "mamba_ssm"
+    head_dim = d_state = 64
     values = inputs(tokens, 4, head_dim, groups, d_state, pairs=d_state // 4)
     values = {name: value.bfloat16().double() for name, value in values.items()}
     y, gradients = run(mamba3_reference, values, torch.float64)
-    got_y, got = run(mamba3, {name: value.cuda() for name, value in values.items()}, torch.bfloat16)
-    assert "mamba_ssm" in CHOSEN["mamba3"]
+    got_y, got = run(
+        mamba3, {name: value.cuda() for name, value in values.items()}, torch.bfloat16, implementation="mamba_ssm"
+    )
     assert_close(got_y.cpu(), y)
     for name, gradient, expected in zip(values, got, gradients, strict=True):
         if tokens == 1 and name in ("log_decay", "angle"):  # nothing before to forget, nothing to turn against
@@ -147,14 +145,9 @@ def test_mamba_ssm_on_a_gpu(tokens, groups, head_dim, d_state, assert_close):
             assert_close(gradient.cpu().bfloat16(), expected)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_what_runs_where():
     assert choose(torch.device("cpu"))[0] == "chunked"
-    cuda = torch.device("cuda")
-    assert choose(cuda, torch.float32, 64, 64)[0] == "chunked"
-    assert choose(cuda, torch.bfloat16, 48, 64)[0] == "chunked"
-    assert choose(cuda, torch.bfloat16, 64, 8)[0] == "chunked"
-    assert choose(cuda, torch.bfloat16, 64, 64)[0] == ("mamba_ssm" if why_not("mamba_ssm") is None else "chunked")
+    assert choose(torch.device("cuda"))[0] == "chunked"
     assert set(ON_CPU) < set(IMPLEMENTATIONS)
     with pytest.raises(ValueError, match="at least 1 token"):
         mamba3(**{k: v[:, :0] if k in PER_TOKEN else v for k, v in inputs(4).items()})
