@@ -75,16 +75,17 @@ class Budget:
         if self.recall_task not in ("copy", "associative", "induction"):
             raise ValueError(f"budget: recall_task is copy, associative or induction, found {self.recall_task!r}")
         if self.tasks or self.probes:
-            from hybrid_nas.tasks import task_named  # numpy, which a budget alone does not need
+            from hybrid_nas.tasks.known import probe_named, task_named  # numpy, which a budget alone does not need
 
-            for key, names in (("tasks", self.tasks), ("probes", self.probes)):
-                for name in names:
+            for key, named in (("tasks", task_named), ("probes", probe_named)):
+                for name in getattr(self, key):
                     try:
-                        task_named(name)
+                        named(name)
                     except ValueError as error:
                         raise ValueError(f"budget: {key}: {error}") from None
-                if len(set(names)) < len(names):
-                    raise ValueError(f"budget: {key}: each task once, found {list(names)}")
+            every = (*self.tasks, *self.probes)
+            if len(set(every)) < len(every):
+                raise ValueError(f"budget: tasks and probes: each once, found {list(every)}")
         if self.mamba_init not in ("paper", "original"):
             raise ValueError(f"budget: mamba_init is paper or original, found {self.mamba_init!r}")
 
