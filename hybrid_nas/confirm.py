@@ -15,7 +15,7 @@ from hybrid_nas.front import Front
 from hybrid_nas.rank import MIN_ITEMS, Correlation, kendall
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.trial import Trial
-from hybrid_nas.workers import Died, Done, Moved, Pool, Report
+from hybrid_nas.workers import Died, Done, Moved, Note, Pool, Report
 
 TICK_S = 0.5
 
@@ -138,8 +138,8 @@ def confirm(
                     value = outcome["values"].get(quantity)
                     said(f"{wanted[name][0].layout}, seed {wanted[name][1]}: "
                          + (outcome["failure"] or f"{quantity} {value:.4f}"))  # fmt: skip
-                case Moved():
-                    said(event.reason)
+                case Moved() | Note() as note:
+                    said(note.reason if isinstance(note, Moved) else note.text)
                 case Died():
                     name = running.pop(event.job)
                     known[name] = {"values": {}, "failure": event.reason}

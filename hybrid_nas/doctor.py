@@ -25,7 +25,7 @@ OPTIONAL = {
     ),
     "causal-conv1d": (
         "causal_conv1d",
-        "the short convolution on an NVIDIA GPU",
+        "its short convolution on an NVIDIA GPU, by name",
         "pip install 'hybrid-nas[cuda]' on a CUDA machine",
     ),
     "flash-linear-attention": (
@@ -33,7 +33,11 @@ OPTIONAL = {
         "gated DeltaNet on an NVIDIA GPU",
         "pip install 'hybrid-nas[fla]' on a CUDA machine",
     ),
-    "flash-attn": ("flash_attn", "attention on an NVIDIA GPU", "pip install 'hybrid-nas[cuda]' on a CUDA machine"),
+    "flash-attn": (
+        "flash_attn",
+        "attention in a window on an NVIDIA GPU",
+        "pip install 'hybrid-nas[cuda]' on a CUDA machine",
+    ),
 }
 
 COMPILED = ("mamba-ssm", "causal-conv1d", "flash-attn")

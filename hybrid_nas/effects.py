@@ -260,17 +260,21 @@ def adjustment(rows: Mapping[str, list[Settings]]) -> Array:
     for name in sorted(options):
         *free, last[name] = sorted(options[name], key=option_order)
         columns |= {(name, option): len(columns) + i for i, option in enumerate(free)}
-    of_name: dict[str, list[int]] = {name: [] for name in options}
-    for (name, _), column in columns.items():
-        of_name[name].append(column)
-    x = np.zeros((len(rows), len(columns)))
-    for row, designs in zip(x, rows.values(), strict=True):
+    cells = {key: ([column], 1.0) for key, column in columns.items()}
+    for name, option in last.items():
+        cells[name, option] = [column for (other, _), column in columns.items() if other == name], -1.0
+    where: list[int] = []
+    what: list[int] = []
+    values: list[float] = []
+    for row, designs in enumerate(rows.values()):
         for settings in designs:
-            for name, option in settings.items():
-                if option == last[name]:
-                    row[of_name[name]] -= 1 / len(designs)
-                else:
-                    row[columns[name, option]] += 1 / len(designs)
+            for key in settings.items():
+                found, sign = cells[key]
+                where += [row] * len(found)
+                what += found
+                values += [sign / len(designs)] * len(found)
+    x = np.zeros((len(rows), len(columns)))
+    np.add.at(x, (where, what), values)
     return x
 
 

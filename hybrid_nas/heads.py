@@ -156,12 +156,13 @@ class Mamba2Heads(nn.Module):
         u, B, C = torch.split(xBC, [m.d_ssm, m.groups * m.d_state, m.groups * m.d_state], dim=-1)
         y = ssd_op.ssd_step(
             u.view(batch, m.heads, m.head_dim),
-            ssd_op.time_step(dt, self.dt_bias),
-            -torch.exp(self.A_log),
+            dt,
+            self.A_log,
             B.view(batch, m.groups, m.d_state),
             C.view(batch, m.groups, m.d_state),
             self.D,
             cache["state"],
+            self.dt_bias,
         )
         return y.reshape(batch, m.d_ssm), z
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from hybrid_nas.choices import settings_of
 from hybrid_nas.effects import Effects, adjustment
-from hybrid_nas.noise import Noise, trainings
+from hybrid_nas.noise import Noise, proxy_id, trainings
 from hybrid_nas.predicted import QUANTITY, Predictions, predicted
 from hybrid_nas.published import WHERE_LAYERS_STAND
 from hybrid_nas.trial import Trial
@@ -85,7 +85,7 @@ def _map(
         others = [name for name, own in KINDS.items() if name != kind and set(own) & set(layout)]
         if not 0 < count < len(layout) or others:
             return None
-        layouts[trial.proxy.id] = layout
+        layouts[proxy_id(trial)] = layout
         told = {k: v for k, v in settings_of(trial.design).items() if k not in ("ratio", *WHERE_LAYERS_STAND)}
         return {**told, "layers": str(count)}
 

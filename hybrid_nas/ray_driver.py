@@ -127,8 +127,8 @@ class Driver:
             settings["worker"]["gpu"] = min(1.0, ray.cluster_resources().get("GPU", 0.0))
         self.worker: dict[str, float] = {name: size for name, size in settings["worker"].items() if size}
         self.check()
-        self.counted = 0.0
-        self.size = 0
+        self.counted = -COUNT_S
+        self.carries: int | None = None
         name = f"desk-{uuid.uuid4().hex[:12]}"
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         text = open_corpus(Corpus.from_dict(settings["data"]))
@@ -189,16 +189,22 @@ class Driver:
             if node["Alive"]:
                 have = node["Resources"]
                 total += int(min(have.get(names.get(k, k), 0) / size + 1e-9 for k, size in self.worker.items()))
-        return max(1, total)
+        return total
 
     def count(self) -> None:
         """Tell the search when the cluster has grown or shrunk."""
         if time.monotonic() - self.counted > COUNT_S:
             self.counted = time.monotonic()
-            size = self.settings["size"] or self.capacity()
-            if size != self.size:
-                self.size = size
-                self.say({"size": size})
+            carries = self.capacity()
+            if carries == self.carries:
+                return
+            first, self.carries = self.carries is None, carries
+            note = f"the cluster carries {carries} workers now"
+            if not carries:
+                takes = ", ".join(f"{size:g} {kind}" for kind, size in self.worker.items())
+                note = f"no node of the cluster has room for a worker ({takes}): trials wait for one"
+            note = "" if first and carries else note
+            self.say({"size": self.settings["size"] or max(1, carries), "note": note})
 
     def lost(self, number: int, reason: str, again: bool) -> None:
         self.desk.lost.remote(number, reason, again)
@@ -219,7 +225,7 @@ class Driver:
                     self.say(message)
                 self.count()
         except ray.exceptions.RayError as error:
-            self.say({"error": f"the desk of the search is gone: {str(error).splitlines()[0]}"})
+            self.say({"error": f"Ray lost the desk of the search: {str(error).splitlines()[0].rstrip('.')}"})
             os._exit(1)
 
     def run(self) -> None:

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hybrid_nas.workers import Died, Done, Event, Moved, PoolGone, Report
+from hybrid_nas.workers import Died, Done, Event, Moved, Note, PoolGone, Report
 
 ENDINGS = 3
 """How often in a row, with no job done between, the far end may end before the search gives up."""
@@ -84,6 +84,8 @@ class RayPool:
                 return
             if "size" in message:
                 self.size = message["size"]
+                if message["note"]:
+                    yield Note(message["note"])
             elif "error" in message:
                 self.error = message["error"]
             elif message["job"] in self.jobs:

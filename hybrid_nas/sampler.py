@@ -1,4 +1,5 @@
-"""What to try next: Optuna's samplers behind one wrapper that never proposes a design twice, nor a refused one.
+"""What to try next: our own choice by expected improvement, or Optuna's samplers, behind one wrapper that never
+proposes a design twice, nor a refused one.
 
 Each proposal depends on the seed, the trial's number and the finished trials alone, not on the process's past, so a
 search that was stopped and resumed proposes what an unbroken one would have.
@@ -8,8 +9,8 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,21 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from hybrid_nas.acquisition import Known, next_design
 from hybrid_nas.census import Census
 from hybrid_nas.design import Design, Refused
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.questions import Option
+from hybrid_nas.stopping import Stopping
 from hybrid_nas.study_file import StudyFile
+from hybrid_nas.surrogate import MOST, Spellings
+from hybrid_nas.trial import Trial
 
 ATTEMPTS = 24
 STARTUP = 8
+LEAST = 4
+CANDIDATES = 1_000
+DRAWN = 200
 
 
 def make_sampler(kind: str, seed: int) -> BaseSampler:
@@ -50,19 +58,28 @@ class UnseenDesigns(BaseSampler):
     """Asks an inner sampler until it proposes a proposal that no trial holds yet.
 
     The first trials are the seeds, then the ends of each efficiency axis, so that every front has both. `grid` takes
-    the proposals in the space's order. After 24 proposals of known or refused designs one of the census is drawn at
-    random.
+    the proposals in the space's order, `ehvi` the one from which the front is expected to gain most, once `LEAST`
+    trainings have ended and `STARTUP` designs were begun at random. After 24 proposals of known or refused designs one
+    of the census is drawn at random. `holders` has the number of the trial that holds each key; `trials` are those
+    that have finished.
     """
 
     def __init__(
-        self, file: StudyFile, census: Census, known: Callable[[FrozenTrial], set[str]], seeds: Sequence[Proposal] = ()
+        self,
+        file: StudyFile,
+        census: Census,
+        holders: Mapping[str, int],
+        trials: Mapping[int, Trial],
+        seeds: Sequence[Proposal] = (),
     ) -> None:
         self.file = file
         self.census = census
-        self.known = known
+        self.holders = holders
+        self.trials = trials
         self.refused: Counter[str] = Counter()
-        self._seeds = tuple(seeds)
-        self._anchors = [*seeds, *census.ends(file)]
+        every = census.proposals.values() if file.search.sampler == "grid" else census.ends(file)
+        self._first = deque([*seeds, *every])
+        self._spelled: dict[str, dict[str, Option]] = {}
         self._answers: dict[str, Option] = {}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -84,13 +101,14 @@ class UnseenDesigns(BaseSampler):
         make_sampler(self.file.search.sampler, 0).after_trial(study, trial, state, values)
 
     def _propose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Option]:
-        known = self.known(trial)
         space = self.file.space
-        every = self.census.proposals.values() if self.file.search.sampler == "grid" else ()
-        first = (*self._seeds, *every) if every else self._anchors
-        for proposal in first:
-            if proposal.key not in known:
-                return space.answers(proposal.design)
+        while self._first and not self._free(self._first[0].key, trial.number):
+            self._first.popleft()
+        if self._first:
+            return space.answers(self._first[0].design)
+        rng = random.Random(self._seed(trial.number, ATTEMPTS))
+        if self.file.search.sampler == "ehvi" and (expected := self._expected(trial.number, rng)) is not None:
+            return expected
         for attempt in range(ATTEMPTS):
             answers, design = self._inner(study, trial, attempt)
             try:
@@ -98,18 +116,66 @@ class UnseenDesigns(BaseSampler):
             except Refused as reason:
                 self.refused[str(reason)] += 1
                 continue
-            if proposal.key not in known:
+            if self._free(proposal.key, trial.number):
                 return answers
-        rng = random.Random(self._seed(trial.number, ATTEMPTS))
-        unseen = [proposal for key, proposal in self.census.proposals.items() if key not in known]
-        while not unseen:  # the census of a very large space is a sample: draw on until a new design comes
+        unseen = [proposal for key, proposal in self.census.proposals.items() if self._free(key, trial.number)]
+        unseen = unseen or self._drawn(1, trial.number, rng)
+        return space.answers(rng.choice(unseen).design)
+
+    def _free(self, key: str, number: int) -> bool:
+        """Whether no other trial holds that key."""
+        return self.holders.get(key, number) == number
+
+    def _drawn(self, count: int, number: int, rng: random.Random) -> list[Proposal]:
+        """Up to `count` new designs drawn at random, at least one: a census of a very large space is a sample."""
+        found: dict[str, Proposal] = {}
+        tries = 0
+        while not found or (len(found) < count and tries < 4 * count):
+            tries += 1
             try:
-                proposal = Proposal.of(space.draw(rng), self.file)
+                proposal = Proposal.of(self.file.space.draw(rng), self.file)
             except Refused:
                 continue
-            if proposal.key not in known:
-                unseen = [proposal]
-        return space.answers(rng.choice(unseen).design)
+            if self._free(proposal.key, number):
+                found[proposal.key] = proposal
+        return list(found.values())
+
+    def _expected(self, number: int, rng: random.Random) -> dict[str, Option] | None:
+        """The answers that spell the design with the largest expected improvement; None while too little is known."""
+        objectives = self.file.objectives
+        latest = [self.trials[at] for at in sorted(self.trials)[-MOST:]]
+        stopping = Stopping.of(latest, self.file)
+        told = {key: seen.quality for key, seen in stopping.ends.items()}
+        if len(told) < LEAST or len(self.holders) < STARTUP:
+            return None
+        foretold = stopping.foretold()
+        free = [proposal for key, proposal in self.census.proposals.items() if self._free(key, number)]
+        if len(free) > CANDIDATES:
+            free = rng.sample(free, CANDIDATES)
+        if not self.census.complete:
+            free += self._drawn(DRAWN, number, rng)
+        if not free:
+            return None
+        cost = {proposal.key: proposal.cost for proposal in free} | {trial.key: trial.cost for trial in latest}
+        for key, design in [(p.key, p.design) for p in free] + [(t.key, t.design) for t in latest]:
+            if key not in self._spelled:
+                self._spelled[key] = self.file.space.answers(design)
+        running = []
+        for key, holder in self.holders.items():
+            if holder not in self.trials and holder != number and key in self.census.proposals:
+                running.append(key)
+                cost[key] = self.census.proposals[key].cost
+                self._spelled.setdefault(key, self.file.space.answers(self.census.proposals[key].design))
+        rows, ahead = [*told, *foretold], [p.key for p in free]
+        quality = [*told.values(), *(tuple(value for value, _ in pairs) for pairs in foretold.values())]
+        variance = [*([0.0] * len(q) for q in told.values()), *([v for _, v in pairs] for pairs in foretold.values())]
+        keys = [*rows, *running, *ahead]
+        exact = [objective for objective in objectives if not objective.trained]
+        efficiency = np.array([[o.loss(cost[key].value(o.name)) for o in exact] for key in keys])
+        begun = len(rows) + len(running)
+        known = Known(range(len(rows)), np.array(quality), np.array(variance), range(len(rows), begun))
+        spellings = Spellings.of([self._spelled[key] for key in keys])
+        return self._spelled[keys[next_design(spellings, efficiency, known, range(begun, len(keys)))]]
 
     def _inner(self, study: optuna.Study, trial: FrozenTrial, attempt: int) -> tuple[dict[str, Option], Design]:
         """One full set of answers from the inner sampler, and the design that they spell."""

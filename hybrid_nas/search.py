@@ -7,19 +7,17 @@ as many as the budget asks for, so that the front carries intervals and the nois
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hybrid_nas.budget import Budget
-from hybrid_nas.cost import Cost
 from hybrid_nas.front import Front
-from hybrid_nas.noise import Noise, trainings
 from hybrid_nas.proposal import Proposal
-from hybrid_nas.stopping import Seen, Stopping
+from hybrid_nas.stopping import Stopping, seen_of
 from hybrid_nas.study import Asked, Study
 from hybrid_nas.trial import Point, Trial
-from hybrid_nas.workers import Died, Done, Moved, Pool, Report
+from hybrid_nas.workers import Died, Done, Moved, Note, Pool, Report
 
 TRIES = 2
 TICK_S = 0.2
@@ -67,7 +65,7 @@ class Loop:
             for trial in study.all_trials()
             if trial.state == "complete" and trial.shared_with is None
         }
-        self.stopping = self._stopping()
+        self.stopping = Stopping.of(study.all_trials(), self.file)
         self.next_job = 0
 
     def run(self) -> bool:
@@ -86,6 +84,8 @@ class Loop:
                         self._finish(self.running.pop(event.job), event.outcome)
                     case Moved():
                         self.watch.said(f"trial {self.running[event.job].number}: {event.reason}")
+                    case Note():
+                        self.watch.said(event.text)
                     case Died():
                         self._died(self.running.pop(event.job), event)
             self.watch.tick()
@@ -155,49 +155,11 @@ class Loop:
         if report.validation:
             task.rungs[report.tokens] = report.loss
             go_on = True
-            seen = self._seen(task.proposal.key, task.proposal.cost, {"loss": report.loss, "recall": report.recall})
+            scores = {"loss": report.loss, "recall": report.recall}
+            seen = seen_of(task.proposal.key, task.proposal.cost, scores, self.file.objectives)
             if task.asked is not None and seen is not None:
                 go_on = self.stopping.goes_on(self._rung(task, report), seen)
             self.pool.answer(report.job, go_on)
-
-    def _stopping(self) -> Stopping:
-        """The rule of the study, with what its finished trials had at their rungs and ends."""
-        search, trials = self.file.search, self.study.all_trials()
-        names = [objective.name for objective in self.file.objectives if objective.trained]
-        noise = [Noise.of(name, trainings(trials, name)) for name in names]
-        stopping = Stopping(
-            search.stopping,
-            search.reduction,
-            search.dominators,
-            search.margin,
-            noise=tuple(spread.own_sd or spread.sd or 0.0 for spread in noise),
-        )
-        for trial in self.study.trials.values():
-            if trial.shared_with is not None:
-                continue
-            for point in trial.curve:
-                seen = self._seen(trial.key, trial.cost, {"loss": point.loss, "recall": point.recall})
-                if point.validation and seen is not None and not (trial.values and point.tokens == trial.tokens):
-                    stopping.saw(trial.budget.rung(point.tokens, self.file.proxy.context), seen)
-            self._ended(stopping, trial)
-        return stopping
-
-    def _ended(self, stopping: Stopping, trial: Trial) -> None:
-        """What a finished trial says of the ends of trainings. Of one model at the proxy scale, each design says it."""
-        seen = self._seen(trial.key, trial.cost, trial.values)
-        if trial.state == "complete" and trial.replicate_of is None and seen is not None:
-            stopping.ended(seen)
-
-    def _seen(self, key: str, cost: Cost, scores: Mapping[str, float | None]) -> Seen | None:
-        """What the rule reads; None where a trained objective has no score, as one that rungs do not measure."""
-        efficiency: list[float] = []
-        quality: list[float] = []
-        for objective in self.file.objectives:
-            score = scores.get(objective.name) if objective.trained else cost.value(objective.name)
-            if score is None:
-                return None
-            (quality if objective.trained else efficiency).append(objective.loss(score))
-        return Seen(key, tuple(efficiency), tuple(quality))
 
     def _budget(self, task: Task) -> Budget:
         return self.file.budget.of(task.proposal.proxy, self.file.proxy.context)
@@ -273,7 +235,7 @@ class Loop:
             self.study.add_replicate(trial)
         else:
             self.study.tell(task.asked, trial)
-        self._ended(self.stopping, trial)
+        self.stopping.trained(trial, self.file.objectives)
         if trial.state == "complete" and trial.shared_with is None:
             self.trained[trial.proxy.id, trial.seed] = trial
         self.ready += [other for other in self.held if self._same_training(task, other)]

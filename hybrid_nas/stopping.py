@@ -19,12 +19,17 @@ All values here are such that smaller is better.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from hybrid_nas.cost import Cost
 from hybrid_nas.dominance import non_dominated
+from hybrid_nas.noise import Noise, trainings
+from hybrid_nas.objective import Objective
+from hybrid_nas.study_file import StudyFile
+from hybrid_nas.trial import Trial
 
 UNLIKELY = 0.05
 FORETOLD_BY = 6  # trainings that were seen at a rung and at their end, before `front` stops any there
@@ -56,6 +61,32 @@ class Stopping:
     noise: tuple[float, ...] = ()
     rungs: dict[int, dict[str, Seen]] = field(default_factory=dict)
     ends: dict[str, Seen] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, trials: Iterable[Trial], file: StudyFile) -> Stopping:
+        """The rule of a study, with what its finished trials had at their rungs and ends."""
+        trials, search = list(trials), file.search
+        names = [objective.name for objective in file.objectives if objective.trained]
+        noise = [Noise.of(name, trainings(trials, name)) for name in names]
+        spread = tuple(one.own_sd or one.sd or 0.0 for one in noise)
+        rules = (search.stopping, search.reduction, search.dominators, search.margin)
+        stopping = cls(*rules, noise=spread)
+        for trial in trials:
+            if trial.replicate_of is not None or trial.shared_with is not None:
+                continue
+            for point in trial.curve:
+                scores = {"loss": point.loss, "recall": point.recall}
+                seen = seen_of(trial.key, trial.cost, scores, file.objectives)
+                if point.validation and seen is not None and not (trial.values and point.tokens == trial.tokens):
+                    stopping.saw(trial.budget.rung(point.tokens, file.proxy.context), seen)
+            stopping.trained(trial, file.objectives)
+        return stopping
+
+    def trained(self, trial: Trial, objectives: Sequence[Objective]) -> None:
+        """Take in what a finished trial had at its end; nothing of one that was stopped, failed, or is a replicate."""
+        seen = seen_of(trial.key, trial.cost, trial.values, objectives)
+        if trial.state == "complete" and trial.replicate_of is None and seen is not None:
+            self.ended(seen)
 
     def saw(self, rung: int, seen: Seen) -> None:
         _remember(self.rungs.setdefault(rung, {}), seen)
@@ -103,6 +134,18 @@ class Stopping:
             beaten &= theirs + spread * generator.standard_normal((DRAWS, len(rivals))) <= value
         return float((~beaten.any(1)).mean())
 
+    def foretold(self) -> dict[str, tuple[tuple[float, float], ...]]:
+        """What trainings that were seen at a rung and never ended would have had: (value, variance) of each quality,
+        by key, from the last rung that tells."""
+        found: dict[str, tuple[tuple[float, float], ...]] = {}
+        for rung in sorted(self.rungs, reverse=True):
+            lines = self._lines(rung)
+            for key, seen in self.rungs[rung].items() if lines else ():
+                if key not in self.ends and key not in found:
+                    pairs = zip(lines or (), seen.quality, strict=True)
+                    found[key] = tuple((line.at(value), line.spread(value) ** 2) for line, value in pairs)
+        return found
+
     def _lines(self, rung: int) -> list[Line] | None:
         """How the ends follow from the rung, a line for each quality; None before enough trainings have ended."""
         both = [(seen.quality, self.ends[key].quality) for key, seen in self.rungs[rung].items() if key in self.ends]
@@ -128,6 +171,21 @@ class Stopping:
             and pairs[0][0] < pairs[0][1] - self.margin
             and all(a <= b for a, b in pairs[1:])
         )
+
+
+def seen_of(key: str, cost: Cost, scores: Mapping[str, float | None], objectives: Sequence[Objective]) -> Seen | None:
+    """What the rules read; None where a trained objective has no score, as one that rungs do not measure."""
+    efficiency: list[float] = []
+    quality: list[float] = []
+    for objective in objectives:
+        if objective.trained:
+            score = scores.get(objective.name)
+        else:
+            score = cost.value(objective.name) if cost.has(objective.name) else None
+        if score is None:
+            return None
+        (quality if objective.trained else efficiency).append(objective.loss(score))
+    return Seen(key, tuple(efficiency), tuple(quality))
 
 
 def _remember(place: dict[str, Seen], seen: Seen) -> None:

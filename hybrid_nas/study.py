@@ -68,12 +68,14 @@ class Study:
         self.census = census
         self.storage = storage
         self.artifacts = artifacts
-        self.sampler = UnseenDesigns(file, census, self._known, seeds)
+        self.trials: dict[int, Trial] = {}
+        self._keys: dict[int, str] = {}
+        self._holders: dict[str, int] = {}
+        self._lacking = set(census.proposals)
+        self.sampler = UnseenDesigns(file, census, self._holders, self.trials, seeds)
         self.study = opened(file, storage, self.sampler)
         self._replicates = opened(file, storage, self.sampler, REPLICATES)
-        self.trials: dict[int, Trial] = {}
         self.replicates: list[Trial] = [_row(trial) for trial in self._replicates.get_trials(deepcopy=False)]
-        self._keys: dict[int, str] = {}
         self._unfinished: list[FrozenTrial] = []
         for trial in self.study.get_trials(deepcopy=False):
             if _has_row(trial):
@@ -81,19 +83,19 @@ class Study:
             elif trial.state == TrialState.RUNNING:
                 self._unfinished.append(trial)
                 if KEY in trial.user_attrs:
-                    self._keys[trial.number] = trial.user_attrs[KEY]
+                    self._hold(trial.number, trial.user_attrs[KEY])
 
     def _take(self, frozen: FrozenTrial) -> None:
         row = _row(frozen)
         self.trials[row.number] = row
-        self._keys[row.number] = row.key
+        self._hold(row.number, row.key)
         if frozen.state == TrialState.RUNNING:  # killed after the row was written and before Optuna was told
             self.study.tell(row.number, self._values(row), state=STATES[row.state])
 
     @property
     def begun(self) -> int:
         """How many trials exist, finished or taken up."""
-        return len(self._keys.keys() | {trial.number for trial in self._unfinished})
+        return len(self._keys) + sum(trial.number not in self._keys for trial in self._unfinished)
 
     @property
     def next_number(self) -> int:
@@ -107,7 +109,7 @@ class Study:
 
     def exhausted(self) -> bool:
         """Whether every candidate of the space has its trial."""
-        return self.census.complete and self.census.proposals.keys() <= set(self._keys.values())
+        return self.census.complete and not self._lacking
 
     def ask(self) -> Asked:
         """The next trial: one left unfinished, or a new one."""
@@ -127,7 +129,7 @@ class Study:
             proposal = Proposal.of(design, self.file)
         except Refused as reason:
             raise RuntimeError(f"trial {trial.number} holds {design}, which is refused: {reason}") from reason
-        self._keys[trial.number] = proposal.key
+        self._hold(trial.number, proposal.key)
         trial.set_user_attr(KEY, proposal.key)
         trial.set_user_attr("layout", proposal.target.layout)
         for constraint in self.file.constraints:
@@ -194,8 +196,10 @@ class Study:
         """Search trials by number, then replicates."""
         return [*(self.trials[number] for number in sorted(self.trials)), *self.replicates]
 
-    def _known(self, trial: FrozenTrial) -> set[str]:
-        return {key for number, key in self._keys.items() if number != trial.number}
+    def _hold(self, number: int, key: str) -> None:
+        self._keys[number] = key
+        self._holders.setdefault(key, number)
+        self._lacking.discard(key)
 
     def _values(self, trial: Trial) -> list[float] | None:
         """What Optuna is told: a value for each objective of a complete trial, nothing for others."""

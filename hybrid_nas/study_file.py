@@ -24,7 +24,7 @@ from hybrid_nas.speed import SPEEDS, Measure, Meter
 from hybrid_nas.tasks import BEYOND, NAMES, measures
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
 
-SAMPLERS = ("tpe", "random", "nsga2", "gp", "grid")
+SAMPLERS = ("ehvi", "tpe", "random", "nsga2", "gp", "grid")
 RULES = ("front", "rank", "loss", "margin", "none")
 OF_RULE = {"reduction": ("rank", "loss"), "dominators": ("margin",), "margin": ("margin",)}
 SECTIONS = ("name", "proxy", "budget", "target", "objectives", "constraints", "measure", "search", "data")

@@ -51,7 +51,14 @@ class Died:
     final: bool = False
 
 
-Event = Report | Done | Moved | Died
+@dataclass(frozen=True)
+class Note:
+    """Something that whoever looks on should know of the workers."""
+
+    text: str
+
+
+Event = Report | Done | Moved | Died | Note
 
 
 class PoolGone(RuntimeError):

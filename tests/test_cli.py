@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from installed import COMMAND, environment
+
+from hybrid_nas.cli import ray_here
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -140,3 +143,32 @@ def test_light_commands_load_nothing_heavy(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_ray_is_an_extra_and_its_address_may_be_left_away(tiny: Path, tmp_path: Path) -> None:
+    assert ray_here(["search", "--ray", "space.yaml"]) == ["search", "--ray=local", "space.yaml"]
+    assert ray_here(["search", "s.yaml", "--ray"]) == ["search", "s.yaml", "--ray=local"]
+    assert ray_here(["search", "--ray", "--trials", "3"]) == ["search", "--ray=local", "--trials", "3"]
+    for address in ("head:6379", "10.0.0.1:6379", "auto", "ray://head:10001"):
+        assert ray_here(["search", "s.yaml", "--ray", address]) == ["search", "s.yaml", "--ray", address]
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as u\n"
+        "real = u.find_spec\n"
+        "u.find_spec = lambda name, *more: None if name == 'ray' else real(name, *more)\n"
+    )
+    for arguments, message in (
+        (["--ray"], "--ray needs the package ray: pip install 'hybrid-nas[ray]'"),
+        (["--ray", "ray://head:10001"], "Ray's client (ray://) is not used; give HOST:PORT"),
+    ):
+        done = subprocess.run(
+            [COMMAND, "search", str(tiny), "--out", "run", *arguments],
+            cwd=tmp_path,
+            env={**environment(), "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert not (tmp_path / "run").exists()

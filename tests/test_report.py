@@ -363,3 +363,16 @@ def test_five_hundred_trials_fit_into_five_megabytes():
     front = Front.of(trials, objectives(), draws=100)
     recipe = Recipe.of(trials, objectives(), front)
     assert len(page(INFO, trials, objectives(), front, recipe).encode()) < 5e6
+
+
+@pytest.mark.slow
+def test_ten_thousand_trials_fit_too():
+    rng = np.random.default_rng(0)
+    trials = [
+        bare_trial(i, 2 + float(rng.normal()), 10 + i, values={"recall": float(rng.random())}, curve=curve(2.0))
+        for i in range(10_000)
+    ]
+    front = Front.of(trials, objectives(), draws=0)
+    text = page(INFO, trials, objectives(), front, Recipe.of(trials, objectives(), front))
+    assert len(text.encode()) < 5e6
+    assert len(data_of(text)["rows"]) == 10_000

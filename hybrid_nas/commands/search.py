@@ -43,7 +43,9 @@ def search(
     trials: Annotated[int | None, typer.Option(help="How many designs to try.", min=1)] = None,
     budget: Annotated[str | None, typer.Option(metavar="TOKENS", help="Tokens of one training, like 200k.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of designs, weights and batches.", min=0)] = None,
-    workers: Annotated[int | None, typer.Option(help="Trainings at a time; default: one a core.", min=1)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Trainings at a time; default: one a core, or 8 a GPU.", min=1)
+    ] = None,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/NAME-IDENTITY.")] = None,
     storage: Annotated[
         str | None,

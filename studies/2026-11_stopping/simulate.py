@@ -1,4 +1,5 @@
-"""A recorded table of learning curves, and a search on it by simulated workers: nothing is trained.
+"""A recorded table of learning curves, and a search on it by simulated workers: nothing is trained. The studies of
+stopping rules and of samplers both use it.
 
 Workers are asynchronous: a training's time is its tokens times the FLOPs of one at the proxy scale. What a search has
 at any moment is the front of the designs that it has trained to the end, by the values it saw (one seed); its worth is
@@ -8,17 +9,24 @@ the hypervolume of those designs by their means over all seeds of the table.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import optuna
 from numpy.typing import NDArray
+from ruamel.yaml import YAML
 
+from hybrid_nas.census import Census
 from hybrid_nas.cost import cost
 from hybrid_nas.dominance import hypervolume, non_dominated
 from hybrid_nas.objective import Objective
+from hybrid_nas.proposal import Proposal
+from hybrid_nas.study import Asked, Study
+from hybrid_nas.study_file import StudyFile, read_study
 from hybrid_nas.trial import Trial, read_trials
 
 Array = NDArray[np.float64]
@@ -30,6 +38,7 @@ class Table:
     better; `tokens` at the rungs and the end; `speed`, relative time of one token."""
 
     trials: tuple[Trial, ...]
+    rows: dict[tuple[int, int], Trial]
     seeds: tuple[int, ...]
     tokens: tuple[int, ...]
     quality: Array
@@ -75,7 +84,10 @@ class Table:
         low, high = truth.min(0), truth.max(0)
         reference = high + 0.1 * (high - low)
         best = hypervolume(truth[non_dominated(truth)], reference)
-        return cls(tuple(first), tuple(seeds), tokens, quality, efficiency, flops / flops.mean(), reference, best)
+        cells = {(i, j): by[seed] for i, by in enumerate(rows.values()) for j, seed in enumerate(seeds)}
+        return cls(
+            tuple(first), cells, tuple(seeds), tokens, quality, efficiency, flops / flops.mean(), reference, best
+        )
 
     @property
     def truth(self) -> Array:
@@ -97,8 +109,9 @@ class Scheduler(Protocol):
     def ended(self, design: int, tokens: int, quality: Sequence[float]) -> None: ...
 
 
-Propose = Callable[[list[int], dict[int, Array]], int | None]
-"""What to train next, from the designs begun (in order) and the quality of those that ended."""
+Propose = Callable[[list[int], dict[int, Array], dict[int, int]], int | None]
+"""What to train next, from the designs begun (in order), the quality of those that ended, and the rungs at which
+others were stopped."""
 
 
 def search(
@@ -111,6 +124,7 @@ def search(
     running: list[tuple[float, int, int]] = []  # end of the segment, design, rung
     begun: list[int] = []
     ended: dict[int, Array] = {}
+    stopped: dict[int, int] = {}
     spent, trace, now = 0, [(0, 0.0)], 0.0
     edges = (0, *table.tokens)
 
@@ -122,7 +136,7 @@ def search(
 
     def fill() -> None:
         while len(running) < workers and spent < most:
-            design = propose(begun, ended)
+            design = propose(begun, ended, stopped)
             if design is None:
                 return
             begun.append(design)
@@ -139,6 +153,8 @@ def search(
             trace.append((spent, table.worth(list(ended), seed)))
         elif scheduler is None or scheduler.goes_on(design, rung, edges[rung + 1], quality.tolist()):
             advance(design, rung + 1)
+        else:
+            stopped[design] = rung
         fill()
     return trace
 
@@ -146,7 +162,50 @@ def search(
 def at_random(table: Table, seed: int) -> Propose:
     """Every design once, in an order drawn from `seed`."""
     order = np.random.default_rng(seed).permutation(len(table.trials)).tolist()
-    return lambda begun, ended: order[len(begun)] if len(begun) < len(order) else None
+    return lambda begun, ended, stopped: order[len(begun)] if len(begun) < len(order) else None
+
+
+class Searched:
+    """A sampler of the product as it runs: `Study.ask` and `Study.tell` on a storage in memory."""
+
+    def __init__(self, table: Table, source: Path, sampler: str, seed: int, objectives: Sequence[str]) -> None:
+        file = study_of(source, objectives, (f"search.sampler={sampler}", f"search.seed={seed}"))
+        file = replace(file, budget=table.trials[0].budget)
+        proposals = {t.key: Proposal(t.design, t.proxy, t.target, t.cost) for t in table.trials}
+        census = Census(proposals, Counter(), len(proposals), True)
+        self.study = Study(file, census, optuna.storages.InMemoryStorage())
+        self.table, self.seed = table, seed % len(table.seeds)
+        self.row = {trial.key: i for i, trial in enumerate(table.trials)}
+        self.asked: dict[int, Asked] = {}
+
+    def __call__(self, begun: list[int], ended: dict[int, Array], stopped: dict[int, int]) -> int | None:
+        for design in [*ended, *stopped]:
+            if design in self.asked:
+                self._tell(self.asked.pop(design), design, stopped.get(design))
+        if self.study.exhausted():
+            return None
+        asked = self.study.ask()
+        design = self.row[asked.proposal.key]
+        self.asked[design] = asked
+        return design
+
+    def _tell(self, asked: Asked, design: int, rung: int | None) -> None:
+        trial = self.table.rows[design, self.seed].with_changes(number=asked.number, shared_with=None)
+        if rung is not None:
+            tokens = self.table.tokens[rung]
+            curve = tuple(point for point in trial.curve if point.tokens <= tokens)
+            trial = trial.with_changes(state="stopped", values={}, curve=curve, tokens=tokens)
+        self.study.tell(asked, trial)
+
+
+def study_of(source: Path, objectives: Sequence[str], settings: Sequence[str]) -> StudyFile:
+    """The study file of the recorded table, as a search of its space."""
+    recorded = YAML(typ="safe", pure=True).load(source.read_text())
+    proxy = [f"proxy.{name}={value}" for name, value in recorded["proxy"].items()]
+    lists = [f"{name}=[{', '.join(map(str, value))}]" for name, value in recorded.items()
+             if isinstance(value, list) and name != "objectives"]  # fmt: skip
+    wanted = (f"family={recorded['family']}", *lists, *proxy, f"objectives=[{', '.join(objectives)}]", *settings)
+    return read_study("name: recorded\n", str(source), wanted)
 
 
 def spent_until(trace: Sequence[tuple[int, float]], share: float) -> float:

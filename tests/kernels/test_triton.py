@@ -386,6 +386,19 @@ def test_steps_of_the_scan_and_of_the_convolution(dtype, assert_close):
     assert_close(torch.stack(steps, 1).cpu(), expected)
     assert_close(state.cpu().to(dtype), final)
 
+    # As weights are: a bias and softplus before the time step, A by the logarithm of its negative.
+    raw, bias = values["dt"], torch.linspace(-2, 1, 4)
+    wide = {k: v.double() for k, v in values.items()} | {"dt": F.softplus(raw.double() + bias.double())}
+    expected, final = ssd.ssd_reference(**wide)
+    for how in (ssd.ssd_step_triton, ssd.ssd_step_reference):
+        state, steps = on(values["initial_state"].float().clone()), []
+        for t in range(5):
+            x, dt, B, C = (on(values[k])[:, t] for k in ("x", "dt", "B", "C"))
+            log = on(torch.log(-values["A"]))
+            steps.append(how(x, dt, log, B, C, on(values["D"]), state, on(bias)))
+        assert_close(torch.stack(steps, 1).cpu(), expected)
+        assert_close(state.cpu().to(dtype), final)
+
     g = torch.Generator().manual_seed(0)
     x, weight, bias = (
         torch.randn(2, 7, 300, generator=g).to(dtype),

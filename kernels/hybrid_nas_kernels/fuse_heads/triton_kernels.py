@@ -42,6 +42,6 @@ def fuse_heads_triton(
     sign = 1 if fusion == "add" else -1
     if len(weights) == 1:
         return F.linear(torch.add(mamba, attended, alpha=sign), weights[0])
-    first = F.linear(mamba, weights[0])
-    rows = attended.flatten(0, -2)
-    return torch.addmm(first.flatten(0, -2), rows, weights[1].t(), alpha=sign).view(first.shape)
+    out = F.linear(mamba.flatten(0, -2), weights[0])
+    out.addmm_(attended.flatten(0, -2), weights[1].t(), alpha=sign)  # in place: torch's addmm would copy it first
+    return out.view(*mamba.shape[:-1], -1)

@@ -55,12 +55,15 @@ def ssd(
     return run(x, dt, A, B, C, D, initial_state=initial_state, chunk=chunk)
 
 
-def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor) -> Tensor:
-    """One token of the recurrence; `state` (batch, heads, head_dim, d_state) is updated in place.
+def ssd_step(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """One token of the recurrence; `state` (batch, heads, head_dim, d_state) is updated in place. With `bias` (heads,)
+    the time step is softplus(dt + bias) and A is the logarithm of its negative, as weights are.
 
     x (batch, heads, head_dim), dt (batch, heads), B and C (batch, groups, d_state); returns y like x. Computes in
     float32 at least; the state keeps its own dtype. Triton on a CUDA device, the reference elsewhere."""
-    return (ssd_step_triton if runs_triton(x) else ssd_step_reference)(x, dt, A, B, C, D, state)
+    return (ssd_step_triton if runs_triton(x) else ssd_step_reference)(x, dt, A, B, C, D, state, bias)
 
 
 ssd_step_triton = deferred("hybrid_nas_kernels.ssd.triton_step", "ssd_step_triton", needs="triton")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def ssd_reference(
@@ -36,9 +37,11 @@ def ssd_reference(
 
 
 def ssd_step_reference(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, state: Tensor, bias: Tensor | None = None
 ) -> Tensor:
     """One token of the recurrence; `state` (batch, heads, head_dim, d_state) is updated in place.
+
+    With `bias` (heads,) the time step is softplus(dt + bias) and A is the logarithm of its negative, as weights are.
 
     x (batch, heads, head_dim), dt (batch, heads), B and C (batch, groups, d_state); returns y like x. Computes in
     float32 at least; the state keeps its own dtype.
@@ -47,6 +50,8 @@ def ssd_step_reference(
     share = x.shape[1] // B.shape[1]
     B, C = B.repeat_interleave(share, dim=1).to(work), C.repeat_interleave(share, dim=1).to(work)
     dt, wide = dt.to(work), x.to(work)
+    if bias is not None:
+        dt, A = F.softplus(dt + bias.to(work)), -torch.exp(A.to(work))
     decay = torch.exp(dt * A.to(work))[..., None, None]
     new = decay * state.to(work) + (dt[..., None] * wide)[..., None] * B[:, :, None, :]
     state.copy_(new)

@@ -1,0 +1,151 @@
+"""Search the recorded table with each sampler, without stopping, on simulated workers: a line of results.csv a search.
+
+python run.py [--table ../2026-11_hybrid_table] [--seeds 20] [--only SAMPLER ...]
+
+`ehvi`, `tpe`, `nsga2`, `gp` and `random` run as the product runs them, with its first trials (the ends of the cost
+axis). Those marked bare are without them: random order, and syne-tune's searchers on the space's questions
+(pip install syne-tune botorch; the product does not need them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "2026-11_stopping"))
+
+from simulate import Array, Searched, Table, at_random, search, spent_until, worth_at  # noqa: E402
+
+RESULTS = HERE / "results.csv"
+OBJECTIVES = {"loss, cache": ("loss", "cache_bytes"), "loss, recall, cache": ("loss", "recall", "cache_bytes")}
+SHARES = (0.8, 0.9, 0.95)
+BUDGETS = (0.05, 0.1, 0.15, 0.2, 0.3)
+COLUMNS = ("objectives", "sampler", "seed", *(f"until {s}" for s in SHARES), *(f"at {b}" for b in BUDGETS), "seconds")
+WORKERS = 4
+MOST = 0.3
+PRODUCT = ("random", "ehvi", "tpe", "nsga2", "gp")
+BARE = "random, bare"
+PEERS = ("syne-tune MO-REA, bare", "regularised evolution on loss, bare", "syne-tune EHVI, bare")
+SLOW = {"gp": 5, "syne-tune EHVI, bare": 5}  # seeds, of those that take seconds an ask
+ATTEMPTS = 24
+
+
+class SyneTune:
+    """A searcher of syne-tune on the space's questions; a design that was begun is asked for again, as the product
+    asks Optuna's samplers again."""
+
+    def __init__(self, table: Table, source: Path, name: str, seed: int, objectives: Sequence[str]) -> None:
+        from simulate import study_of
+        from syne_tune.config_space import choice
+
+        self.table, self.name, self.rng = table, name, random.Random(seed)
+        self.space = study_of(source, objectives, ()).space
+        options: dict[str, dict[Any, None]] = {}
+        for trial in table.trials:
+            for question, (_, answers) in self.space.choices(trial.design).items():
+                options.setdefault(question, {}).update(dict.fromkeys(answers))
+        config = {question: choice(list(answers)) for question, answers in options.items()}
+        self.row = {trial.design: i for i, trial in enumerate(table.trials)}
+        self.asked: dict[int, tuple[int, dict[str, Any]]] = {}
+        self.count = 0
+        self.searcher = _searcher(name, config, seed)
+
+    def __call__(self, begun: list[int], ended: dict[int, Array], stopped: dict[int, int]) -> int | None:
+        for design, quality in ended.items():
+            if design in self.asked:
+                number, config = self.asked.pop(design)
+                if "on loss" in self.name:
+                    self.searcher.on_trial_complete(number, config, float(quality[0]))
+                else:
+                    exact = self.table.efficiency[design].tolist()
+                    self.searcher.on_trial_complete(number, config, [*quality.tolist(), *exact])
+        for _ in range(ATTEMPTS):
+            config = self.searcher.suggest()
+            number, self.count = self.count, self.count + 1
+            design = self.row[self.space.build(lambda name, options, config=config: config[name])]
+            if design not in begun:
+                self.asked[design] = number, config
+                return design
+            if "EHVI" in self.name and design in ended:  # what is known costs nothing to tell again
+                exact = self.table.efficiency[design].tolist()
+                self.searcher.on_trial_complete(number, config, [*ended[design].tolist(), *exact])
+        left = [i for i in range(len(self.table.trials)) if i not in begun]
+        return self.rng.choice(left) if left else None
+
+
+def _searcher(name: str, config: dict[str, Any], seed: int) -> Any:
+    if "MO-REA" in name:
+        from syne_tune.optimizer.schedulers.multiobjective.multi_objective_regularized_evolution import (
+            MultiObjectiveRegularizedEvolution,
+        )
+
+        return MultiObjectiveRegularizedEvolution(config, population_size=10, sample_size=5, random_seed=seed)
+    if "EHVI" in name:
+        from syne_tune.optimizer.schedulers.multiobjective.expected_hyper_volume_improvement import (
+            ExpectedHyperVolumeImprovement,
+        )
+
+        return ExpectedHyperVolumeImprovement(config, num_init_random=6, random_seed=seed)
+    from syne_tune.optimizer.schedulers.searchers.regularized_evolution import RegularizedEvolution
+
+    return RegularizedEvolution(config, population_size=10, sample_size=5, random_seed=seed)
+
+
+def line(table: Table, source: Path, names: str, sampler: str, seed: int) -> list[Any]:
+    begin = time.perf_counter()
+    propose: Any
+    if sampler == BARE:
+        propose = at_random(table, seed)
+    elif sampler in PEERS:
+        propose = SyneTune(table, source, sampler, seed, OBJECTIVES[names])
+    else:
+        propose = Searched(table, source, sampler, seed, OBJECTIVES[names])
+    whole = table.tokens[-1] * len(table.trials)
+    most = whole if sampler in (BARE, "random") else MOST * whole
+    trace = search(table, propose, None, seed % len(table.seeds), WORKERS, most)
+    return [
+        names, sampler, seed,
+        *(f"{spent_until(trace, share) / whole:.4f}" for share in SHARES),
+        *(f"{worth_at(trace, budget * whole):.4f}" for budget in BUDGETS),
+        f"{time.perf_counter() - begin:.2f}",
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", type=Path, default=HERE.parent / "2026-11_hybrid_table")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--only", nargs="*")
+    given = parser.parse_args()
+    have = set()
+    if RESULTS.exists():
+        have = {tuple(row[:3]) for row in csv.reader(RESULTS.open())}
+    else:
+        with RESULTS.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(COLUMNS)
+    tables = {names: Table.of(given.table / "trials.parquet", objectives) for names, objectives in OBJECTIVES.items()}
+    for seed in range(given.seeds):
+        for sampler in (BARE, *PRODUCT, *PEERS):
+            for names, table in tables.items():
+                if (names, sampler, str(seed)) in have or (given.only and sampler not in given.only):
+                    continue
+                if seed >= SLOW.get(sampler, given.seeds):
+                    continue
+                np.random.seed(seed)  # noqa: NPY002  syne-tune draws from the global state
+                found = line(table, given.table / "study.yaml", names, sampler, seed)
+                with RESULTS.open("a", newline="") as file:
+                    csv.writer(file, lineterminator="\n").writerow(found)
+                print(*found, flush=True)
+
+
+if __name__ == "__main__":
+    main()
