@@ -147,6 +147,11 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
             place = sections["proxy"].value["recall_share"]
             raise place.error(f"recall_share: at {share:g} nothing measures {lost}, which is an objective")
     measured = (*budget.tasks, *budget.probes)
+    if budget.aggregate != "mean" and "score" in (objective.name for objective in objectives):
+        raise sections["objectives"].error(
+            f"objectives: score by {budget.aggregate} compares designs of a whole table (hybrid-nas table, then "
+            "merge); a search needs aggregate: mean"
+        )
     for objective in objectives:
         if objective.name in (*NAMES, BEYOND, "score") and not measures(objective.name, measured):
             raise sections["objectives"].error(

@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 
+from hybrid_nas.aggregate import scored
 from hybrid_nas.budget import Budget
 from hybrid_nas.data import Text
 from hybrid_nas.proxy import Proxy
 from hybrid_nas.study_file import read_study
+from hybrid_nas.table_file import proposals
 from hybrid_nas.tasks import MAD, NAMES, base
 from hybrid_nas.tasks.known import MAD_SIZES, TASKS, probe_named, task_named
 from hybrid_nas.tasks.long_range import MARK
 from hybrid_nas.tasks.sequences import FIRST
+from hybrid_nas.trial import Trial
 
 LENGTH = 96
 
@@ -257,3 +260,26 @@ def test_proxies_by_name():
         assert design.at(quick.proxy).depth == depth
     with pytest.raises(ValueError, match="proxy: unknown scale qick; did you mean 'quick'"):
         read_study("name: s\nratio: [1:1]\nproxy: qick\n", "s.yaml")
+
+
+def test_scores_of_a_table_by_rank_and_z():
+    file = read_study("name: s\nratio: [1:1, 1:3, 0:1]\nproxy: quick\n", "s.yaml")
+    every = proposals([file], None)
+    values = [{"loss": 1.5, "mqar": 0.9}, {"loss": 1.2, "mqar": 0.1}, {"loss": 1.3, "mqar": 0.9}]
+
+    def table(how):
+        budget = Budget(tasks=("mqar(pairs=4)",), aggregate=how)
+        trials = [
+            Trial(i, "complete", p.design, p.proxy, p.target, p.cost, budget, 0, values={**v, "score": v["mqar"]})
+            for i, (p, v) in enumerate(zip(every, values, strict=True))
+        ]
+        broken = trials[0].with_changes(number=3, state="failed", values={})
+        return [t.values.get("score") for t in scored([*trials, broken])]
+
+    assert table("mean") == [0.9, 0.1, 0.9, None]
+    assert table("rank") == [(0.0 + 0.75) / 2, (1.0 + 0.0) / 2, (0.5 + 0.75) / 2, None]
+    loss, recall = -np.array([1.5, 1.2, 1.3]), np.array([0.9, 0.1, 0.9])
+    z = ((loss - loss.mean()) / loss.std() + (recall - recall.mean()) / recall.std()) / 2
+    assert table("z-score")[:3] == pytest.approx(list(z))
+    with pytest.raises(ValueError, match="score by rank compares designs of a whole table"):
+        read_study("name: s\nratio: [1:1]\nobjectives: [score, params]\nproxy: {preset: quick, aggregate: rank}\n", "s")
