@@ -90,6 +90,7 @@ def read(config: Any) -> Imported:
                 mlp_bias=False,
                 **{name: DEFAULTS[name] for name in MULTIPLIERS},
             ),
+            *fields.unread("mamba_d_ssm", "mamba_expand", "mamba_norm_before_gate", "mamba_use_mlp"),
         ),
     )
 
