@@ -74,7 +74,7 @@ def read(config: Any) -> Imported:
     notes = (
         *fields.untied(vocab, width),
         *fields.differs(rms_norm_eps=NORM_EPS),
-        *fields.unread("hidden_size", "vocab_size", "blocks"),
+        *fields.unread("hidden_size", "vocab_size", "blocks", "num_hidden_layers"),
     )
     return Imported(architecture, config.get("max_position_embeddings", 2048), notes)
 
