@@ -13,6 +13,7 @@ from hybrid_nas.architecture import Architecture
 from hybrid_nas.cost import cost
 from hybrid_nas.design import Design, architecture_of_layout
 from hybrid_nas.design_file import DesignFile
+from hybrid_nas.export.formats import FORMATS
 from hybrid_nas.scale import PAPER, PROXY
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -145,6 +146,37 @@ def test_the_nearest_design_is_taken_and_said(nas: Command, tmp_path: Path) -> N
     assert beside.notes == ("1 layer of H becomes M",)
     again = nas("export", "--layout", "M", "--to", "granite", "--out", "x", check=2)
     assert "x is not empty" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("layout", "to", "taken", "change"),
+    [
+        ("MMMAMMM", "jamba", "111A111", "6 layers of M become 1"),
+        ("MMMAMMH", "jamba", "111A111", "1 layer of H, 5 layers of M become 1"),
+        ("HHHH", "granite", "MMMM", "4 layers of H become M"),
+        ("HHHH", "jamba", "1111", "4 layers of H become 1"),
+        ("MMMM", "falcon-h1", "HHHH", "4 layers of M become H"),
+        ("MAMA", "falcon-h1", "HHHH", "2 layers of A, 2 layers of M become H"),
+        ("AAAA", "falcon-h1", "HHHH", "4 layers of A become H"),
+        ("GGA", "bamba", "MMA", "2 layers of G become M"),
+        ("AAHA", "bamba", "AAAA", "1 layer of H becomes A"),
+    ],
+)
+def test_the_nearest_keeps_what_a_layer_is(layout: str, to: str, taken: str, change: str) -> None:
+    format, scale = FORMATS[to], PAPER["paper-100m"]
+    design = Design.from_dict({"layout": layout})
+    architecture = architecture_of_layout(layout, design, scale)
+    nearest, changes = format.nearest(architecture)
+    assert nearest is not None
+    assert nearest.layout == taken
+    assert changes[0] == change
+    assert format.problems(nearest) == ()
+    format.write(nearest, 64)
+    if to != "falcon-h1" and "H" not in layout and "G" not in layout:  # the same channels and the same state
+        kept, was = cost(nearest, 64), cost(architecture, 64)
+        assert (kept.kv_bytes, nearest.width) == (was.kv_bytes, architecture.width)
+        assert nearest.blocks[0].mixer.d_ssm == architecture.blocks[0].mixer.d_ssm
+        assert nearest.blocks[0].mixer.d_state == architecture.blocks[0].mixer.d_state
 
 
 def test_what_is_no_design_file(tmp_path: Path) -> None:
