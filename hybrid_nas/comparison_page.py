@@ -10,7 +10,7 @@ from hybrid_nas.comparison import Agreement, Comparison
 from hybrid_nas.objective import QUANTITIES, Objective
 from hybrid_nas.page import Figures, document, plot, table
 from hybrid_nas.plot import figure, hover, safe
-from hybrid_nas.units import count, duration, label
+from hybrid_nas.units import count, duration, label, listed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def comparison_page(compared: Comparison) -> str:
     figures = Figures()
-    names = ", ".join(side.name for side in compared.sides)
+    names = listed(side.name for side in compared.sides)
     body = [
-        f"<header><h1>comparison</h1><p class='answer'>{html.escape(names)}</p></header><main>",
+        f"<header><h1>{html.escape(names)}</h1><p class='answer'>{html.escape(answer(compared))}</p></header><main>",
         "<section><h2>Fronts</h2>",
     ]
     costs: list[Objective | None] = [*(o for o in compared.objectives if not o.trained)]
@@ -53,6 +53,19 @@ def comparison_page(compared: Comparison) -> str:
             caption = "The designs that both runs trained to the end."
             body.append(plot(f"agreement-{i}", agreement_figure(one), caption, figures))
     return document("comparison", "\n".join([*body, "</section></main>"]), "", figures)
+
+
+def answer(compared: Comparison) -> str:
+    """What a reader came for: whose front beats more, and how far orders carry over."""
+    shares = listed(f"{side.share:.0%} ({side.name})" for side in compared.sides)
+    told = f"The fronts beat {shares} of the common box."
+    for one in compared.agreements[:1]:
+        if one.kendall is not None:
+            told += (
+                f" {one.first} and {one.second} order the designs that both trained, by {one.quantity}, with Kendall's "
+                f"tau {one.kendall}."
+            )
+    return told
 
 
 def statement(one: Agreement) -> str:

@@ -59,7 +59,7 @@ def description_page(described: Description, device: Device, batch: int, title: 
     body = [
         f"<header><h1>{html.escape(title)}</h1><p class='answer'><code>{html.escape(architecture.layout)}</code></p>",
         f"<p class='meta'>{told}</p></header><main>",
-        f'<div class="strip">{strip(architecture.layout, "")}</div><div class="legend">{legend}</div>',
+        f'<div class="strip alone">{strip(architecture.layout, "")}</div><div class="legend">{legend}</div>',
         f"<section><h2>Blocks</h2>{blocks}</section><section><h2>Cost by part</h2>{parts}</section>",
         f"<section><h2>On {html.escape(device.name)}, predicted</h2>{_roofline(described, device, batch)}</section>",
         more,

@@ -98,8 +98,9 @@ def strip(layout: str, note: str) -> str:
     """A model drawn as a row of blocks, a letter each; without letters where there are too many to read."""
     blocks = "".join(f'<i data-b="{html.escape(letter)}">{html.escape(letter)}</i>' for letter in layout)
     thin = " thin" if len(layout) > LETTERS_UP_TO or note == "proxy" else ""
+    said = f"<span>{html.escape(note)}</span>" if note else ""
     return (
-        f'<span>{html.escape(note)}</span><div class="blocks{thin}" role="img" '
+        f'{said}<div class="blocks{thin}" role="img" '
         f'aria-label="{html.escape(layout)}" title="{html.escape(layout)}">{blocks}</div>'
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -98,6 +99,7 @@ def test_the_page_says_what_differs():
     assert "different budgets" in text
     assert "different targets" not in text
     assert text.count('class="plot"') == 2
+    assert re.search(r"The fronts beat \d+% \(a\) and \d+% \(b\) of the common box\. a and b order", text)
     assert "Kendall" in text
     other = ("b", "paper-1b", *run("b", 1)[2:])
     assert "different targets" in comparison_page(Comparison.of([run("a", 0), other]))

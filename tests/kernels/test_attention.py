@@ -4,7 +4,8 @@ import pytest
 import torch
 from hybrid_nas_kernels.attention import IMPLEMENTATIONS, attention, attention_reference, attention_step, blocked
 
-FAST = [name for name in IMPLEMENTATIONS if name not in ("reference", "triton")]  # test_triton.py has the last
+ELSEWHERE = ("reference", "triton", "flash_attn")  # test_triton.py and test_published.py have the last
+FAST = [name for name in IMPLEMENTATIONS if name not in ELSEWHERE]
 
 
 def inputs(tokens, heads=4, kv_heads=2, head_dim=6, batch=2, value_dim=None):
