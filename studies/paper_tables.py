@@ -127,8 +127,8 @@ def extrapolated(trials: Sequence[Trial]) -> str:
     order = kendall([c.forecast.loss for c in checks], [c.measured.loss for c in checks])
     return (
         f"Loss after 12 million bytes foretold from 1, 2, 4 and 8 million, for {len(checks)} arms: error "
-        f"{np.sqrt((errors**2).mean()):.3f} nats per byte (root mean square), {sum(c.inside for c in checks)} inside their "
-        f"95% intervals, which are ± {half:.2f} wide on average; tau of foretold with measured {order}."
+        f"{np.sqrt((errors**2).mean()):.3f} nats per byte (root mean square), {sum(c.inside for c in checks)} inside "
+        f"their 95% intervals, which are ± {half:.2f} wide on average; tau of foretold with measured {order}."
     )
 
 
