@@ -20,7 +20,8 @@ class Budget:
     `hybrid_nas.proxy` for the width. `recall_share` of the sequences of each batch are recall sequences of
     `recall_task` and `recall_symbols` (see `hybrid_nas.recall`); at 1 there is no text, and no loss. With `tasks` they
     are shared out among these synthetic tasks instead (see `hybrid_nas.tasks`), and `recall` is the mean over them.
-    `probes` are tasks that are scored at the end and not trained on.
+    `probes` are tasks that are scored at the end and not trained on; `aggregate` is how a table makes `score` of them
+    (see `hybrid_nas.aggregate`).
     `replicates` is the number of further seeds that members of the front are trained with at the end.
 
     With `flops` each candidate has the tokens that so many training FLOPs buy at its own cost at the proxy scale (equal
@@ -41,6 +42,7 @@ class Budget:
     recall_symbols: int = 16
     tasks: tuple[str, ...] = ()
     probes: tuple[str, ...] = ()
+    aggregate: Literal["mean", "rank", "z-score"] = "mean"
     mamba_init: Literal["paper", "original"] = "paper"
     replicates: int = 2
     flops: float | None = None
@@ -75,16 +77,19 @@ class Budget:
         if self.recall_task not in ("copy", "associative", "induction"):
             raise ValueError(f"budget: recall_task is copy, associative or induction, found {self.recall_task!r}")
         if self.tasks or self.probes:
-            from hybrid_nas.tasks import task_named  # numpy, which a budget alone does not need
+            from hybrid_nas.tasks.known import probe_named, task_named  # numpy, which a budget alone does not need
 
-            for key, names in (("tasks", self.tasks), ("probes", self.probes)):
-                for name in names:
+            for key, named in (("tasks", task_named), ("probes", probe_named)):
+                for name in getattr(self, key):
                     try:
-                        task_named(name)
+                        named(name)
                     except ValueError as error:
                         raise ValueError(f"budget: {key}: {error}") from None
-                if len(set(names)) < len(names):
-                    raise ValueError(f"budget: {key}: each task once, found {list(names)}")
+            every = (*self.tasks, *self.probes)
+            if len(set(every)) < len(every):
+                raise ValueError(f"budget: tasks and probes: each once, found {list(every)}")
+        if self.aggregate not in ("mean", "rank", "z-score"):
+            raise ValueError(f"budget: aggregate is mean, rank or z-score, found {self.aggregate!r}")
         if self.mamba_init not in ("paper", "original"):
             raise ValueError(f"budget: mamba_init is paper or original, found {self.mamba_init!r}")
 

@@ -25,13 +25,12 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 HUBER = 1e-3
-STARTS = tuple(
-    itertools.product((0.5, 0.9), (0.15, 0.5), (0.15, 0.5))
-)  # floor as a share of the lowest loss, exponents
+STARTS = tuple(itertools.product((0.5, 0.9), (0.15, 0.5), (0.15, 0.5)))
+"""The floor as a share of the lowest loss, and the exponents."""
 SMALLEST, STEEPEST = 0.01, 3.0  # of an exponent
 TELLS = 3  # sizes, or numbers of tokens, that tell an exponent apart from the floor
 USUAL, RANGE = (0.34, 0.28), (0.2, 0.5)
-"""Exponents of size and of tokens that cannot be told [arXiv:2203.15556, section 3.3] and how far off they may be."""
+"""Exponents of size and tokens where two do not tell them [arXiv:2203.15556, section 3.3], and where they may lie."""
 
 
 @dataclass(frozen=True)

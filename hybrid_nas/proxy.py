@@ -20,7 +20,9 @@ from hybrid_nas.architecture import Architecture
 from hybrid_nas.budget import Budget
 from hybrid_nas.data import VOCAB, Text
 from hybrid_nas.recall import draw
-from hybrid_nas.tasks import task_named
+from hybrid_nas.tasks import BEYOND, base, value_name
+from hybrid_nas.tasks.known import probe_named, task_named
+from hybrid_nas.tasks.sequences import Drawn
 from hybrid_nas.trial import Point
 
 BETAS = (0.9, 0.98)
@@ -82,18 +84,57 @@ class Proxy:
         if not tasks:
             return draw(self.budget.recall_task, self.budget.recall_symbols, count, self.context + 1, generator)
         counts = [len(part) for part in np.array_split(np.arange(count), len(tasks))]
-        drawn = [task_named(n).draw(c, self.context + 1, generator) for n, c in zip(tasks, counts, strict=True) if c]
+        length = self.context + 1
+        drawn = [self._drawn(n, c, length, generator) for n, c in zip(tasks, counts, strict=True) if c]
         return np.concatenate([tokens for tokens, _ in drawn]), np.concatenate([scored for _, scored in drawn])
 
+    def _drawn(
+        self, name: str, count: int, length: int, generator: np.random.Generator, held_out: bool = False
+    ) -> Drawn:
+        task = task_named(name)
+        filling = None
+        if task.of_text and held_out:
+            filling = self.text.validation(count, length)
+        elif task.of_text:
+            filling = self.text.batch(int(generator.integers(2**31)), 0, count, length)
+        return task.draw(count, length, generator, filling)
+
     def scores(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """Share of right first guesses by task, trained on or probed, and as `TASK_loss` the mean loss where scored."""
-        found = {}
-        for name in (*self.budget.tasks, *self.budget.probes):
-            task = task_named(name)
-            length = task.tokens(self.context) + 1
+        """Share of right first guesses by task, trained on or probed, and as `TASK_loss` the mean loss where scored;
+        `score`, the mean over all of them; and of the probe `beyond` the loss by position."""
+        found: dict[str, float] = {}
+        names = (*self.budget.tasks, *self.budget.probes)
+        for name in names:
+            if base(name) == BEYOND:
+                found |= self.by_position(model, device, probe_named(name).times)
+                continue
+            length = task_named(name).tokens(self.context) + 1
             count = max(1, self.budget.validation_tokens // (4 * length))
             generator = np.random.default_rng([RECALL_HELD_OUT, *name.encode()])
-            found[name], found[f"{name}_loss"] = self._scored(model, device, *task.draw(count, length, generator))
+            drawn, scored = self._drawn(name, count, length, generator, held_out=True)
+            called = value_name(name, names)
+            found[called], found[f"{called}_loss"] = self._scored(model, device, drawn, scored)
+        shares = [found[value_name(name, names)] for name in names if base(name) != BEYOND]
+        return found | ({"score": sum(shares) / len(shares)} if shares else {})
+
+    @torch.inference_mode()
+    def by_position(self, model: nn.Module, device: torch.device, times: float) -> dict[str, float]:
+        """Held-out loss on text past the training length, up to `times` it: `beyond` the mean over all positions past
+        it, `loss_at_1` the last quarter within it, `loss_at_1.25` the first past it, and so on [arXiv:2510.04800, Fig.
+        3c]."""
+        length = round(times * self.context)
+        rows = torch.from_numpy(self.text.validation(max(1, self.budget.validation_tokens // length), length + 1))
+        total = torch.zeros(length, dtype=torch.float64)
+        for part in torch.split(rows, max(1, self._at_once(device) * self.context // length)):
+            part = part.to(device)
+            logits = model(part[:, :-1]).float()
+            losses = nn.functional.cross_entropy(logits.transpose(1, 2), part[:, 1:], reduction="none")
+            total += losses.sum(0).double().cpu()
+        mean = total / len(rows)
+        found = {BEYOND: float(mean[self.context :].mean())}
+        quarter = self.context / 4
+        for i in range(3, round(4 * times)):
+            found[f"loss_at_{(i + 1) / 4:g}"] = float(mean[round(i * quarter) : round((i + 1) * quarter)].mean())
         return found
 
     @torch.inference_mode()

@@ -8,6 +8,7 @@ from typing import Any
 from hybrid_nas.budget import Budget
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.options import KEYS
+from hybrid_nas.presets import PROXIES
 from hybrid_nas.roofline import devices
 from hybrid_nas.scale import SCALES, Scale
 from hybrid_nas.space_file import FAMILIES
@@ -55,7 +56,8 @@ def study_schema() -> dict[str, Any]:
     }
     scale, budget = _properties(Scale), _properties(Budget)
     preset = {"enum": list(SCALES)}
-    properties["proxy"] = _section({"preset": preset, **scale, **budget}, preset, "what is trained, and for how long")
+    named = {"enum": [*SCALES, *PROXIES]}
+    properties["proxy"] = _section({"preset": named, **scale, **budget}, named, "what is trained, and for how long")
     properties["budget"] = {
         "type": "object",
         "properties": budget,

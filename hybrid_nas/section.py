@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from hybrid_nas.budget import Budget
+from hybrid_nas.presets import PROXIES
 from hybrid_nas.scale import LARGEST_DIMENSION, SCALES, Scale
 from hybrid_nas.yaml_file import Item, nearest
 
@@ -83,14 +84,26 @@ def with_budget(proxy: Item | None, budget: Item) -> Item:
 def read_proxy(item: Item | None) -> tuple[Scale, Budget]:
     """The section proxy: a scale, and a budget beside it."""
     budget_keys = [field.name for field in fields(Budget)]
-    if item is None or not isinstance(item.value, dict):
-        return read_scale(item, "proxy", "proxy"), Budget()
+    if item is None:
+        return SCALES["proxy"], Budget()
+    if not isinstance(item.value, dict):
+        return _proxy_preset(item)
     scale_keys = [field.name for field in fields(Scale)]
     entries = item.keys(["preset", *scale_keys, *budget_keys], "proxy")
     if "flops" in entries and "tokens" in entries:
         raise entries["flops"].error("proxy: flops gives each candidate its own tokens; leave one of the two out")
-    budget = build(Budget, {key: entries.pop(key) for key in budget_keys if key in entries}, item, Budget())
-    return read_scale(Item(entries, item.source, item.line), "proxy", "proxy"), budget
+    scale, budget = _proxy_preset(entries.pop("preset")) if "preset" in entries else (SCALES["proxy"], Budget())
+    budget = build(Budget, {key: entries.pop(key) for key in budget_keys if key in entries}, item, budget)
+    return _changed(scale, entries, item, "proxy"), budget
+
+
+def _proxy_preset(item: Item) -> tuple[Scale, Budget]:
+    """A proxy by name, or a scale by name with the default budget."""
+    if isinstance(item.value, str) and item.value in PROXIES:
+        return PROXIES[item.value]
+    if not isinstance(item.value, str) or item.value not in SCALES:
+        raise item.error(f"proxy: unknown scale {item.shown()}; {nearest(str(item.value), (*SCALES, *PROXIES))}")
+    return SCALES[item.value], Budget()
 
 
 def build(cls: type, entries: dict[str, Item], item: Item, default: Any) -> Any:
@@ -104,13 +117,18 @@ def build(cls: type, entries: dict[str, Item], item: Item, default: Any) -> Any:
 
 
 def read_scale(item: Item | None, section: str, default: str) -> Scale:
-    """A preset by name, or a preset with changes. A changed width takes the heads and the FFN along."""
+    """A preset by name, or a preset with changes."""
     if item is None:
         return SCALES[default]
     if not isinstance(item.value, dict):
         return _preset(item, section)
     entries = item.keys(["preset", *(field.name for field in fields(Scale))], section)
     base = _preset(entries.pop("preset"), section) if "preset" in entries else SCALES[default]
+    return _changed(base, entries, item, section)
+
+
+def _changed(base: Scale, entries: dict[str, Item], item: Item, section: str) -> Scale:
+    """`base` with changes. A changed width takes the heads and the FFN along."""
     if not entries:
         return base
     values = {key: _field(Scale, key, entry) for key, entry in entries.items()}

@@ -21,6 +21,7 @@ from hybrid_nas.section import build, count_of, read_proxy, read_scale, seconds_
 from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
 from hybrid_nas.speed import SPEEDS, Measure, Meter
+from hybrid_nas.tasks import BEYOND, NAMES, measures
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
 
 SAMPLERS = ("ehvi", "tpe", "random", "nsga2", "gp", "grid")
@@ -39,7 +40,7 @@ class Search:
     not hold, the nearest that it holds. `time_limit` (seconds) and `memory` (bytes) are what one training may take,
     `gpus` the share of a GPU that it takes on a cluster."""
 
-    sampler: str = "tpe"
+    sampler: str = "ehvi"
     trials: int = 24
     seed: int = 0
     workers: int | None = None
@@ -145,6 +146,18 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
         if budget.recall_share == share and lost in (objective.name for objective in objectives):
             place = sections["proxy"].value["recall_share"]
             raise place.error(f"recall_share: at {share:g} nothing measures {lost}, which is an objective")
+    measured = (*budget.tasks, *budget.probes)
+    if budget.aggregate != "mean" and "score" in (objective.name for objective in objectives):
+        raise sections["objectives"].error(
+            f"objectives: score by {budget.aggregate} compares designs of a whole table (hybrid-nas table, then "
+            "merge); a search needs aggregate: mean"
+        )
+    for objective in objectives:
+        if objective.name in (*NAMES, BEYOND, "score") and not measures(objective.name, measured):
+            raise sections["objectives"].error(
+                f"objectives: nothing measures {objective.name}; name it once under budget: tasks or probes"
+                + (f", which have {', '.join(measured)}" if measured else "")
+            )
     step = budget.batch * proxy.context
     if budget.flops is None and budget.tokens < step:
         sizes = sections["proxy"].value

@@ -214,6 +214,8 @@ class _Worker:
             )
 
     def _go_on(self, progress: object) -> bool:
-        if self.deadline is not None and time.time() > self.deadline:
+        parent = multiprocessing.parent_process()
+        alone = parent is not None and not parent.is_alive()  # killed: nobody would hear of the result
+        if alone or (self.deadline is not None and time.time() > self.deadline):
             raise TimeUp
         return True

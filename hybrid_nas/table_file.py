@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_nas.architecture import canonical_json
+from hybrid_nas.budget import Budget
 from hybrid_nas.census import Census
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.scale import Scale
@@ -22,9 +23,16 @@ SETTING = b"hybrid_nas.setting"
 
 def setting_of(study: StudyFile, text: str) -> dict[str, Any]:
     """All that the trainings of a table have in common, as values; `text` is the fingerprint of the data."""
-    budget = study.budget.to_dict()
-    del budget["replicates"]
-    return {"proxy": study.proxy.to_dict(), "target": study.target.to_dict(), "budget": budget, "text": text}
+    scales = {"proxy": study.proxy.to_dict(), "target": study.target.to_dict()}
+    return {**scales, "budget": _common(study.budget), "text": text}
+
+
+def _common(budget: Budget) -> dict[str, Any]:
+    """What of a budget a training depends on, as JSON has it."""
+    kept: dict[str, Any] = budget.to_dict()
+    for name in ("replicates", "aggregate"):
+        del kept[name]
+    return kept
 
 
 def identity(setting: dict[str, Any]) -> str:
@@ -46,6 +54,7 @@ def read_part(path: Path) -> tuple[list[Trial], dict[str, Any]]:
     if found is None:
         raise ValueError(f"{path}: no part of a table (its metadata does not say how it was trained)")
     setting: dict[str, Any] = json.loads(found)
+    setting["budget"] = _common(Budget.from_dict(setting["budget"]))  # keys that came later have their defaults
     return trials, setting
 
 

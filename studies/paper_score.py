@@ -80,8 +80,8 @@ def tau(values: Mapping[str, float], of: Sequence[Arm], scale: int = 0) -> Corre
 
 def baselines(of: Sequence[Arm]) -> dict[str, Values]:
     return {
-        "parameters at 1B": {arm.key: -float(params_nonembedding(arm.trial.target)) for arm in of},
-        "training FLOPs at 1B": {arm.key: -arm.trial.cost.train_flops_per_token for arm in of},
+        "parameters at 1B, more is better": {arm.key: -float(params_nonembedding(arm.trial.target)) for arm in of},
+        "training FLOPs at 1B, more is better": {arm.key: -arm.trial.cost.train_flops_per_token for arm in of},
         "the paper's 350M": {arm.key: arm.printed[1] for arm in of if arm.printed[1] is not None},
     }
 
@@ -137,7 +137,11 @@ def setting_text(trials: Sequence[Trial]) -> str:
             f"- `{setting}`: {len({t.target.id for t in these})} arms, {n} seed{'s' if n > 1 else ''}, "
             f"{first.tokens:,} tokens in batches of {first.budget.batch} sequences{tasks}, "
             f"{sum(t.state != 'complete' for t in these)} failed; "
-            f"{minutes(setting, 1, 1) * 60:.1f} GPU-seconds a training, packed ({first.device})"
+            + (
+                f"{minutes(setting, 1, 1) * 60:.1f} GPU-seconds a training, packed ({first.device})"
+                if "gpu_seconds" in SETTINGS[setting]
+                else f"{np.median([t.seconds for t in these]):.0f} seconds a training, median, on a busy CPU's thread"
+            )
         )
     sizes = [params_nonembedding(t.proxy) / 1e6 for t in trials]
     lines.append(

@@ -20,7 +20,7 @@ from hybrid_nas.trial import Trial, write_trials
 
 SETTINGS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "paper_settings.json").read_text())
 """name -> `set`: what it changes in study.yaml; `seeds`: how many; `tables`: of which arms; `gpu_seconds`: wall clock
-of the run that trained it times its GPUs, over its trainings."""
+of the run that trained it times its GPUs, over its trainings (none where a CPU did)."""
 
 
 def study(folder: Path, setting: str) -> StudyFile:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import paper_predict
 from markers import Made
-from paper_score import Arm, arm_table, arms, at, composite, minutes, score_table, setting_text, tau
-from paper_study import SETTINGS
-from paper_truth import PLACEMENT, RATIO
+from paper_score import Arm, arm_table, arms, at, baselines, composite, minutes, score_table, setting_text, tau
+from paper_study import SETTINGS, setting_of
+from paper_truth import FUSION, PLACEMENT, RATIO
 
+from hybrid_nas.cost import params_nonembedding
+from hybrid_nas.extrapolation import Measured, left_out
 from hybrid_nas.rank import kendall
 from hybrid_nas.trial import Trial
 
@@ -87,6 +90,103 @@ def ratio_claims(trials: Sequence[Trial]) -> str:
     )
 
 
+PRESETS = {"quick": 0.25, "standard": 0.5, "thorough": 1.0}
+"""Name of a proxy -> the share of the tokens of `tasks` that it trains on."""
+
+
+def presets(trials: Sequence[Trial]) -> str:
+    """What the proxies by name agree with, read off the prefixes of one training."""
+    del trials
+    both, of = list[Trial](), list[Arm]()
+    for table in ROWS:
+        these, rows = paper_predict.printed(table)
+        both += these
+        of += [arm for arm in rows if arm.key not in {known.key for known in of}]
+    lines = ["| `proxy` | tokens | GPU-seconds a training, packed | tau of recall with 1B | tau of loss with 1B |"]
+    lines.append("|---" * 5 + "|")
+    whole = next(t for t in both if t.budget.tasks).tokens
+    for name, share in PRESETS.items():
+        recall, loss = at(both, "tasks", share, "recall"), at(both, "tasks", share)
+        lines.append(
+            f"| `{name}` | {whole * share / 1e6:.0f}M | {minutes('tasks', share, 1) * 60:.1f} | {tau(recall, of)} | "
+            f"{tau(loss, of)} |"
+        )
+    return "\n".join(lines)
+
+
+def extrapolated(trials: Sequence[Trial]) -> str:
+    """The last mark before the cool-down from the earlier ones, arm by arm: tokens left out, one size."""
+    checks = []
+    for trial in trials:
+        if setting_of(trial) == "bytes":
+            marks = [p for p in trial.curve if p.validation and 0.05 < p.tokens / trial.tokens < 0.8]
+            size = params_nonembedding(trial.proxy)
+            checks += left_out([Measured(size, mark.tokens, mark.loss) for mark in marks])
+    errors = np.array([check.forecast.loss - check.measured.loss for check in checks])
+    half = np.mean([check.forecast.high - check.forecast.low for check in checks]) / 2
+    order = kendall([c.forecast.loss for c in checks], [c.measured.loss for c in checks])
+    return (
+        f"Loss after 12 million bytes foretold from 1, 2, 4 and 8 million, for {len(checks)} arms: error "
+        f"{np.sqrt((errors**2).mean()):.3f} nats per byte (root mean square), {sum(c.inside for c in checks)} inside "
+        f"their 95% intervals, which are ± {half:.2f} wide on average; tau of foretold with measured {order}."
+    )
+
+
+def fusion_arms(trials: Sequence[Trial]) -> str:
+    loss = at(trials, "small")
+    lines = ["| arm | layers | 1B | 350M | text |", "|---" * 5 + "|"]
+    for arm in arms(trials, FUSION):
+        cells = ["-" if value is None else f"{value:.3f}" for value in arm.printed]
+        lines.append(f"| {arm.name} | {arm.trial.proxy.depth} | {' | '.join(cells)} | {loss[arm.key]:.4f} |")
+    return "\n".join(lines)
+
+
+def fusion_score(trials: Sequence[Trial]) -> str:
+    of = arms(trials, FUSION)
+    parallel = [
+        arm for arm in of if arm.name not in ("attention alone", "Mamba-2 alone", "Diff-T", "Diff-M", "T/T add")
+    ]
+    lines = ["| order by | tau with 1B, all arms [95%] | parallel halves of both kinds alone |", "|---|---|---|"]
+    for name, values in {"text": at(trials, "small"), **baselines(of)}.items():
+        lines.append(f"| {name} | {tau(values, of)} | {tau(values, parallel)} |")
+    return "\n".join([*lines, "| random | 0 by definition | 0 by definition |"])
+
+
+def fusion_claims(trials: Sequence[Trial]) -> str:
+    """The effect of one choice, all else equal: ours beside theirs."""
+    loss, of = at(trials, "small"), {arm.name: arm for arm in arms(trials, FUSION)}
+    pairs = {
+        "norm": ("norm", "no norm", ("none, add, S, J", "none, add, S, S", "none, difference, S, S")),
+        "separate output projections": (
+            "S, S",
+            "S, J",
+            ("norm, none, add, ", "norm, none, difference, ", "no norm, none, add, "),
+        ),
+    }
+    lines = []
+    for name, (one, other, rests) in pairs.items():
+        gaps: list[tuple[float, float]] = []
+        for rest in rests:
+            a, b = (f"{x}, {rest}" if name == "norm" else f"{rest}{x}" for x in (one, other))
+            a, b = (next(k for k in of if k.removesuffix(" (pick)") == x) for x in (a, b))
+            theirs = [of[x].printed[0] or 0.0 for x in (a, b)]
+            gaps.append((loss[of[a].key] - loss[of[b].key], theirs[0] - theirs[1]))
+        ours, printed = np.array(gaps).T
+        each = ", ".join(f"{gap:+.4f}" for gap in ours)
+        lines.append(
+            f"- {name}: {ours.mean():+.4f} nats per byte on average ({each}); "
+            f"the paper {printed.mean():+.4f} nats per token"
+        )
+    return "\n".join(lines)
+
+
+def fusion_verdict(trials: Sequence[Trial]) -> str:
+    found = tau(at(trials, "small"), arms(trials, FUSION))
+    assert found is not None
+    says = "reached" if found.value >= GOAL else "beyond this proxy"
+    return f"{says}: a minute of one CPU thread orders the arms with tau {found} (goal {GOAL}; n = 1 seed, unproven)"
+
+
 def tables(table: str) -> dict[str, Made]:
     if table in ROWS:
         rows = ROWS[table]
@@ -97,7 +197,15 @@ def tables(table: str) -> dict[str, Made]:
             "claims": placement_claims if table == "placement" else ratio_claims,
             "verdict": verdict(table),
         }
-        return made | ({"joint": joint} if table == "ratio" else {})
+        return made | ({"joint": joint, "presets": presets, "extrapolated": extrapolated} if table == "ratio" else {})
+    if table == "fusion":
+        return {
+            "setting": setting_text,
+            "arms": fusion_arms,
+            "score": fusion_score,
+            "claims": fusion_claims,
+            "verdict": fusion_verdict,
+        }
     return {
         "setting": setting_text,
         "predictions": lambda trials: paper_predict.table_text(table, trials),

@@ -104,7 +104,8 @@ def table(
         err.print(f"stopped; nothing finished is lost, and the same command continues {out_file}", highlight=False)
         raise typer.Exit(INTERRUPTED) from None
     finally:
-        write_part(trials, setting, out_file)
+        if len(trials) > begun or not out_file.exists():
+            write_part(trials, setting, out_file)
     for problem in problems:
         err.print(problem, highlight=False)
     failed = sum(trial.state == "failed" for trial in trials)
@@ -125,13 +126,15 @@ def merge(
     of: Annotated[list[str] | None, typer.Option(help="Only the models of this space; may be repeated.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Join parts of a table: every design at every seed once."""
+    """Join parts of a table: every design at every seed once. `score` is made anew, by the budget's `aggregate`."""
+    from hybrid_nas.aggregate import scored
     from hybrid_nas.study_file import read_study
     from hybrid_nas.table_file import identity, merged, of_spaces, write_part
 
     trials, setting = merged(parts)
     if of:
         trials = of_spaces(trials, [read_study(find(name).read_text(), name) for name in of], setting)
+    trials = scored(trials)
     write_part(trials, setting, out_file)
     designs = len({trial.key for trial in trials})
     result = {"table": str(out_file), "setting": identity(setting), "designs": designs, "trials": len(trials)}

@@ -1,69 +1,45 @@
 """Synthetic tasks by name: what a model can do with its context, which text teaches slowly.
 
-A task draws sequences of symbols and says which of them can be told from those before; a model is scored there. A YAML
-file names them (`budget: {tasks: [mqar, induction], probes: [passkey]}`); each function's docstring draws an example.
+Here are their names and meanings alone; `hybrid_nas.tasks.known` draws them, with numpy.
 """
 
-from __future__ import annotations
-
-import difflib
-import inspect
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache, partial
-
-import numpy as np
-
-from hybrid_nas.tasks import associative, induction, mad
-from hybrid_nas.tasks.sequences import Drawn
-
-Draw = Callable[[int, int, np.random.Generator], Drawn]
-
-
-@dataclass(frozen=True)
-class Task:
-    """`draw(sequences, tokens, generator)`; `times` the training length is how long its sequences are."""
-
-    draw: Draw
-    times: float = 1.0
-
-    def tokens(self, context: int) -> int:
-        return round(self.times * context)
-
-
-TASKS: dict[str, Task] = {
-    "in_context_recall": Task(mad.in_context_recall),
-    "fuzzy_recall": Task(mad.fuzzy_recall),
-    "noisy_recall": Task(mad.noisy_recall),
-    "selective_copying": Task(mad.selective_copying),
-    "compression": Task(mad.compression),
-    "memorization": Task(mad.memorization),
-    "mqar": Task(associative.mqar),
-    "induction": Task(induction.induction),
+NAMES: dict[str, str] = {
+    "in_context_recall": "values of keys that came before in the sequence (MAD)",
+    "fuzzy_recall": "the same with keys and values of several symbols (MAD)",
+    "noisy_recall": "the same with noise between the pairs (MAD)",
+    "selective_copying": "symbols strewn among blanks, given back in order (MAD)",
+    "compression": "a string given back by places in random order (MAD)",
+    "memorization": "values of a dictionary that no sequence explains (MAD)",
+    "mqar": "multi-query associative recall (Zoology)",
+    "induction": "the symbol that followed this one last time",
+    "passkey": "a key hidden in a repeated phrase, given back at the end",
+    "needle": "a key hidden in held-out text, given back at the end",
 }
+MAD = ("in_context_recall", "fuzzy_recall", "noisy_recall", "selective_copying", "compression", "memorization")
+BEYOND = "beyond"
+"""Not a task but a probe: the loss on text past the training length, by position."""
 
 
-WITH_SIZES = re.compile(r"([a-z_]+)(?:\((.*)\))?")
-SIZE = re.compile(r"\s*([a-z_]+)\s*=\s*([0-9]+(?:\.[0-9]+)?)\s*")
+def base(name: str) -> str:
+    """The name without sizes.
+
+    >>> base("mqar(pairs=16)")
+    'mqar'
+    """
+    return name.partition("(")[0].strip()
 
 
-@lru_cache(maxsize=256)
-def task_named(text: str) -> Task:
-    """The task of a name, or of one with sizes: `mqar`, `mqar(pairs=16)`. ValueError names the nearest right thing."""
-    match = WITH_SIZES.fullmatch(text.strip())
-    name = match[1] if match else text
-    if match is None or name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, 1, 0.4)
-        raise ValueError(f"unknown task {text!r}; " + (f"did you mean {near[0]}?" if near else ", ".join(TASKS)))
-    task = TASKS[name]
-    if not match[2]:
-        return task
-    known = list(inspect.signature(task.draw).parameters)[3:]
-    sizes: dict[str, int | float] = {}
-    for part in match[2].split(","):
-        size = SIZE.fullmatch(part)
-        if size is None or size[1] not in known:
-            raise ValueError(f"task {text!r}: sizes are written {name}({known[0]}=16); {name} has {', '.join(known)}")
-        sizes[size[1]] = float(size[2]) if "." in size[2] else int(size[2])
-    return Task(partial(task.draw, **sizes), task.times)
+def value_name(name: str, among: tuple[str, ...]) -> str:
+    """What a trial calls the score: the task's name, with its sizes where `among` has it at several.
+
+    >>> value_name("mqar(pairs=16)", ("mqar(pairs=16)", "induction"))
+    'mqar'
+    """
+    return base(name) if sum(base(other) == base(name) for other in among) == 1 else name
+
+
+def measures(quantity: str, names: tuple[str, ...]) -> bool:
+    """Whether a budget with these tasks and probes gives a trial the value `quantity` (`score`: any task)."""
+    if quantity == "score":
+        return any(base(name) != BEYOND for name in names)
+    return [base(name) for name in names].count(quantity) == 1
