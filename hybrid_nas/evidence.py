@@ -121,7 +121,7 @@ class Evidence:
         searched = sum(trial.replicate_of is None for trial in trials)
         pairs = _pairs(effects, choice, options, counts, sign, searched)
         if questioned:
-            pairs = tuple(_questioned(effects, choice, pair, sign) if pair.decided else pair for pair in pairs)
+            pairs = _questioned(effects, choice, pairs, sign)
         beaten = tuple(option for option in options if any(p.worse == option and p.decided for p in pairs))
         thin = tuple(option for option in options if counts[option] < MIN_TRAININGS)
         kept = tuple(option for option in options if option not in beaten and option not in thin)
@@ -142,19 +142,27 @@ class Evidence:
         return cls(**{**evidence.__dict__, "statement": _statement(evidence)})
 
 
-def _questioned(effects: Effects, choice: str, pair: PairEffect, sign: float) -> PairEffect:
-    """The pair, with what it rests on where that is the designs of one option of another choice."""
-    weights = {pair.better: 1.0, pair.worse: -1.0}
-    for other, options in effects.choices.items():
+def _questioned(effects: Effects, choice: str, pairs: tuple[PairEffect, ...], sign: float) -> tuple[PairEffect, ...]:
+    """The pairs, the largest decided one of each beaten option with what it rests on, where that is the designs of one
+    option of another choice."""
+    largest: dict[str, int] = {}
+    for i, pair in enumerate(pairs):
+        if pair.decided and (pair.worse not in largest or pair.difference > pairs[largest[pair.worse]].difference):
+            largest[pair.worse] = i
+    asked = list(pairs)
+    for other, options in effects.choices.items() if largest else ():
         for option in options if other != choice else ():
-            found = effects.without(choice, weights, other, option)
-            if found is None:
-                continue
-            left, half = -sign * found.difference, found.half_width
-            least = pair.difference / 2 if pair.without is None else pair.without
-            if left < least and left - half < 0:
-                pair = replace(pair, rests_on=f"{other} {option}", without=left)
-    return pair
+            fit = effects.without(choice, other, option)
+            for i in largest.values() if fit is not None else ():
+                pair = asked[i]
+                found = fit.contrast({pair.better: 1.0, pair.worse: -1.0}) if fit else None
+                if found is None:
+                    continue
+                left = -sign * found.difference
+                least = pair.difference / 2 if pair.without is None else pair.without
+                if left < least and left - found.half_width < 0:
+                    asked[i] = replace(pair, rests_on=f"{other} {option}", without=left)
+    return tuple(asked)
 
 
 def _to_model(effects: Effects, choice: str, searched: int) -> int | None:
