@@ -119,6 +119,10 @@ class Budget:
         """Optimizer steps at sequences of `context` tokens, at least one."""
         return max(1, round(self.tokens / (self.batch * context)))
 
+    def trained(self, context: int) -> int:
+        """Tokens of those steps."""
+        return self.steps(context) * self.batch * context
+
     def recall_sequences(self) -> int:
         """How many sequences of each batch are recall sequences: at least one, and one of text, unless the share is
         0 or 1."""

@@ -11,6 +11,7 @@ from hybrid_nas.architecture import Architecture
 from hybrid_nas.design import Design, architecture_of_layout
 from hybrid_nas.design_file import DesignFile
 from hybrid_nas.options import KEYS
+from hybrid_nas.placement import read_layout
 from hybrid_nas.questions import LAYOUT, PRESETS
 from hybrid_nas.scale import SCALES, Scale
 from hybrid_nas.scale_free import design_of
@@ -75,11 +76,21 @@ def _of_layout(layout: str, scale: Scale, settings: tuple[str, ...]) -> Source:
     for key, item in entries.items():
         if isinstance(item.value, list):
             raise item.error(f"{key}: one value must stand here, found a list")
-    answers = {key: KEYS[key].parse(item) for key, item in entries.items()}
-    answers |= PRESETS.get(str(answers.get("preset")), {})
-    design = design_of_answers({"family": LAYOUT, LAYOUT: layout, **answers})
-    architecture = architecture_of_layout(layout, design, scale)
+    design, architecture = built(layout, entries, scale)
     return Source(architecture.layout, architecture, scale.context, design, f"--layout {layout} at {scale.name}")
+
+
+def built(layout: str, entries: dict[str, Item], scale: Scale) -> tuple[Design, Architecture]:
+    """The design that `entries` and a layout spell, and its model of as many layers as the layout has letters."""
+    answers = {key: KEYS[key].parse(item) for key, item in entries.items()}
+    preset = PRESETS.get(str(answers.get("preset")), {})
+    for key in sorted(preset.keys() & entries.keys()):
+        raise entries[key].error(f"{key} is what preset says; leave one of the two out")
+    design = design_of_answers({"family": LAYOUT, LAYOUT: layout, **answers, **preset})
+    letters = read_layout(layout)
+    if not design.has_parallel:  # a split of nothing or all has made whole layers of H
+        letters = design.layout_at(len(letters))
+    return design, architecture_of_layout(letters, design, scale)
 
 
 def _trial(name: str) -> Source:

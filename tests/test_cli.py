@@ -14,6 +14,7 @@ from installed import COMMAND, environment
 from hybrid_nas.cli import ray_here
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+BOTH_SAY = "fusion is what preset says; leave one of the two out"
 
 
 def test_cost_of_a_layout(nas: Command) -> None:
@@ -66,6 +67,14 @@ def test_cost_by_set(nas: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    ("layout", "share", "same"), [("HHHH", "0", "MMMM"), ("HHHH", "1", "AAAA"), ("MHSH", "0", "MMSM")]
+)
+def test_a_split_of_nothing_or_all_is_a_whole_layer(nas: Command, layout: str, share: str, same: str) -> None:
+    split = nas("cost", "--layout", layout, "--set", f"attention_share={share}", "--json").stdout
+    assert json.loads(split) == json.loads(nas("cost", "--layout", same, "--json").stdout)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("cost", "--layout", "MXM"), "letter 2 is 'X'"),
@@ -73,6 +82,10 @@ def test_cost_by_set(nas: Command) -> None:
         (("cost",), "give --layout"),
         (("cost", "--layout", "M", "--set", "d_stat=3"), "did you mean 'd_state'"),
         (("cost", "--layout", ""), "is empty"),
+        *(
+            ((command, "--layout", "HHHH", "--set", "preset=hymba", "--set", "fusion=concat", *more), BOTH_SAY)
+            for command, more in (("cost", ()), ("export", ("--to", "hybrid", "--out", "x")))
+        ),
         (("cost", "--layout", "MMMA", "--set", "window=1/16"), "window means nothing for the layout MMMA"),
         (("cost", "--ratio", "1:3", "--set", "sinks=4"), "sinks means nothing in this space"),
         (("cost", "--ratio", "1:3", "--context", "many"), "context: a whole number"),

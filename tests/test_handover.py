@@ -13,6 +13,8 @@ from hybrid_nas.architecture import Architecture
 from hybrid_nas.cost import cost
 from hybrid_nas.design import Design, architecture_of_layout
 from hybrid_nas.design_file import DesignFile
+from hybrid_nas.export.format import CannotRead
+from hybrid_nas.export.formats import FORMATS, read_file
 from hybrid_nas.scale import PAPER, PROXY
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -106,7 +108,9 @@ def test_a_trial_of_a_run(nas: Command, tiny: Path, tmp_path: Path) -> None:
         (("export", "--layout", "MA", "--to", "megatron", "--out", "x", "--weights"), "has no place for weights"),
         (("export", "--layout", "MA", "--to", "granite", "--out", "x", "--pipeline", "2"), "are Megatron-LM's"),
         (("export", "--layout", "MA", "--to", "megatron", "--out", "x", "--pipeline", "3"), "as many blocks, found 2"),
-        (("import", "nowhere.json"), "No such file"),
+        (("export", "--layout", "MA", "--to", "foo", "--out", "x"), "fla, torchtitan\n"),
+        (("import", "nowhere.json"), "nowhere.json: no such file"),
+        (("import", "."), "a folder; the file in it is meant"),
     ],
 )
 def test_refusals_leave_nothing_behind(nas: Command, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -145,6 +149,70 @@ def test_the_nearest_design_is_taken_and_said(nas: Command, tmp_path: Path) -> N
     assert beside.notes == ("1 layer of H becomes M",)
     again = nas("export", "--layout", "M", "--to", "granite", "--out", "x", check=2)
     assert "x is not empty" in again.stderr
+
+
+def test_what_is_folded_away_is_said(nas: Command, tmp_path: Path) -> None:
+    """The default fusion comes back as a sum, so the export says so; what comes back folds nothing."""
+    hybrids = ("--layout", "HH", "--scale", "proxy", "--set", "norm=none", "--set", "value_width=9/16")
+    to = ("--to", "falcon-h1", "--json")
+    done = json.loads(nas("export", *hybrids, *to, "--out", "a").stdout)
+    (said,) = done["folded"]
+    assert said.startswith("fusion difference is a sum here")
+    assert "folded" in nas("export", *hybrids, *to[:2], "--out", "b").stdout
+    nas("import", "a/config.json", "--out", "again.json")
+    again = DesignFile.read(tmp_path / "again.json")
+    assert again.architecture.blocks[0].mixer.fusion == "add"
+    assert json.loads(nas("export", "again.json", *to, "--out", "c").stdout)["folded"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"model_type": ', "broken JSON in line 1"),
+        ("[]", 'a configuration is a JSON object, like {"model_type": ...}, found a list'),
+        ("{}", "model_type is missing"),
+        ("", "the file is empty"),
+        ("hello", "neither JSON nor an argument file"),
+        ('{"model_type": "llama"}', "no format is known for 'llama'"),
+    ],
+)
+def test_what_is_no_configuration(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(CannotRead) as error:
+        read_file(path)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("layout", "to", "taken", "change"),
+    [
+        ("MMMAMMM", "jamba", "111A111", "6 layers of M become 1"),
+        ("MMMAMMH", "jamba", "111A111", "1 layer of H, 5 layers of M become 1"),
+        ("HHHH", "granite", "MMMM", "4 layers of H become M"),
+        ("HHHH", "jamba", "1111", "4 layers of H become 1"),
+        ("MMMM", "falcon-h1", "HHHH", "4 layers of M become H"),
+        ("MAMA", "falcon-h1", "HHHH", "2 layers of A, 2 layers of M become H"),
+        ("AAAA", "falcon-h1", "HHHH", "4 layers of A become H"),
+        ("GGA", "bamba", "MMA", "2 layers of G become M"),
+        ("AAHA", "bamba", "AAAA", "1 layer of H becomes A"),
+    ],
+)
+def test_the_nearest_keeps_what_a_layer_is(layout: str, to: str, taken: str, change: str) -> None:
+    format, scale = FORMATS[to], PAPER["paper-100m"]
+    design = Design.from_dict({"layout": layout})
+    architecture = architecture_of_layout(layout, design, scale)
+    nearest, changes = format.nearest(architecture)
+    assert nearest is not None
+    assert nearest.layout == taken
+    assert changes[0] == change
+    assert format.problems(nearest) == ()
+    format.write(nearest, 64)
+    if to != "falcon-h1" and "H" not in layout and "G" not in layout:  # the same channels and the same state
+        kept, was = cost(nearest, 64), cost(architecture, 64)
+        assert (kept.kv_bytes, nearest.width) == (was.kv_bytes, architecture.width)
+        assert nearest.blocks[0].mixer.d_ssm == architecture.blocks[0].mixer.d_ssm
+        assert nearest.blocks[0].mixer.d_state == architecture.blocks[0].mixer.d_state
 
 
 def test_what_is_no_design_file(tmp_path: Path) -> None:

@@ -134,6 +134,8 @@ def test_from_a_trial_to_trained_weights_in_a_trainers_format(nas: Command, tiny
     assert "Kendall's tau between the two orders" in text
     assert (tmp_path / "run/confirm_trainings.json").read_bytes() == begun
     assert "more than the 1,024 of the study's trainings" in nas("confirm", "run", "--tokens", "1k", check=2).stderr
+    assert {(row["tokens_before"], row["tokens"]) for row in first["designs"]} == {(1024, 1984)}
+    assert first["flops"] is None
 
     number = shown["members"][0]["number"]
     nas("train", f"run#{number}", "--scale", "proxy", "--tokens", "4k", "--out", "trained")

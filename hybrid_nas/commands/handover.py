@@ -49,12 +49,12 @@ def export(
     from hybrid_nas.design_file import NAME
     from hybrid_nas.export import megatron
     from hybrid_nas.export.format import CannotHold
-    from hybrid_nas.export.formats import FORMATS
+    from hybrid_nas.export.formats import FORMATS, WRITTEN
     from hybrid_nas.export.serving import serving
     from hybrid_nas.model_source import find_model
 
     if to not in FORMATS:
-        raise ValueError(f"--to: {_no_format(to, FORMATS)}")
+        raise ValueError(f"--to: {_no_format(to, [format.name for format in WRITTEN])}")
     if folder is None:
         raise ValueError("--out: a folder for the files must stand here")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -103,6 +103,7 @@ def export(
             "params": params,
             "extra_params": extra,
             "changes": list(changes),
+            "folded": list(format.folds(architecture)),
             "differs": list(published),
             "serving": [{"engine": s.engine, "able": s.able, "why": s.why} for s in statements],
         }
@@ -116,6 +117,8 @@ def export(
         table.add_row("differs", note)
     for change in changes:
         table.add_row("changed", change)
+    for fold in format.folds(architecture):
+        table.add_row("folded", fold)
     for statement in statements:
         table.add_row("served by", str(statement))
     for name in written:

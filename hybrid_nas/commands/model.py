@@ -121,12 +121,11 @@ def asked(
     layout: str | None, ratio: str | None, scale: str, context: str | None, settings: Iterable[str], command: str
 ) -> tuple[Design, Architecture, Scale, int]:
     """The design that the options of `command` spell, its model at the scale, and the context in tokens."""
-    from hybrid_nas.answers import design_of
-    from hybrid_nas.design import architecture_of_layout
+    from hybrid_nas.model_source import built
     from hybrid_nas.options import KEYS
     from hybrid_nas.parts import read_by
     from hybrid_nas.placement import read_layout
-    from hybrid_nas.questions import LAYOUT, PRESETS
+    from hybrid_nas.questions import LAYOUT
     from hybrid_nas.scale import SCALES
     from hybrid_nas.section import count_of
     from hybrid_nas.space_file import read_space
@@ -160,8 +159,6 @@ def asked(
         for key in {"experts", "experts_active"} & entries.keys():
             if answers.get("ffn") != "moe":
                 raise entries[key].error(f"{key} means nothing here: it needs ffn=moe")
-        answers |= PRESETS.get(str(answers.get("preset")), {})
-        design = design_of({"family": LAYOUT, LAYOUT: layout, **answers})
-        model = architecture_of_layout(layout, design, sized)
+        design, model = built(layout, entries, sized)
     tokens = sized.context if context is None else count_of(Item(context, "--context", None, context), "context")
     return design, model, sized, tokens

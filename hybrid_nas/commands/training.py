@@ -121,7 +121,12 @@ def _draw(path: Path, rows: list[Logged], name: str) -> None:
 def confirm(
     run: RunName = None,
     tokens: Annotated[
-        str | None, typer.Option(metavar="TOKENS", help="Tokens of one training; default: four times the study's.")
+        str | None,
+        typer.Option(
+            metavar="TOKENS",
+            help="Tokens of one training (equal compute: of the design that has the most); default: four times the "
+            "study's.",
+        ),
     ] = None,
     also: Annotated[
         int | None,
@@ -132,6 +137,7 @@ def confirm(
     as_json: AsJson = False,
 ) -> None:
     """Train a run's front again at a larger budget, and say how far the ranking held."""
+    from hybrid_nas.confirm import budget_of, spent
     from hybrid_nas.confirm import confirm as retrain
     from hybrid_nas.processes import ProcessPool
     from hybrid_nas.rank import MIN_ITEMS
@@ -142,16 +148,14 @@ def confirm(
 
     folder = Run.of(run)
     file, trials = folder.study_file(), folder.trials()
-    most = max((trial.tokens for trial in trials if trial.state == "complete"), default=file.budget.tokens)
-    spent = 4 * most if tokens is None else count_of(Item(tokens, "--tokens", None, tokens), "tokens")
-    if spent <= most:
-        raise ValueError(f"--tokens: more than the {most:,} of the study's trainings confirm it, found {spent:,}")
+    wanted = None if tokens is None else count_of(Item(tokens, "--tokens", None, tokens), "tokens")
+    budget = budget_of(file, trials, wanted)
     with ProcessPool(workers or default_workers(), log=folder.path / "confirm.log") as pool:
         result = retrain(
             file,
             trials,
             folder.path / "confirm_trainings.json",
-            spent,
+            budget,
             also,
             seeds,
             pool,
@@ -163,13 +167,17 @@ def confirm(
         print(text, end="")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("trial", f"layout at {file.target.name}", f"{result.quantity} at {file.budget.tokens:,}"):
+    equal = budget.flops is None
+    for heading in ("trial", f"layout at {file.target.name}", f"{result.quantity} at {spent(result.before)}"):
         table.add_column(heading, no_wrap=True)
-    table.add_column(f"at {spent:,} (n)", no_wrap=True)
+    table.add_column(f"at {spent(result.after)} (n)", no_wrap=True)
+    if not equal:
+        table.add_column("tokens of each", no_wrap=True)
     table.add_column("")
     for row in sorted(result.rows, key=lambda row: row.before):
         after = "failed" if row.mean is None else f"{row.mean:.4f} ({len(row.after)})"
-        cells = (str(row.number), row.layout, f"{row.before:.4f} ({row.seeds_before})", after)
+        cells = [str(row.number), row.layout, f"{row.before:.4f} ({row.seeds_before})", after]
+        cells += [] if equal else [f"{row.tokens_before:,} -> {row.tokens:,}"]
         table.add_row(*cells, "" if row.member else "off the front")
     out.print(table)
     if result.tau is None:

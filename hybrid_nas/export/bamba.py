@@ -64,6 +64,7 @@ def write(architecture: Architecture, context: int) -> Files:
 
 def rotary_factor(fields: Fields, head_dim: int) -> float:
     """The share of a head that Bamba rotates: half, unless `rope_parameters` says otherwise."""
+    fields.seen.add("partial_rotary_factor")
     parameters = fields.config.get("rope_parameters") or {}
     if "partial_rotary_factor" in parameters:
         return float(parameters["partial_rotary_factor"])
@@ -97,6 +98,7 @@ def read(config: Any) -> Imported:
                 attention_bias=False,
                 mlp_bias=False,
             ),
+            *fields.unread("attn_rotary_emb"),
         ),
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_nas.architecture import FFN, Architecture, Mixer, ParallelHybrid
+from hybrid_nas.export.fields import Fields
 from hybrid_nas.export.format import CannotRead, Files, Format, Imported, Rule, WeightMap
 from hybrid_nas.recurrent import Mamba1
 
@@ -69,7 +70,13 @@ def read(config: Any) -> Imported:
     except KeyError as error:
         raise CannotRead(f"{error.args[0]} is missing") from None
     architecture = Architecture.from_dict({"width": width, "vocab": vocab, "blocks": blocks})
-    return Imported(architecture, config.get("max_position_embeddings", 2048))
+    fields = Fields(config, {"rms_norm_eps": NORM_EPS, "tie_word_embeddings": True})
+    notes = (
+        *fields.untied(vocab, width),
+        *fields.differs(rms_norm_eps=NORM_EPS),
+        *fields.unread("hidden_size", "vocab_size", "blocks", "num_hidden_layers"),
+    )
+    return Imported(architecture, config.get("max_position_embeddings", 2048), notes)
 
 
 def tensors(part: Mixer | FFN) -> tuple[str, ...]:

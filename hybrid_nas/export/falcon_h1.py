@@ -90,6 +90,7 @@ def read(config: Any) -> Imported:
                 mlp_bias=False,
                 **{name: DEFAULTS[name] for name in MULTIPLIERS},
             ),
+            *fields.unread("mamba_d_ssm", "mamba_expand", "mamba_norm_before_gate", "mamba_use_mlp"),
         ),
     )
 
@@ -133,6 +134,21 @@ def _outputs(hybrid: ParallelHybrid, ours: str) -> tuple[Folded, Folded]:
             negated=hybrid.fusion == "difference",
         ),
     )
+
+
+def folds(architecture: Architecture) -> tuple[str, ...]:
+    """What stands in the output projections, and is not read again from a configuration."""
+    hybrid: ParallelHybrid = first(architecture, ParallelHybrid)
+    found = []
+    if hybrid.fusion == "difference":
+        found.append("fusion difference is a sum here, the sign in the attention's output projection; read again, add")
+    if hybrid.fusion == "concat":
+        found.append("fusion concat is a sum here, half of the projection for each; read again, add")
+    if hybrid.scale != "none":
+        found.append(f"scale {hybrid.scale} is in the output projections; read again, none")
+    if hybrid.output == "joint":
+        found.append("output joint is one projection for each half here; read again, separate")
+    return tuple(found)
 
 
 def extra_params(architecture: Architecture) -> dict[str, int]:
@@ -239,4 +255,5 @@ FALCON_H1 = Format(
     read=read,
     weights=weights,
     extra_params=extra_params,
+    folds=folds,
 )

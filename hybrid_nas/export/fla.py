@@ -117,6 +117,7 @@ def read(config: Any) -> Imported:
                 allow_neg_eigval=False,
                 output_gate_activation="swish",
             ),
+            *fields.unread("hidden_ratio", "num_v_heads", hidden_act="swish"),
         ),
     )
 

@@ -80,6 +80,7 @@ class Imported:
 class Format:
     """`write(architecture, context)` gives the files by name; `recognise` and `read` take the parsed content of
     the file that holds the design. `weights` maps our parameters to the file's, where weights can be written.
+    `folds` says what of a design the file has in another form, in one sentence each, so that it is not found again.
     `extra_params` counts, by the name of the tensor, the parameters that the trainer's model has beyond `cost`.
     """
 
@@ -91,6 +92,7 @@ class Format:
     read: Callable[[Any], Imported]
     weights: Callable[[Architecture], WeightMap] | None = None
     extra_params: Callable[[Architecture], dict[str, int]] = lambda architecture: {}
+    folds: Callable[[Architecture], tuple[str, ...]] = lambda architecture: ()
 
     def problems(self, architecture: Architecture) -> tuple[str, ...]:
         """What this format cannot hold of `architecture`."""

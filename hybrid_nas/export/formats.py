@@ -29,15 +29,37 @@ def read_config(config: Any) -> tuple[Format, Imported]:
     for format in FORMATS.values():
         if format.recognise(config):
             return format, format.read(config)
-    kind = config.get("model_type") if isinstance(config, dict) else None
+    if isinstance(config, str):
+        raise CannotRead("neither JSON nor an argument file of Megatron-LM with a --hybrid-layer-pattern")
+    if not isinstance(config, dict):
+        raise CannotRead(f'a configuration is a JSON object, like {{"model_type": ...}}, found {_kind(config)}')
+    kind = config.get("model_type")
+    if kind is None:
+        raise CannotRead("model_type is missing, so no format is known")
     raise CannotRead(f"model_type: no format is known for {kind!r}; known: {', '.join(FORMATS)}")
+
+
+def _kind(value: Any) -> str:
+    return {list: "a list", bool: "true or false", type(None): "null"}.get(type(value), "a number or text")
 
 
 def read_file(path: Path) -> tuple[Format, Imported]:
     """As `read_config`, from a file: JSON, or else text."""
-    text = path.read_text()
+    if not path.exists():
+        raise CannotRead("no such file")
+    if path.is_dir():
+        inside = path / "config.json"
+        raise CannotRead(f"a folder; the file in it is meant{f', {inside}' if inside.is_file() else ''}")
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError:
+        raise CannotRead("not a text file") from None
+    if not text.strip():
+        raise CannotRead("the file is empty")
     try:
         config = json.loads(text)
-    except json.JSONDecodeError:
+    except json.JSONDecodeError as error:
+        if text.lstrip()[0] in "{[":
+            raise CannotRead(f"broken JSON in line {error.lineno}, column {error.colno}: {error.msg}") from None
         config = text
     return read_config(config)

@@ -172,6 +172,7 @@ def read(config: Any) -> Imported:
                 mamba_proj_bias=False,
                 attention_bias=False,
             ),
+            *fields.unread("intermediate_size", "num_experts_per_tok", "layers_block_type"),
         ),
     )
 

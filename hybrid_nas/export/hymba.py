@@ -50,7 +50,6 @@ def read(config: Any) -> Imported:
         notes.append("norms on dt, B and C inside its Mamba; here none")
     if fields["kv_reuse_group"]:
         notes.append("neighbouring layers share keys and values; here each layer keeps its own, so the cache is larger")
-    if fields["rope_type"] not in (None, "default"):
-        notes.append(f"RoPE of type {fields['rope_type']}; here plain RoPE")
     notes += fields.differs(rms_norm_eps=1e-5)
+    notes += fields.unread()
     return Imported(Architecture(width, vocab, blocks), fields.count("max_position_embeddings"), tuple(notes))

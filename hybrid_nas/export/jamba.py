@@ -64,6 +64,7 @@ def read(config: Any) -> Imported:
             "parameters more, and the router is a sigmoid, not a softmax"
         )
     notes += fields.differs(rms_norm_eps=NORM_EPS, mamba_conv_bias=True, mamba_proj_bias=False)
+    notes += fields.unread("num_experts_per_tok", "expert_layer_period", "expert_layer_offset")
     return Imported(Architecture(width, vocab, tuple(blocks)), fields.count("max_position_embeddings"), tuple(notes))
 
 

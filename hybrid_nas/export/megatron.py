@@ -22,6 +22,26 @@ NORM_EPS = 1e-5
 CONV_KERNEL = 4
 STAGE = "|"
 SYMBOLS = ("M", "*", "-")
+READ = frozenset((
+    "hybrid-layer-pattern", "hybrid-override-pattern", "hidden-size", "ffn-hidden-size", "num-attention-heads",
+    "group-query-attention", "num-query-groups", "kv-channels", "mamba-num-heads", "mamba-head-dim", "mamba-state-dim",
+    "mamba-num-groups", "position-embedding-type", "rotary-base", "swiglu", "squared-relu", "disable-bias-linear",
+    "vocab-size", "seq-length", "untie-embeddings-and-output-weights",
+))  # fmt: skip
+SAID: dict[str, tuple[str, str]] = {
+    "normalization": ("RMSNorm", "LayerNorm"), "norm-epsilon": ("1e-05", "1e-05"), "rotary-percent": ("1.0", "1.0"),
+    "attention-dropout": ("0.0", "0.1"), "hidden-dropout": ("0.0", "0.1"),
+}  # fmt: skip
+"""Argument -> what it must be for a model of ours, and Megatron-LM's default."""
+NO_EFFECT = (
+    "use-mcore", "spec", "max-position-embeddings", "make-vocab-size-divisible-by", "tensor-model-parallel",
+    "pipeline-model-parallel", "context-parallel", "sequence-parallel", "use-distributed", "overlap-", "init-method",
+    "bf16", "fp16", "micro-batch", "global-batch", "train-", "lr", "min-lr", "weight-decay", "clip-grad", "adam",
+    "data-", "split", "tokenizer", "save", "load", "log-", "eval-", "seed", "num-workers", "no-", "transformer-impl",
+    "recompute", "distributed", "tensorboard", "wandb", "attention-backend", "use-flash-attn", "use-checkpoint",
+    "num-layers", "ckpt", "exit-", "manual-gc", "optimizer", "calculate-per-token-loss",
+)  # fmt: skip
+"""How arguments begin that change where and how a model is trained, not what it is."""
 
 
 def check_pattern(pattern: str, tensor_parallel: int, pipeline: int, architecture: Architecture) -> None:
@@ -181,7 +201,33 @@ def read(config: Any) -> Imported:
     notes = []
     if "--untie-embeddings-and-output-weights" in values:
         notes.append(f"classifier of its own; here it is the embedding, {vocab * width:,} parameters fewer")
+    notes += _unread(values)
     return Imported(Architecture(width, vocab, tuple(blocks)), int(value("seq-length")), tuple(notes))
+
+
+def _unread(values: dict[str, list[str]]) -> list[str]:
+    """A note for each argument that nothing reads, unless it says what is so here or has no effect on the model."""
+    notes = []
+    for name, (ours, default) in SAID.items():
+        given = values.get(f"--{name}")
+        found = default if given is None else " ".join(given)
+        if not _equal(found, ours):
+            missing = " by default" if given is None else ""
+            notes.append(f"--{name} is {found}{missing}; here it is {ours}")
+    if "--disable-bias-linear" not in values:
+        notes.append("--disable-bias-linear is missing: its projections have biases; here they have none")
+    for name, words in values.items():
+        bare = name.removeprefix("--")
+        if bare not in {*READ, *SAID} and not bare.startswith(NO_EFFECT):
+            notes.append(f"{' '.join((name, *words))} is not read: whatever it changes is not changed here")
+    return notes
+
+
+def _equal(found: str, ours: str) -> bool:
+    try:
+        return float(found) == float(ours)
+    except ValueError:
+        return found == ours
 
 
 def fixed_kernel() -> Rule:

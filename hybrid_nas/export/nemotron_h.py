@@ -24,6 +24,13 @@ DEFAULTS = {
     "n_groups": 8, "conv_kernel": 4, "use_conv_bias": True, "use_bias": False, "mamba_proj_bias": False,
     "layer_norm_epsilon": 1e-5, "time_step_min": 0.001, "attention_bias": False,
 }  # fmt: skip
+NOT_USED = (
+    "num_hidden_layers", "hybrid_override_pattern", "layer_types", "layers_block_type", "expand",
+    "mtp_layers_block_type", "n_routed_experts", "n_shared_experts", "moe_intermediate_size",
+    "moe_shared_expert_intermediate_size", "moe_latent_size", "moe_shared_expert_overlap", "num_experts_per_tok",
+    "routed_scaling_factor", "n_group", "topk_group", "norm_topk_prob", "time_step_limit",
+)  # fmt: skip
+"""What the layers already say, and fields of the experts, which are refused where a layer has them."""
 SYMBOLS = {"M": "linear_attention", "*": "full_attention", "-": "mlp", "E": "moe"}
 OLD_NAMES = {"mamba": "linear_attention", "attention": "full_attention"}
 
@@ -130,6 +137,7 @@ def read(config: Any) -> Imported:
                 mlp_bias=False,
                 attention_bias=False,
             ),
+            *fields.unread(*NOT_USED),
         ),
     )
 

@@ -27,6 +27,8 @@ DEFAULTS = {
     "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512, "num_experts_per_tok": 10,
     "num_experts": 512, "full_attention_interval": 4, "partial_rotary_factor": 0.25,
 }  # fmt: skip
+SECOND = ("num_experts_per_tok", "shared_expert_intermediate_size", "decoder_sparse_step", "mlp_only_layers")
+"""Of the experts, which are read where a layer has them."""
 
 
 def write(architecture: Architecture, context: int) -> Files:
@@ -142,7 +144,7 @@ def read(config: Any) -> Imported:
             f"attention with a gate of {inner} channels and norms on queries and keys, "
             f"{attending * (width * inner + 2 * attention.head_dim):,} parameters; here without"
         )
-        notes.append(f"RoPE turns {fields['partial_rotary_factor']:g} of each head; here it turns all of it")
+        notes.append(f"RoPE turns {fields.rope_of('partial_rotary_factor'):g} of each head; here it turns all of it")
     if key_heads != heads and attending < len(types):
         more = (len(types) - attending) * 2 * (heads - key_heads) * key_dim
         more *= width + delta.conv_kernel
@@ -152,6 +154,7 @@ def read(config: Any) -> Imported:
         if fields["shared_expert_intermediate_size"] != hidden:
             notes.append(f"the shared expert has {fields['shared_expert_intermediate_size']} channels; here {hidden}")
     notes += fields.differs(rms_norm_eps=NORM_EPS)
+    notes += fields.unread(*SECOND, norm_topk_prob=True)
     return Imported(Architecture(width, vocab, tuple(blocks)), fields.count("max_position_embeddings"), tuple(notes))
 
 

@@ -7,11 +7,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from hybrid_nas.architecture import FFN, Architecture, Attention, Block, Mamba2, Mixer, SwiGLU
+from hybrid_nas.architecture import (
+    FFN,
+    Architecture,
+    Attention,
+    Block,
+    Mamba2,
+    Mixer,
+    ParallelHybrid,
+    ParallelPair,
+    SwiGLU,
+)
 from hybrid_nas.export.format import Rule
 from hybrid_nas.moe import MoE
-from hybrid_nas.recurrent import Mamba1
+from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 
+HEAD_DIM = 64
 NAMES = {"attention": "attention", "mamba2": "Mamba-2", "mamba1": "Mamba-1", "gated_deltanet": "Gated DeltaNet"}
 
 
@@ -32,7 +43,8 @@ def with_mixers(architecture: Architecture, change: Callable[[Mixer], Mixer]) ->
 
 
 def only_mixers(*kinds: type[Any]) -> Rule:
-    """Every block's mixer is one of `kinds`. Another is replaced by the commonest mixer of the model that is."""
+    """Every block's mixer is one of `kinds`. A recurrent one becomes the recurrent kind, with as many channels and as
+    large a state; the rest become the commonest mixer of the model that fits, or one that is made of theirs."""
     known = " and ".join(NAMES.get(kind.kind, kind.kind) for kind in kinds)
 
     def others(architecture: Architecture) -> Iterable[Mixer]:
@@ -46,16 +58,77 @@ def only_mixers(*kinds: type[Any]) -> Rule:
         return f"its layers are {known}, found {named}"
 
     def mend(architecture: Architecture) -> tuple[Architecture, str]:
-        fitting = Counter(m for kind in kinds for m in mixers_of(architecture, kind))
-        if not fitting:
+        changed = with_mixers(architecture, lambda m: m if isinstance(m, kinds) else _recurrent(m, kinds))
+        fitting = Counter(m for kind in kinds for m in mixers_of(changed, kind))
+        usual = fitting.most_common(1)[0][0] if fitting else _made(changed, kinds)
+        if usual is None:
             return architecture, "nothing"
-        usual = fitting.most_common(1)[0][0]
-        found = Counter(mixer.letter for mixer in others(architecture))
-        which = ", ".join(f"{count} layer{'s' * (count > 1)} of {letter}" for letter, count in sorted(found.items()))
-        changed = with_mixers(architecture, lambda m: m if isinstance(m, kinds) else usual)
-        return changed, f"{which} become{'s' * (found.total() == 1)} {usual.letter}"
+        changed = with_mixers(changed, lambda m: m if isinstance(m, kinds) else usual)
+        letters = [b.mixer.letter for b in changed.blocks if b.mixer is not None]
+        became: dict[str, Counter[str]] = {}
+        for mixer, letter in zip((b.mixer for b in architecture.blocks if b.mixer is not None), letters, strict=True):
+            if not isinstance(mixer, kinds):
+                became.setdefault(letter, Counter())[mixer.letter] += 1
+        return changed, "; ".join(_said(letter, found) for letter, found in sorted(became.items()))
 
     return Rule(problem, mend)
+
+
+def _said(letter: str, found: Counter[str]) -> str:
+    which = ", ".join(f"{count} layer{'s' * (count > 1)} of {old}" for old, count in sorted(found.items()))
+    return f"{which} become{'s' * (found.total() == 1)} {letter}"
+
+
+def _recurrent(mixer: Mixer, kinds: tuple[type[Any], ...]) -> Mixer:
+    """A recurrent mixer as the recurrent kind among `kinds`: as many channels, as large a state. Others as they are."""
+    match mixer:
+        case Mamba1() | Mamba2() | Mamba3():
+            d_ssm, d_state = mixer.d_ssm, mixer.d_state
+        case GatedDeltaNet():
+            d_ssm, d_state = mixer.heads * mixer.value_dim, mixer.key_dim
+        case _:
+            return mixer
+    taps = getattr(mixer, "conv_kernel", 4)
+    if Mamba2 in kinds and not isinstance(mixer, Mamba2):
+        head_dim = getattr(mixer, "head_dim", _divisor(d_ssm, HEAD_DIM))
+        return Mamba2(d_ssm, head_dim, d_state, conv_kernel=taps)
+    if Mamba1 in kinds:
+        return Mamba1(d_ssm, d_state, max(1, d_ssm // 32), taps)
+    return mixer
+
+
+def _made(architecture: Architecture, kinds: tuple[type[Any], ...]) -> Mixer | None:
+    """A mixer of `kinds` for a model that has none: of a parallel hybrid its Mamba-2, twice as wide as the model, and
+    of a stack of single mixers a parallel hybrid of its attention and its Mamba-2, or of one and a like of the other.
+    None where nothing is near."""
+    width = architecture.width
+    hybrid: ParallelHybrid | None = first(architecture, ParallelHybrid)
+    pair: ParallelPair | None = first(architecture, ParallelPair)
+    halves = [] if hybrid is None else [hybrid.mamba]
+    halves += [] if pair is None or not isinstance(pair.half, Mamba2) else [pair.half]
+    if halves:
+        like = replace(halves[0], d_ssm=2 * width, head_dim=_divisor(2 * width, halves[0].head_dim), groups=1)
+        made = _recurrent(like, kinds)
+        return made if isinstance(made, kinds) else None
+    if pair is not None and Attention in kinds:
+        return pair.half
+    if ParallelHybrid not in kinds:
+        return None
+    attention: Attention | None = first(architecture, Attention)
+    recurrent = (_recurrent(b.mixer, (Mamba2,)) for b in architecture.blocks if b.mixer is not None)
+    mamba = next((m for m in recurrent if isinstance(m, Mamba2)), None)
+    if attention is None:
+        heads = width // _divisor(width, HEAD_DIM, step=2)
+        attention = Attention(heads, heads, width // heads)
+    if mamba is None:
+        mamba = Mamba2(2 * width, _divisor(2 * width, HEAD_DIM), 128)
+    return ParallelHybrid(attention, mamba, norm="none", fusion="add", output="separate")
+
+
+def _divisor(number: int, most: int, step: int = 1) -> int:
+    """The largest divisor of `number` up to `most`, a multiple of `step` where there is one."""
+    fitting = [d for d in range(1, min(number, most) + 1) if number % d == 0]
+    return max([d for d in fitting if d % step == 0] or fitting)
 
 
 def has_mixers() -> Rule:

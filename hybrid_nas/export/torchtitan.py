@@ -13,6 +13,7 @@ from typing import Any
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.cost import cost
 from hybrid_nas.export.custom import CODE, MODULES, NORM_EPS, known_kinds
+from hybrid_nas.export.fields import Fields
 from hybrid_nas.export.format import CannotRead, Files, Format, Imported
 
 TEMPLATE = Path(__file__).parent / "torchtitan_model"
@@ -42,7 +43,10 @@ def read(config: Any) -> Imported:
         width, vocab, blocks, context = (config[name] for name in ("dim", "vocab_size", "blocks", "context"))
     except KeyError as error:
         raise CannotRead(f"{error.args[0]} is missing") from None
-    return Imported(Architecture.from_dict({"width": width, "vocab": vocab, "blocks": blocks}), context)
+    fields = Fields(config, {"norm_eps": NORM_EPS})
+    read_here = ("dim", "vocab_size", "blocks", "context", "train_flops_per_token")
+    notes = (*fields.differs(norm_eps=NORM_EPS), *fields.unread(*read_here))
+    return Imported(Architecture.from_dict({"width": width, "vocab": vocab, "blocks": blocks}), context, notes)
 
 
 TORCHTITAN = Format(

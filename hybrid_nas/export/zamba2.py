@@ -21,15 +21,22 @@ from typing import Any
 from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiGLU
 from hybrid_nas.export.fields import Fields
 from hybrid_nas.export.format import CannotRead, Files, Format, Imported, Rule, WeightMap
-from hybrid_nas.export.granite import mixer_names, model_fields
+from hybrid_nas.export.granite import NORM_EPS, mixer_names, model_fields
 from hybrid_nas.export.rules import d_ssm_is_whole_widths, first, one_of
 
 DEFAULTS = {
     "vocab_size": 32000, "max_position_embeddings": 4096, "hidden_size": 2560, "mamba_d_state": 64, "mamba_d_conv": 4,
     "mamba_expand": 2, "mamba_ngroups": 1, "num_attention_heads": 32, "num_mem_blocks": 1, "tie_word_embeddings": True,
-    "use_mem_rope": False, "rope_theta": 10_000.0, "n_mamba_heads": 8, "time_step_min": 0.001,
+    "use_conv_bias": True, "add_bias_linear": False,
+    "rms_norm_eps": 1e-5, "use_mem_rope": False, "rope_theta": 10_000.0, "n_mamba_heads": 8, "time_step_min": 0.001,
 }  # fmt: skip
 MAMBA = ("mamba", "linear_attention")
+OF_SHARED = (
+    "adapter_rank", "use_shared_attention_adapter", "use_shared_mlp_adapter", "attention_hidden_size",
+    "attention_head_dim", "kv_channels", "num_query_groups", "hybrid_layer_ids", "num_mem_blocks", "n_mamba_heads",
+    "num_hidden_layers", "intermediate_size", "ffn_hidden_size", "mamba_d_state", "state_size", "layers_block_type",
+)  # fmt: skip
+"""Of the shared blocks, which a note of its own describes, and second names of what is read."""
 NO_FLOOR = 1e-12
 """Of the time step: Zamba2 clamps it from below, and 0 crashes its initialisation."""
 
@@ -69,6 +76,8 @@ def read(config: Any) -> Imported:
         notes += [sharing, "the shared blocks' FFN has GELU; here it is SiLU"]
     if floor > NO_FLOOR:
         notes.append(f"time_step_min is {floor:g}: its time step is at least that, here it has no bound")
+    notes += fields.differs(use_conv_bias=True, add_bias_linear=False, rms_norm_eps=NORM_EPS)
+    notes += fields.unread(*OF_SHARED, hidden_act="gelu")
     return Imported(Architecture(width, vocab, tuple(blocks)), fields.count("max_position_embeddings"), tuple(notes))
 
 
