@@ -1,6 +1,6 @@
 """Recall: give back what stood earlier in the same sequence, which no parameter can know.
 
-They are drawn from bytes 128 to 255, which text hardly uses, so they share the embedding with the text and not
+The tasks are drawn from bytes 128 to 255, which text hardly uses, so they share the embedding with the text and not
 its meaning. Only positions whose byte can be known from the sequence are scored.
 
 `copy` [arXiv:2402.01032, section 3]: a random string of `symbols` bytes, over and over. With symbols = 4:
