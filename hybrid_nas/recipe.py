@@ -247,14 +247,14 @@ def _beside(front: Front, objectives: Sequence[Objective]) -> Iterator[str]:
     cost = next((o for o in objectives if not o.trained), None)
     for name, noise in front.noise.items():
         measured = [c for c in front.candidates if name in c.estimates]
-        if cost is None or noise.floor is None or name in {o.name for o in objectives} or not measured:
+        if cost is None or noise.sd is None or name in {o.name for o in objectives} or not measured:
             continue
         sign = -1.0 if name in QUANTITIES and QUANTITIES[name].direction == "maximize" else 1.0
         best = min(sign * c.value(name) for c in measured)
         held = min((sign * c.value(name) for c in measured if c.member), default=math.inf)
-        if not held - best > noise.floor or math.isinf(held):
+        if math.isinf(held) or not (held > best and noise.apart(sign * held, sign * best)):
             continue
-        good = [c for c in measured if sign * c.value(name) <= best + noise.floor]
+        good = [c for c in measured if not noise.apart(c.value(name), sign * best)]
         cheapest = min(good, key=lambda c: cost.loss(c.value(cost.name)))
         others = ", ".join(
             f"{readable(cheapest.value(o.name), o.unit)} of {label(o.name)}"

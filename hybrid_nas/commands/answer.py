@@ -143,6 +143,8 @@ def print_front(run: Run, trials: list[Trial]) -> None:
                 cells.append(readable(member.value(objective.name), objective.unit))
             else:
                 half = "" if estimate.high is None else f" ± {estimate.high - estimate.mean:.4f}"
+                if objective.unit == "accuracy" and estimate.high is not None:  # not the same on both sides
+                    half = f" [{estimate.low:.2f}, {estimate.high:.2f}]"
                 cells.append(f"{estimate.mean:.4f}{half}")
         marks = [name for name, key in (("knee", front.knee),) if key == member.key and not front.knee_is_end]
         table.add_row(str(member.number), member.layout, *cells, str(len(member.seeds)), ", ".join(marks))
