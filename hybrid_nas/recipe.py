@@ -16,11 +16,12 @@ from hybrid_nas.front import Front
 from hybrid_nas.interactions import Interaction, interactions
 from hybrid_nas.noise import trained_quantities, trainings
 from hybrid_nas.objective import QUANTITIES, Objective
-from hybrid_nas.outlook import Further, outlook
+from hybrid_nas.outlook import Further, beyond, outlook
 from hybrid_nas.positions import PositionMap, position_maps
 from hybrid_nas.predicted import QUANTITY, Predictions, predicted
 from hybrid_nas.price import Price, prices
 from hybrid_nas.proposal import Proposal
+from hybrid_nas.reach import Reach
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, counted, label, listed, readable
 
@@ -79,14 +80,22 @@ class Recipe:
     positions: tuple[PositionMap, ...]
     agreement: tuple[Finding, ...]
     outlook: tuple[Further, ...]
+    beyond: str
     predicted: str
 
     @classmethod
     def of(
-        cls, trials: Iterable[Trial], objectives: Sequence[Objective], front: Front, drawn: Sequence[Proposal] = ()
+        cls,
+        trials: Iterable[Trial],
+        objectives: Sequence[Objective],
+        front: Front,
+        drawn: Sequence[Proposal] = (),
+        designs: int | None = None,
     ) -> Recipe:
-        """`front` is the front of the same trials and objectives; `drawn` as for `agreement`."""
+        """`front` is the front of the same trials and objectives; `drawn` as for `agreement`; `designs` is how many
+        the space holds."""
         trials = list(trials)
+        reach = Reach.of(trials, designs)
         named: dict[str, Candidate] = {}
         if front.knee is not None:
             named["knee"] = front.candidate(front.knee)
@@ -105,14 +114,14 @@ class Recipe:
             if effects.predicted:
                 said = foretold.statement
             for choice in effects.choices:
-                evidence = Evidence.of(choice, quantity, effects, trials, len(effects.designs) <= QUESTIONED)
+                evidence = Evidence.of(choice, quantity, effects, trials, len(effects.designs) <= QUESTIONED, reach)
                 rules.setdefault(choice, []).append(evidence)
             crossed += interactions(effects, quantity)
             maps += position_maps(trials, front.noise, quantity, foretold)
         ordered = [Rule(choice, tuple(found), _contradictions(found)) for choice, found in sorted(rules.items())]
         ordered.sort(key=lambda rule: tuple(-worth for worth in rule.worth))
-        findings = agreement(trials, front.noise, drawn=drawn, foretold=of_loss)
-        searched = sum(trial.replicate_of is None for trial in trials)
+        findings = agreement(trials, front.noise, drawn=drawn, foretold=of_loss, reach=reach)
+        told = [e for rule in ordered for e in rule.evidence]
         return cls(
             answer=_answer(front),
             beside=tuple(_beside(front, objectives)),
@@ -124,7 +133,8 @@ class Recipe:
             interactions=tuple(crossed),
             positions=tuple(maps),
             agreement=tuple(findings),
-            outlook=outlook([e for rule in ordered for e in rule.evidence], findings, searched),
+            outlook=outlook(told, findings, reach.searched),
+            beyond=beyond(told, findings, reach),
             predicted=said,
         )
 
@@ -171,7 +181,7 @@ class Recipe:
         - `positions`: what attention is worth in each part of the depth, with intervals
         - `agreement`: each published claim: `verdict` (supported, contradicted, undecided), `why`, `difference`,
           `askable`, `more_trials`
-        - `outlook`: `trials` in all, and what they would decide
+        - `outlook`: `trials` in all, and what they would decide; `beyond`: what only more seeds would
         - `method`: how effects, intervals and claims are made
         """
         return {
@@ -185,6 +195,7 @@ class Recipe:
             "positions": [one.to_dict() for one in self.positions],
             "agreement": [finding.to_dict() for finding in self.agreement],
             "outlook": [further.to_dict() for further in self.outlook],
+            "beyond": self.beyond,
             "method": self.method,
         }
 

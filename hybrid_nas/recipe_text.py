@@ -125,9 +125,13 @@ def _agreement(recipe: Recipe) -> list[str]:
 
 
 def _outlook(recipe: Recipe, command: str) -> list[str]:
-    if not recipe.outlook:
+    if not recipe.outlook and not recipe.beyond:
         return []
-    lines = ["## What more trials would decide", "", CONTINUES, ""]
+    lines = ["## What more trials would decide", ""]
+    lines += [recipe.beyond, ""] if recipe.beyond else []
+    if not recipe.outlook:
+        return lines
+    lines += [CONTINUES, ""]
     lines += [f"- {further.sentence}" for further in recipe.outlook] + [""]
     if command and (step := affordable(recipe.outlook)) is not None:
         lines += [f"For all up to {step.trials:,} trials:", "", "```sh", continued(command, step.trials), "```", ""]

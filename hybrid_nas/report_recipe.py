@@ -11,7 +11,7 @@ from hybrid_nas.page import Figures, plot, prose, table
 from hybrid_nas.plot_recipe import effects_figure, interaction_figure, positions_figure
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import listed, readable
+from hybrid_nas.units import counted, listed, readable
 
 
 def rules(recipe: Recipe, trials: list[Trial], figures: Figures) -> str:
@@ -97,6 +97,8 @@ def _more(evidence: Evidence) -> str:
     more = evidence.more_trials if evidence.pairs else evidence.trials_to_model
     if more is not None:
         return f"{more:,}"
+    if evidence.more_trainings is not None:
+        return f"none left; {counted(evidence.more_trainings, 'training')} at more seeds"
     return "out of reach" if evidence.pairs else "cannot be told here"
 
 

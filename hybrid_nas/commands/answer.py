@@ -82,7 +82,7 @@ def recipe(
 ) -> None:
     """Print the design recipe of a run, with its evidence."""
     from hybrid_nas.front import Front
-    from hybrid_nas.proposal import drawn
+    from hybrid_nas.proposal import distinct, drawn
     from hybrid_nas.recipe import Recipe
     from hybrid_nas.recipe_text import latex, markdown
     from hybrid_nas.run_folder import Run
@@ -91,7 +91,7 @@ def recipe(
         raise ValueError("give --json or --latex, one of the two")
     folder = Run.of(run)
     trials, file = folder.trials(), folder.study_file()
-    result = Recipe.of(trials, file.objectives, Front.of(trials, file.objectives), drawn(file))
+    result = Recipe.of(trials, file.objectives, Front.of(trials, file.objectives), drawn(file), distinct(file))
     command = str(folder.information().get("command", ""))
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
@@ -108,14 +108,14 @@ def recipe(
 def report(run: RunName = None) -> None:
     """Write a run's report again, from its trials."""
     from hybrid_nas.front import Front
-    from hybrid_nas.proposal import drawn
+    from hybrid_nas.proposal import distinct, drawn
     from hybrid_nas.recipe import Recipe
     from hybrid_nas.run_folder import Run
 
     folder = Run.of(run)
     trials, file = folder.trials(), folder.study_file()
     result = Front.of(trials, file.objectives)
-    recipe = Recipe.of(trials, file.objectives, result, drawn(file))
+    recipe = Recipe.of(trials, file.objectives, result, drawn(file), distinct(file))
     path = folder.write_report(trials, result, recipe, folder.information(), file)
     out.print(str(path), highlight=False, soft_wrap=True)
 
