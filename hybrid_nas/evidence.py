@@ -53,7 +53,8 @@ class PairEffect:
     proxies (model) or pairs; `more_trials` is how many more search trials would decide a difference of the size
     estimated, None where it is decided already or out of reach; `more_trainings` is said instead where the space has
     not so many designs left. `rests_on` is an option of another choice without whose
-    designs a decided difference would be less than half and not clear of 0: `without`.
+    designs a difference that passes the correction would be less than half and not clear of 0: `without`. Such a
+    difference is not decided: it is what the two options do to that one.
     """
 
     better: str
@@ -101,13 +102,13 @@ class Evidence:
     @property
     def more_trials(self) -> int | None:
         """How many more search trials would decide the clearest pair of kept options; None where none is in reach."""
-        open_ = [p for p in self.pairs if not p.decided and {p.better, p.worse} <= set(self.kept)]
+        open_ = [p for p in self.pairs if _open(p, self.kept)]
         return min((p.more_trials for p in open_ if p.more_trials is not None), default=None)
 
     @property
     def more_trainings(self) -> int | None:
         """How many more trainings of the space's designs would, where it has too few designs left."""
-        open_ = [p for p in self.pairs if not p.decided and {p.better, p.worse} <= set(self.kept)]
+        open_ = [p for p in self.pairs if _open(p, self.kept)]
         found = min((p.more_trainings for p in open_ if p.more_trainings is not None), default=None)
         return found if self.more_trials is None else None
 
@@ -143,6 +144,7 @@ class Evidence:
         to_model = _to_model(effects, choice, reach.searched) if not pairs else None
         if questioned:
             pairs = tuple(_questioned(effects, choice, pair, sign) if pair.decided else pair for pair in pairs)
+            pairs = tuple(replace(pair, decided=pair.decided and not pair.rests_on) for pair in pairs)
         beaten = tuple(option for option in options if any(p.worse == option and p.decided for p in pairs))
         thin = tuple(option for option in options if counts[option] < MIN_TRAININGS)
         kept = tuple(option for option in options if option not in beaten and option not in thin)
@@ -156,12 +158,17 @@ class Evidence:
             beaten=beaten,
             thin=thin,
             worth=max((p.difference for p in pairs if p.decided), default=0.0),
-            bound=max((p.high for p in pairs if not p.decided and {p.better, p.worse} <= set(kept)), default=None),
+            bound=max((p.high for p in pairs if _open(p, kept)), default=None),
             statement="",
             trials_to_model=reach.split(to_model)[0],
             ended=reach.ended if reach.split(to_model)[1] or any(pair.more_trainings for pair in pairs) else "",
         )
         return cls(**{**evidence.__dict__, "statement": _statement(evidence)})
+
+
+def _open(pair: PairEffect, kept: tuple[str, ...]) -> bool:
+    """Whether more evidence of the same kind could decide the pair."""
+    return not pair.decided and not pair.rests_on and {pair.better, pair.worse} <= set(kept)
 
 
 def _questioned(effects: Effects, choice: str, pair: PairEffect, sign: float) -> PairEffect:
@@ -257,10 +264,17 @@ def _options(
     return tuple(rows)
 
 
-def _rest(pair: PairEffect, unit: str) -> str:
-    if pair.without is None:
-        return ""
-    return f", which rests on designs with {pair.rests_on} (without them {bare(pair.without, unit, True)})"
+def _resting(evidence: Evidence) -> list[str]:
+    """A sentence for each option of another choice in whose designs alone differences are there."""
+    unit = evidence.unit
+    found: dict[str, list[str]] = {}
+    for p in sorted(evidence.pairs, key=lambda p: -p.difference):
+        if p.rests_on:
+            found.setdefault(p.rests_on, []).append(
+                f"{p.better} over {p.worse} by {readable(p.difference, unit)} [{bare(p.low, unit)}, "
+                f"{bare(p.high, unit)}] (n = {p.n}, by {p.method}; without them {bare(p.without or 0.0, unit, True)})"
+            )
+    return [f"Not decided, resting on designs with {rest}: {'; '.join(told)}." for rest, told in found.items()]
 
 
 def _statement(evidence: Evidence) -> str:
@@ -280,12 +294,13 @@ def _statement(evidence: Evidence) -> str:
         parts.append(
             f"{best.better} beats {option} by {readable(best.difference, evidence.unit)} "
             f"[{bare(best.low, evidence.unit)}, {bare(best.high, evidence.unit)}] (n = {best.n}, by {best.method})"
-            + _rest(best, evidence.unit)
         )
     sentences = ["; ".join(parts) + "."] if parts else []
+    sentences += _resting(evidence)
+    open_ = [p for p in evidence.pairs if _open(p, evidence.kept)]
     if evidence.bound is not None:
-        names = listed(evidence.kept)
-        lead = f"Between {names}: undecided" if parts else f"Undecided between {names}"
+        names = listed(option for option in evidence.kept if any(option in (p.better, p.worse) for p in open_))
+        lead = f"Between {names}: undecided" if sentences else f"Undecided between {names}"
         sentences.append(f"{lead}; a difference of up to {readable(evidence.bound, evidence.unit)} is possible.")
         if (more := evidence.more_trials) is not None:
             sentences.append(

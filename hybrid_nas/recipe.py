@@ -30,9 +30,10 @@ METHOD = (
     "choices, or from paired differences at one seed between designs that differ in that choice alone, whichever is "
     "clearly sharper. Intervals are 95%, each for itself; the residual variance is never taken below the noise between "
     "seeds. A claim is made where Holm's correction over all pairs of options of the choice holds at 5% and each "
-    "option has at least 3 trainings; everything else is undecided. Trials stopped early have no final value; where "
-    "their held-out losses do not foretell it they are left out, which understates how bad the options are that were "
-    "stopped most."
+    "option has at least 3 trainings, and where the difference does not rest on the designs with one option of another "
+    "choice (looked for up to 500 designs); everything else is undecided. Trials stopped early have no final value; "
+    "where their held-out losses do not foretell it they are left out, which understates how bad the options are that "
+    "were stopped most."
 )
 
 
