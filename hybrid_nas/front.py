@@ -5,17 +5,16 @@ Reads trials alone, so it is the same from a running study, a finished one or a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hybrid_nas.box import Box
 from hybrid_nas.candidate import Candidate, candidates_of
-from hybrid_nas.noise import Noise, Trainings, proxy_id, trained_quantities, trainings
+from hybrid_nas.noise import Noise, proxy_id, trained_quantities, trainings
 from hybrid_nas.objective import Objective
+from hybrid_nas.redraw import redraw
 from hybrid_nas.speed import SPEEDS
-from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import label
 
@@ -26,6 +25,10 @@ KNEE = (
     "each objective is scaled to 0 (best on the front) and 1 (worst on the front); the knee lies farthest, towards "
     "the ideal point, from the plane through the corners that are best in one objective and worst in the others, "
     "which for two objectives is the line between the two ends"
+)
+LEVELLED = (
+    " An accuracy's deviation depends on its level, so it is taken of the log odds and pooled below 0.1, from 0.1 to "
+    "0.9 and above 0.9 apart."
 )
 
 
@@ -94,7 +97,7 @@ class Front:
             return cls(objectives, (), noise, 0.0, {}, {}, None, False, None, {}, 0, counts)
         points = np.array([[o.loss(c.value(o.name)) for o in objectives] for c in candidates])
         on_front = non_dominated(points)
-        chance, knees, drawn = _redraw(points, candidates, objectives, values, noise, draws, seed)
+        chance, knees, drawn = redraw(points, candidates, objectives, values, noise, draws, seed)
         candidates = [
             replace(c, member=bool(on_front[i]), probability=None if chance is None else float(chance[i]))
             for i, c in enumerate(candidates)
@@ -174,6 +177,7 @@ class Front:
         return (
             f"{self._how} Intervals are 95%, Student's t, from the deviation over seeds, pooled over all replicated "
             "designs; a design trained at one seed is given the same deviation."
+            + (LEVELLED if any(noise.levels is not None for noise in self.noise.values()) else "")
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -183,7 +187,8 @@ class Front:
         - `origins`: where speeds among the objectives come from, a sentence each
         - `counts`: trials by state; `designs` (distinct), `replicates`, `trainings` (distinct proxy and seed)
         - `noise`, by trained quantity: `sd` over seeds and its `df`; `own_sd`, `own_df` with the seeds' common effect
-          taken out; `floor` and `same_seed_floor`, the smallest difference that two single-seed trials show at 95%
+          taken out; `floor` and `same_seed_floor`, the smallest difference that two single-seed trials show at 95%; of
+          an accuracy `levels` in their place
         - `statement`: whether designs had equal data or equal compute, and what the intervals mean
         - `hypervolume`: `value` (share of the box), `ideal` and `reference` (its corners), `logarithmic` (objectives)
         - `knee`: `key`, `definition`, `is_end` (no member beats the line between the ends), `probability`
@@ -258,80 +263,3 @@ def _check(complete: list[Trial], objectives: tuple[Objective, ...]) -> None:
             f"trials {one.number} and {other.number} were trained with different budgets "
             f"({one.budget.tokens} and {other.budget.tokens} tokens); a front compares equal budgets"
         )
-
-
-def _redraw(
-    points: Any,
-    candidates: list[Candidate],
-    objectives: tuple[Objective, ...],
-    values: dict[str, Trainings],
-    noise: dict[str, Noise],
-    draws: int,
-    seed: int,
-) -> tuple[Any, Any, int]:
-    """Shares of draws in which each candidate is on the front, and is its knee; number of draws. None without noise.
-
-    A draw moves each trained mean by the noise of its seeds: a part common to all trainings of a seed and a part of
-    its own, both scaled by sqrt(df / chi2) for the uncertainty of the standard deviation, so that margins are
-    Student's t. Candidates of one proxy move together. Those beaten beyond any plausible noise are not drawn.
-    """
-    import numpy as np
-
-    from hybrid_nas.dominance import knee, non_dominated, plausible
-
-    noisy = {j: noise[o.name] for j, o in enumerate(objectives) if o.trained}
-    if not draws or any(spread.sd is None for spread in noisy.values()):
-        return None, None, 0
-    proxies = [candidate.key.partition("-")[0] for candidate in candidates]
-    margin = np.zeros_like(points)
-    for j, spread in noisy.items():
-        far = student(spread.df, 0.9999) * (spread.sd or 0.0)
-        margin[:, j] = [far / math.sqrt(len(values[objectives[j].name][proxy])) for proxy in proxies]
-    rows = np.flatnonzero(plausible(points - margin, points + margin))
-    draws = min(draws, max(100, int(2e6 // len(rows))))
-    shifts = {
-        j: _Shift.of(spread, values[objectives[j].name], [proxies[i] for i in rows]) for j, spread in noisy.items()
-    }
-    generator = np.random.default_rng(seed)
-    on_front, at_knee = np.zeros(len(points)), np.zeros(len(points))
-    for _ in range(draws):
-        drawn = points[rows]
-        for j, shift in shifts.items():
-            drawn[:, j] += shift.draw(generator)
-        members = np.flatnonzero(non_dominated(drawn))
-        on_front[rows[members]] += 1
-        at_knee[rows[members[knee(drawn[members])[0]]]] += 1
-    return on_front / draws, at_knee / draws, draws
-
-
-@dataclass(frozen=True)
-class _Shift:
-    """How the noise of one quantity moves the means of some proxies, a row of `shares` each."""
-
-    common: float
-    own: Any
-    df: int
-    shares: Any
-    proxy: Any
-
-    @classmethod
-    def of(cls, noise: Noise, values: Trainings, proxies: list[str]) -> _Shift:
-        import numpy as np
-
-        assert noise.shared is not None
-        common, own, df = noise.shared
-        names = list(dict.fromkeys(proxies))
-        row = {name: i for i, name in enumerate(names)}
-        seeds = sorted({seed for name in names for seed in values[name]})
-        column = {seed: i for i, seed in enumerate(seeds)}
-        shares = np.zeros((len(names), len(seeds)))
-        for name in names:
-            shares[row[name], [column[seed] for seed in values[name]]] = 1 / len(values[name])
-        spread = own * np.sqrt((shares**2).sum(1))
-        return cls(common, spread, df, shares, np.array([row[name] for name in proxies]))
-
-    def draw(self, generator: Any) -> Any:
-        scale = math.sqrt(self.df / generator.chisquare(self.df))
-        together = self.common * (self.shares @ generator.standard_normal(self.shares.shape[1]))
-        apart = self.own * generator.standard_normal(len(self.shares))
-        return (scale * (together + apart))[self.proxy]

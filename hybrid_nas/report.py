@@ -119,6 +119,14 @@ def _front(front: Front, objectives: Sequence[Objective], figures: Figures) -> s
                 f"{readable(noise.floor, objective.unit)} at different ones (standard deviation "
                 f"{bare(noise.sd or 0, objective.unit)}, {noise.df} degrees of freedom)."
             )
+        elif noise is not None and noise.levels is not None:
+            caption.append(
+                f"The noise of {objective.name} depends on its level; of one training at the edge or in the middle: "
+                + ", ".join(
+                    "{:.2f} [{:.2f}, {:.2f}]".format(at, *noise.levels.interval(at, 1)) for at in (0.02, 0.5, 0.98)
+                )
+                + "."
+            )
     if len(objectives) > 2:
         caption.append(f"A member is beaten in none of {counted(len(objectives), 'objective')} at once: in one picture "
                        "it may lie behind others.")  # fmt: skip

@@ -11,7 +11,7 @@ from hybrid_nas.page import Figures, plot, prose, table
 from hybrid_nas.plot_recipe import effects_figure, interaction_figure, positions_figure
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import listed, readable
+from hybrid_nas.units import counted, listed, readable
 
 
 def rules(recipe: Recipe, trials: list[Trial], figures: Figures) -> str:
@@ -51,7 +51,6 @@ def in_short(recipe: Recipe) -> str:
     for rule in recipe.rules:
         found = [
             f"{html.escape(p.better)} over {html.escape(p.worse)}, {readable(p.difference, e.unit)} of {e.quantity}"
-            + (f", resting on {html.escape(p.rests_on)}" if p.rests_on else "")
             for e in rule.evidence
             if (p := max((p for p in e.pairs if p.decided), key=lambda p: p.difference, default=None)) is not None
         ]
@@ -97,6 +96,10 @@ def _more(evidence: Evidence) -> str:
     more = evidence.more_trials if evidence.pairs else evidence.trials_to_model
     if more is not None:
         return f"{more:,}"
+    if (rests := sorted({p.rests_on for p in evidence.pairs if p.rests_on})) and evidence.bound is None:
+        return f"rests on {html.escape(listed(rests))}"
+    if evidence.more_trainings is not None:
+        return f"none left; {counted(evidence.more_trainings, 'training')} at more seeds"
     return "out of reach" if evidence.pairs else "cannot be told here"
 
 

@@ -31,7 +31,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from hybrid_nas.front import Front
-from hybrid_nas.proposal import drawn
+from hybrid_nas.proposal import distinct, drawn
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.recipe_text import latex, markdown
 from hybrid_nas.storage_url import resolved, without_password
@@ -152,7 +152,7 @@ class Run:
         self.write_trials(trials, always=True)
         self._write("environment.json", json.dumps(information, indent=2) + "\n")
         front = Front.of(trials, file.objectives)
-        recipe = Recipe.of(trials, file.objectives, front, drawn(file))
+        recipe = Recipe.of(trials, file.objectives, front, drawn(file), distinct(file))
         self._write("front.json", json.dumps(front.to_dict(), indent=2) + "\n")
         self._write("recipe.json", json.dumps(recipe.to_dict(), indent=2) + "\n")
         self._write("recipe.md", markdown(recipe, str(information.get("command", ""))))
