@@ -21,10 +21,10 @@
   const figures = Object.entries(data.figures);
 
   const table = at("trials");
-  const rows = (data.rows ?? []).map(([number, state, member, drawn, cells]) => ({
-    number, state, member, drawn, cells,
-    text: cells.map((cell) => (Array.isArray(cell) ? cell[1] : cell)).join(" ").toLowerCase(),
+  const rows = (data.rows ?? []).map(([number, state, member, drawn, words, cells]) => ({
+    number, state, member, drawn, cells, words,
   }));
+  const valued = new Set(rows.flatMap((row) => [...row.words.matchAll(/ (\w+) (?=\d)/g)].map((found) => found[1])));
   let fitting = rows, page = 0, chosen = null;
 
   function element(row) {
@@ -81,10 +81,31 @@
     filter();
   });
 
+  // Words as tests of a row: a number behind a name that has numbers, as in "d_state 16", is one phrase with it, and
+  // so are words that follow each other in some row; a number alone is a trial's; other words are looked for from their beginning on, and letters in the layout.
+  function tests(text) {
+    const words = text.split(/[\s,;]+/).filter(Boolean), found = [];
+    for (let i = 0; i < words.length; i++) {
+      const word = words[i].toLowerCase();
+      let last = i, phrase = ` ${word}`;
+      const goesOn = (next) => (valued.has(word) && last === i && /^\d/.test(next))
+        || rows.some((row) => row.words.includes(`${phrase} ${next} `));
+      while (last + 1 < words.length && goesOn(words[last + 1].toLowerCase()))
+        phrase += ` ${words[++last].toLowerCase()}`;
+      const letters = words[i];
+      if (last > i) found.push((row) => row.words.includes(`${phrase} `));
+      else if (/^\d+$/.test(word)) found.push((row) => row.number === Number(word));
+      else if (/^\d/.test(word)) found.push((row) => row.words.includes(` ${word} `));
+      else found.push((row) => row.words.includes(` ${word}`) || row.words.split(" ").at(-3).includes(letters));
+      i = last;
+    }
+    return found;
+  }
+
   function filter() {
-    const words = at("wanted").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const wanted = tests(at("wanted").value);
     const state = at("state").value, member = at("onfront").checked;
-    fitting = rows.filter((row) => words.every((word) => row.text.includes(word))
+    fitting = rows.filter((row) => wanted.every((fits) => fits(row))
       && (state === "" || row.state === state) && (!member || row.member));
     turn(0);
   }

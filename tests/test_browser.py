@@ -130,6 +130,33 @@ def test_the_table_filters_and_sorts(tab: Tab, studied: Any) -> None:
     assert tab.said == []
 
 
+def test_the_filter_finds_whole_words_of_a_trials_own_fields(tab: Tab, studied: Any) -> None:
+    path, trials, _ = studied
+    page = opened(tab, path)
+
+    def found(text: str) -> list[int]:
+        page.fill("#wanted", text)
+        return visible(page)
+
+    def such(keep: Any) -> list[int]:
+        return [t.number for t in trials if keep(t)]
+
+    assert 0 < len(such(lambda t: t.design.d_state == 16)) < len(trials)
+    assert found("d_state 16") == such(lambda t: t.design.d_state == 16)  # not the 116 MiB of another
+    assert found("16 spread d_state 16") == such(
+        lambda t: t.number == 16 and t.design.placement == "spread" and t.design.d_state == 16
+    )
+    assert found("trial 5") == found("5") == [5]
+    assert found("inter") == found("whole layers") == such(lambda t: t.design.family == "inter")
+    assert found("none") == found("nope") == such(lambda t: t.design.position == "none")
+    assert found("1:3") == such(lambda t: str(t.design.ratio) == "1:3")
+    assert found("spr") == such(lambda t: t.design.placement == "spread")
+    first = trials[0].layout[:5]
+    assert found(first) == such(lambda t: first in t.layout)
+    assert found("MiB") == found("d_state 1") == []
+    assert tab.said == []
+
+
 def test_points_and_rows_lead_to_each_other(tab: Tab, studied: Any) -> None:
     path, _, front = studied
     page = opened(tab, path)
