@@ -155,26 +155,31 @@
     }
   }
 
-  // Labels of points that lie close together are pushed down until none covers another.
+  // A label stands at the place nearest its point where it covers no other label, no member and no whisker.
   async function spread(plot) {
     const texts = [...plot.querySelectorAll(".annotation-text-g")];
     const frame = plot.querySelector(".nsewdrag").getBoundingClientRect();
+    const front = [...plot.querySelectorAll(".scatterlayer .trace")].at(-1);
+    const drawn = [...front.querySelectorAll(".points path, .errorbars path")].map((one) => one.getBoundingClientRect());
     const placed = [], moves = {};
+    const clear = (rect, others, gap) => others.every((other) => rect.left >= other.right + gap
+      || other.left >= rect.right + gap || rect.top >= other.bottom + gap || other.top >= rect.bottom + gap);
     const order = texts.map((_, i) => i).sort((a, b) => plot.layout.annotations[a].x - plot.layout.annotations[b].x);
     for (const i of order) {
-      const box = texts[i].getBoundingClientRect();
-      const side = Math.max(0, frame.left - box.left) - Math.max(0, box.right - frame.right);
-      const rect = { left: box.left + side, right: box.right + side, top: box.top, bottom: box.bottom };
-      let clash;
-      while ((clash = placed.find((other) => rect.left < other.right + 4 && other.left < rect.right + 4
-        && rect.top < other.bottom + 1 && other.top < rect.bottom + 1))) {
-        const down = clash.bottom + 2 - rect.top;
-        rect.top += down;
-        rect.bottom += down;
-      }
-      placed.push(rect);
-      moves[`annotations[${i}].ax`] = (plot.layout.annotations[i].ax ?? 0) + side;
-      moves[`annotations[${i}].ay`] = (plot.layout.annotations[i].ay ?? 0) + rect.top - box.top;
+      const box = texts[i].getBoundingClientRect(), ay = plot.layout.annotations[i].ay ?? 0;
+      const places = [];
+      for (let dy = -260; dy <= 260; dy += 4)
+        for (let dx = -160; dx <= 160; dx += 8) places.push([dx, dy, Math.hypot(dx, ay + dy) + Math.abs(dx) / 2]);
+      places.sort((one, other) => one[2] - other[2]);
+      const moved = ([dx, dy]) =>
+        ({ left: box.left + dx, right: box.right + dx, top: box.top + dy, bottom: box.bottom + dy });
+      const inside = (rect) => rect.left >= frame.left && rect.right <= frame.right
+        && rect.top >= frame.top && rect.bottom <= frame.bottom;
+      const place = places.find((to) => inside(moved(to)) && clear(moved(to), placed, 3) && clear(moved(to), drawn, 2))
+        ?? places.find((to) => inside(moved(to)) && clear(moved(to), placed, 3)) ?? [0, 0];
+      placed.push(moved(place));
+      moves[`annotations[${i}].ax`] = (plot.layout.annotations[i].ax ?? 0) + place[0];
+      moves[`annotations[${i}].ay`] = ay + place[1];
     }
     await Plotly.relayout(plot, moves);
   }

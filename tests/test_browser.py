@@ -163,7 +163,7 @@ def test_points_and_rows_lead_to_each_other(tab: Tab, studied: Any) -> None:
     best = front.members[0]
     page.click(f"#t{best.number} button.find")
     page.wait_for_selector("#front-0 .hoverlayer .hovertext")
-    assert best.layout in page.locator("#front-0 .hoverlayer").text_content()
+    assert f"trial {best.number}" in page.locator("#front-0 .hoverlayer").text_content()
     page.fill("#wanted", "nothing has this")
     page.locator("#front-0").scroll_into_view_if_needed()
     page.wait_for_timeout(600)
@@ -171,7 +171,7 @@ def test_points_and_rows_lead_to_each_other(tab: Tab, studied: Any) -> None:
     box = points.nth(0).bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_selector("#front-0 .hoverlayer .hovertext")
-    assert best.layout in page.locator("#front-0 .hoverlayer").text_content()
+    assert f"trial {best.number}" in page.locator("#front-0 .hoverlayer").text_content()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_selector(f"#t{best.number}.shown")  # the filter that hid it is taken away
     assert tab.said == []
@@ -254,6 +254,30 @@ def test_it_reads_on_a_phone_and_in_the_dark(tab: Tab, studied: Any, tmp_path: P
     picture = tmp_path / "report.png"
     page.screenshot(path=picture, full_page=True)
     assert picture.stat().st_size > 100_000
+    assert tab.said == []
+
+
+@pytest.mark.parametrize("tab", [{"viewport": PHONE}, {"viewport": DESK}], indirect=True)
+def test_what_stands_beside_a_point_is_in_sight_and_labels_hide_no_member(tab: Tab, studied: Any) -> None:
+    page = opened(tab, studied[0])
+    page.locator("#front-0").scroll_into_view_if_needed()
+    points = page.locator("#front-0 .scatterlayer .trace").last.locator(".points path")
+    edges = (
+        "all => all.map((one) => one.getBoundingClientRect()).map((box) => [box.left, box.right, box.top, box.bottom])"
+    )
+    for i in range(points.count()):
+        box = points.nth(i).bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.wait_for_selector("#front-0 .hoverlayer .hovertext path")
+        page.wait_for_timeout(150)
+        for left, right, _, _ in page.locator("#front-0 .hoverlayer .hovertext path").evaluate_all(edges):
+            assert left >= 0
+            assert right <= page.viewport_size["width"]
+            assert right - left < 240
+    drawn = points.evaluate_all(edges)
+    for one in page.locator("#front-0 .annotation-text-g").evaluate_all(edges):
+        for dot in drawn:
+            assert one[1] <= dot[0] or dot[1] <= one[0] or one[3] <= dot[2] or dot[3] <= one[2]
     assert tab.said == []
 
 
