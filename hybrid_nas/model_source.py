@@ -128,10 +128,15 @@ def _named(name: str) -> Source:
 
 
 def _training(folder: Path) -> Source:
-    recipe = json.loads((folder / "train.json").read_text())["recipe"]
+    about = json.loads((folder / "train.json").read_text())
+    recipe, steps = about["recipe"], about["steps"]
+    done = max((int(path.stem) for path in (folder / "checkpoints").glob("*.pt")), default=0)
+    unfinished = () if done >= steps else (f"trained for {done:,} of {steps:,} steps so far",)
     architecture = Architecture.from_dict(recipe["architecture"])
     design, notes = scale_free(architecture, recipe["context"])
-    return Source(folder.name, architecture, recipe["context"], design, f"trained in {folder}", notes, folder)
+    return Source(
+        folder.name, architecture, recipe["context"], design, f"trained in {folder}", (*unfinished, *notes), folder
+    )
 
 
 def scale_free(architecture: Architecture, context: int) -> tuple[Design | None, tuple[str, ...]]:

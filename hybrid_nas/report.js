@@ -200,7 +200,7 @@
     });
 
   table?.tBodies[0].addEventListener("click", (event) => {
-    const number = Number(event.target.closest("button.find")?.textContent);
+    const number = Number(event.target.closest("tr")?.id.slice(1));
     const plot = at("front-0");
     if (!plot || !event.target.closest("button.find")) return;
     plot.data.forEach((trace, curveNumber) => {

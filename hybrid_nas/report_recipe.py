@@ -119,10 +119,10 @@ def _matter(recipe: Recipe, trials: list[Trial]) -> str:
     return (
         "<h3>What the best designs have in common</h3>"
         + table(head, rows)
-        + f"<p class='note'>Optuna's importance (PED-ANOVA): which choices set the best {one.best} of {one.n} designs "
-        "apart. The mark is what 1 of 20 shuffles of the values reaches: a bar that stays below it is chance. A rule "
-        "asks another question, over all designs and with the other choices adjusted for, so a choice can be decided "
-        "here and short there (a bad option that few designs took), or the other way round.</p>"
+        + f"<p class='note'>Optuna's importance (PED-ANOVA): which choices set the best {one.best} of {one.n} "
+        "trainings apart. The mark is what 1 of 20 shuffles of the values reaches: a bar that stays below it is "
+        "chance. A rule asks another question, over all designs and with the other choices adjusted for, so a choice "
+        "can be decided here and short there (a bad option that few designs took), or the other way round.</p>"
     )
 
 

@@ -128,7 +128,7 @@ def _cells(trial: Trial, alike: Iterable[str]) -> list[Cell]:
         value = trial.values.get(name)
         measured.append((value, "" if value is None else bare(value, unit)))
     return [
-        (trial.number, str(trial.number)),
+        (trial.number, _called(trial)),
         trial.state,
         trial.layout,
         (trial.seed, str(trial.seed)),
@@ -141,6 +141,11 @@ def _cells(trial: Trial, alike: Iterable[str]) -> list[Cell]:
         describe(trial.design.to_dict(), alike),
         _note(trial),
     ]
+
+
+def _called(trial: Trial) -> str:
+    """Its number; a replicate's is large and says nothing, so it goes by its design's."""
+    return str(trial.number) if trial.replicate_of is None else f"{trial.replicate_of}, seed {trial.seed}"
 
 
 def _note(trial: Trial) -> str:

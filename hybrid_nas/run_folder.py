@@ -161,14 +161,19 @@ class Run:
         return front, recipe
 
     def write_report(
-        self, trials: list[Trial], front: Front, recipe: Recipe, information: dict[str, Any], file: StudyFile
+        self,
+        trials: list[Trial],
+        front: Front,
+        recipe: Recipe,
+        information: dict[str, Any],
+        file: StudyFile,
+        path: Path | None = None,
     ) -> Path:
+        """To `path`, by default report.html in the folder."""
         from hybrid_nas.report import write_report
 
-        path = self.path / "report.html"
-        partial = path.with_name(f".report.html.{os.getpid()}")
-        write_report(information, trials, file.objectives, front, recipe, partial)
-        os.replace(partial, path)
+        path = path or self.path / "report.html"
+        write_report({"name": file.name, **information}, trials, file.objectives, front, recipe, path)
         return path
 
     def _write(self, name: str, text: str) -> None:

@@ -117,6 +117,22 @@ def test_two_processes_give_what_one_gives(parallel: str, nas: Command, tmp_path
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-4)
 
 
+def test_an_unfinished_training_says_so_everywhere(nas: Command, tmp_path: Path) -> None:
+    """Where the same command continues, what an export has of it, and what is less than a step."""
+    asked = ("train", "--layout", "M", "--scale", "proxy", "--tokens", "64", "--batch", "1", "--context", "16")
+    asked = (*asked, "--out", "run", "--checkpoint-every", "2")
+    assert "4 steps of 1 x 16 tokens on 1 cpu process of 1 thread (--threads)" in nas(*asked).stdout
+    (tmp_path / "run/checkpoints/4.pt").unlink()
+    done = json.loads(nas("export", "run", "--to", "hybrid", "--weights", "--out", "a", "--json").stdout)
+    assert "trained for 2 of 4 steps so far" in done["differs"]
+    assert "continues at step 2 of 4" in nas(*asked, "--threads", "2").stdout
+    done = json.loads(nas("export", "run", "--to", "hybrid", "--weights", "--out", "b", "--json").stdout)
+    assert not [note for note in done["differs"] if "so far" in note]
+    refused = nas("train", "--layout", "M", "--tokens", "1k", "--batch", "1000", "--out", "none", check=2).stderr
+    assert "are less than one step, 1000 sequences of 8,192 tokens, which is 8,192,000" in refused
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.slow
 def test_from_a_trial_to_trained_weights_in_a_trainers_format(nas: Command, tiny: Path, tmp_path: Path) -> None:
     """search, confirm, train, export: the whole way by the command."""

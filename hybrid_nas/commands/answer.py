@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -105,18 +106,23 @@ def recipe(
         print(markdown(result, command), end="")
 
 
-def report(run: RunName = None) -> None:
+def report(
+    run: RunName = None,
+    to: Annotated[Path | None, typer.Option("--out", help="The file; by default report.html in the folder.")] = None,
+) -> None:
     """Write a run's report again, from its trials."""
     from hybrid_nas.front import Front
     from hybrid_nas.proposal import distinct, drawn
     from hybrid_nas.recipe import Recipe
     from hybrid_nas.run_folder import Run
 
+    if to is not None and (to.is_dir() or not to.parent.is_dir()):
+        raise ValueError(f"--out {to}: must be a file in a folder that exists")
     folder = Run.of(run)
     trials, file = folder.trials(), folder.study_file()
     result = Front.of(trials, file.objectives)
     recipe = Recipe.of(trials, file.objectives, result, drawn(file), distinct(file))
-    path = folder.write_report(trials, result, recipe, folder.information(), file)
+    path = folder.write_report(trials, result, recipe, folder.information(), file, to)
     out.print(str(path), highlight=False, soft_wrap=True)
 
 

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from hybrid_nas.commands.handover import Layout, Model, ScaleName
-from hybrid_nas.commands.terminal import AsJson, RunName, Set, out
+from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, RunName, Set, err, out
 
 if TYPE_CHECKING:
     from hybrid_nas.budget import Budget
@@ -35,6 +35,7 @@ def train(
     parallel: Annotated[str, typer.Option(help="Under torchrun: ddp or fsdp.")] = "ddp",
     every: Annotated[int, typer.Option("--checkpoint-every", help="Steps between checkpoints.", min=1)] = 500,
     folder: Annotated[Path | None, typer.Option("--out", help="Folder of the run; default: under runs/.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads of a process on a CPU; a search's worker has 1.", min=1)] = 1,
 ) -> None:
     """Train one model plainly, with checkpoints; the same command continues. Under torchrun, on several devices."""
     from hybrid_nas.model_source import find_model
@@ -51,9 +52,13 @@ def train(
     budget = replace(budget, **{name: value for name, value in changes.items() if value is not None})
     if data is not None:
         corpus = {"path": str(Path(data).expanduser().resolve())}
-    _train(
-        source, budget, corpus, context or source.context, seed, folder, every, "fsdp" if parallel == "fsdp" else "ddp"
-    )
+    length = context or source.context
+    if (step := budget.batch * length) > budget.tokens:
+        raise ValueError(
+            f"--tokens: {budget.tokens:,} are less than one step, {budget.batch} sequences of {length:,} tokens, which "
+            f"is {step:,}; write --tokens {step} or more, or a smaller --batch or --context"
+        )
+    _train(source, budget, corpus, length, seed, folder, every, "fsdp" if parallel == "fsdp" else "ddp", threads)
 
 
 def _budget(model: str | None, tokens: int) -> tuple[Budget, dict[str, str] | None]:
@@ -76,28 +81,43 @@ def _train(
     folder: Path | None,
     every: int,
     parallel: Parallel,
+    threads: int,
 ) -> None:
+    import torch
+
     from hybrid_nas.cost import cost
     from hybrid_nas.trainer import Recipe, Trainer, placed
 
+    torch.set_num_threads(threads)
     recipe = Recipe.on_bytes(source.architecture, context=context, budget=budget, seed=seed, data=corpus)
     where = folder or RUNS / f"train-{recipe.architecture.id}-{budget.tokens}-{seed}"
     with placed() as place:
         trainer = Trainer(recipe, where, place, parallel)
         if place.first:
             params = cost(recipe.architecture, context).params
+            on = f" of {threads} thread{'s' * (threads > 1)} (--threads)" if place.device.type == "cpu" else ""
             out.print(
                 f"{source.name}: {recipe.architecture.layout}, {params:,} parameters with an embedding of bytes; "
                 f"{trainer.proxy.steps:,} steps of {budget.batch} x {context} tokens on {place.world} "
-                f"{place.device.type} process{'es' if place.world > 1 else ''}; data: {trainer.proxy.text.name}",
+                f"{place.device.type} process{'es' if place.world > 1 else ''}{on}; data: {trainer.proxy.text.name}",
                 highlight=False,
                 soft_wrap=True,
             )
+            if begun := trainer.checkpoints():
+                out.print(f"continues at step {int(begun[-1].stem):,} of {trainer.proxy.steps:,}", highlight=False)
         said = max(1, trainer.proxy.steps // 20)
-        for row in trainer.run(every):
-            if place.first and (row.held_out is not None or row.step % said == 0):
-                held_out = "" if row.held_out is None else f"  held out {row.held_out:.4f}"
-                out.print(f"step {row.step:>7,}  loss {row.loss:.4f}{held_out}  {row.seconds:.0f} s", highlight=False)
+        try:
+            for row in trainer.run(every):
+                if place.first and (row.held_out is not None or row.step % said == 0):
+                    held_out = "" if row.held_out is None else f"  held out {row.held_out:.4f}"
+                    line = f"step {row.step:>7,}  loss {row.loss:.4f}{held_out}  {row.seconds:.0f} s"
+                    out.print(line, highlight=False)
+        except KeyboardInterrupt:
+            if place.first:
+                kept = trainer.checkpoints()
+                where_from = f"step {int(kept[-1].stem):,}, the last checkpoint" if kept else "the beginning"
+                err.print(f"interrupted; the same command continues from {where_from}", highlight=False)
+            raise typer.Exit(INTERRUPTED) from None
         if place.first:
             _draw(where / "loss.svg", trainer.log(), source.name)
             files = f"log.jsonl, loss.svg, checkpoints/{trainer.step}.pt"
