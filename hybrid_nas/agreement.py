@@ -16,6 +16,7 @@ from hybrid_nas.placement import Ratio
 from hybrid_nas.predicted import QUANTITY, Predictions, predicted
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.published import CLAIMS, Claim, options_of
+from hybrid_nas.reach import SEEDS, Reach
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, counted, listed, readable
 
@@ -30,7 +31,8 @@ class Finding:
     direction, with its 95% interval; None where the study has no such arms, and `why` says what is missing.
 
     `askable`: this space holds designs on both sides. `more_trials` is how many more search trials would decide it
-    (or, where it is not `tested`, allow a verdict); None where it is decided or out of reach. `then` says so in words.
+    (or, where it is not `tested`, allow a verdict); None where it is decided or out of reach. `more_trainings` stands
+    in its place where the space has too few designs left. `then` says so in words.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Finding:
     method: str | None = None
     askable: bool = True
     more_trials: int | None = None
+    more_trainings: int | None = None
     then: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,6 +74,7 @@ def agreement(
     claims: Iterable[Claim] = CLAIMS,
     drawn: Sequence[Proposal] = (),
     foretold: Predictions | None = None,
+    reach: Reach | None = None,
 ) -> list[Finding]:
     """A finding a claim, in the claims' order.
 
@@ -83,7 +87,7 @@ def agreement(
     the caller has them already.
     """
     trials = list(trials)
-    searched = sum(trial.replicate_of is None for trial in trials)
+    reach = Reach.of(trials) if reach is None else reach
     complete = [trial for trial in trials if trial.state == "complete"]
     values = {name: trainings(complete, name) for name in noise}
     foretold = predicted(trials) if foretold is None else foretold
@@ -92,9 +96,9 @@ def agreement(
     adjusted = holm([q.contrast.p for q in ordered if q.contrast is not None])
     p_of = {q.claim.id: p for q, p in zip(ordered, adjusted, strict=True)}
     return [
-        _judged(q, q.contrast, p_of.get(q.claim.id), len(ordered), searched)
+        _judged(q, q.contrast, p_of.get(q.claim.id), len(ordered), reach)
         if q.contrast is not None
-        else _open(q, drawn, noise.get(q.claim.quantity), searched)
+        else _open(q, drawn, noise.get(q.claim.quantity), reach)
         for q in questions
     ]
 
@@ -143,9 +147,9 @@ def _sides(claim: Claim, options: Iterable[str]) -> tuple[list[str], list[str]]:
     return (these[:1], these[-1:]) if len(these) > 1 else ([], [])
 
 
-def _open(question: Question, drawn: Sequence[Proposal], noise: Noise | None, searched: int) -> Finding:
+def _open(question: Question, drawn: Sequence[Proposal], noise: Noise | None, reach: Reach) -> Finding:
     """A claim without a contrast: whether this space could ask it, what that takes, or which space can."""
-    claim = question.claim
+    claim, searched = question.claim, reach.searched
     finding = Finding(
         claim.id, claim.text, claim.printed, "undecided", question.why, claim.quantity, False, askable=False
     )
@@ -173,6 +177,8 @@ def _open(question: Question, drawn: Sequence[Proposal], noise: Noise | None, se
             unit = QUANTITIES[claim.quantity].unit
             least = POWERED * noise.own_sd * math.sqrt(sum(1 / max(MIN_TRAININGS, have) for have in question.sides))
             then += f", enough to show a difference of about {readable(least, unit)}"
+    if more is not None and more > reach.left:
+        more, then = None, f"the space cannot bring the designs that it takes: {reach.ended}"
     return Finding(**{**finding.to_dict(), "askable": True, "more_trials": more, "then": then})
 
 
@@ -189,7 +195,7 @@ def _trend(ratios: list[str]) -> Weights:
     return {ratio: span * (x - mean) / squares for ratio, x in zip(ratios, shares, strict=True)}
 
 
-def _judged(question: Question, contrast: Contrast, p: float | None, claims: int, searched: int) -> Finding:
+def _judged(question: Question, contrast: Contrast, p: float | None, claims: int, reach: Reach) -> Finding:
     claim = question.claim
     unit = QUANTITIES[claim.quantity].unit
     half = contrast.half_width
@@ -208,20 +214,24 @@ def _judged(question: Question, contrast: Contrast, p: float | None, claims: int
     elif p is not None and p < ALPHA:
         sign = -1 if QUANTITIES[claim.quantity].direction == "maximize" else 1
         verdict = "supported" if sign * contrast.difference < 0 else "contradicted"
-    more, then = None, ""
+    more, trainings, then = None, None, ""
     if verdict == "undecided":
         if claim.kind == "equal":
-            more = _until_alike(contrast, claim.margin, searched)
+            more = _until_alike(contrast, claim.margin, reach.searched)
         else:
-            more = more_trials(contrast, claims, searched)
+            more = more_trials(contrast, claims, reach.searched)
+        more, trainings = reach.split(more)
         then = (
             f"about {counted(more, 'more trial')} would decide it, if the difference is as estimated"
             if more is not None
+            else f"about {counted(trainings, 'more training')} would decide it, if the difference is as estimated and "
+            f"noise is what hides it: {reach.ended}, so they would be {SEEDS}"
+            if trainings is not None
             else f"not even {OUT_OF_REACH} times the trials would decide it, if the difference is as estimated"
         )
     return Finding(
         claim.id, claim.text, claim.printed, verdict, told, claim.quantity, True,
-        contrast.difference, low, high, contrast.n, contrast.method, True, more, then,
+        contrast.difference, low, high, contrast.n, contrast.method, True, more, trainings, then,
     )  # fmt: skip
 
 

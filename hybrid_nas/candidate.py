@@ -95,8 +95,8 @@ def candidates_of(complete: list[Trial], values: dict[str, Trainings], noise: di
         for name, table in values.items():
             if proxy in table:
                 n = len(table[proxy])
-                mean, half = math.fsum(table[proxy].values()) / n, noise[name].half_width(n)
-                low, high = (None, None) if half is None else (mean - half, mean + half)
+                mean = math.fsum(table[proxy].values()) / n
+                low, high = noise[name].interval(mean, n) or (None, None)
                 estimates[name] = Estimate(mean, n, low, high)
         candidates.append(
             Candidate(

@@ -169,11 +169,10 @@ class Effects:
         x, _ = self._columns(choice)
         return max(0, int(np.linalg.matrix_rank(x)) + MIN_DF - len(x))
 
-    def without(self, choice: str, weights: Weights, other: str, option: str) -> Contrast | None:
-        """The model's contrast over the designs that do not take `option` of another choice."""
+    def without(self, choice: str, other: str, option: str) -> Fit | None:
+        """The model of a choice over the designs that do not take `option` of another."""
         x, rows = self._columns(choice, lambda settings: settings.get(other) != option)
-        fit = self.fit(x, rows, self.choices[choice]) if rows else None
-        return None if fit is None else fit.contrast(weights)
+        return self.fit(x, rows, self.choices[choice]) if rows else None
 
     def _columns(
         self, choice: str, kept: Callable[[Settings], bool] = lambda settings: True

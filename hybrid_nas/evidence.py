@@ -11,6 +11,7 @@ from typing import Any
 
 from hybrid_nas.effects import Contrast, Effects, holm
 from hybrid_nas.objective import QUANTITIES
+from hybrid_nas.reach import SEEDS, Reach
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, counted, listed, readable
 
@@ -50,8 +51,10 @@ class PairEffect:
 
     The interval is for this pair alone; `p_holm` is corrected for all pairs of the choice, and decides. `n` counts
     proxies (model) or pairs; `more_trials` is how many more search trials would decide a difference of the size
-    estimated, None where it is decided already or out of reach. `rests_on` is an option of another choice without whose
-    designs a decided difference would be less than half and not clear of 0: `without`.
+    estimated, None where it is decided already or out of reach; `more_trainings` is said instead where the space has
+    not so many designs left. `rests_on` is an option of another choice without whose
+    designs a difference that passes the correction would be less than half and not clear of 0: `without`. Such a
+    difference is not decided: it is what the two options do to that one.
     """
 
     better: str
@@ -64,6 +67,7 @@ class PairEffect:
     n: int
     method: str
     more_trials: int | None
+    more_trainings: int | None = None
     rests_on: str = ""
     without: float | None = None
 
@@ -73,7 +77,8 @@ class Evidence:
     """`kept` are the options that none is shown to beat, `beaten` those that some other is shown to, and `thin` those
     with too few trainings to be in a claim. `worth` is the largest decided difference, 0 where nothing is decided;
     `bound` is the largest difference that the intervals leave open between kept options. `trials_to_model` is how many
-    more search trials a model of the choice needs, where there is no estimate for want of designs.
+    more search trials a model of the choice needs, where there is no estimate for want of designs; `ended` says why
+    there are no further designs to try, where that is what an answer would take.
     """
 
     choice: str
@@ -88,6 +93,7 @@ class Evidence:
     bound: float | None
     statement: str
     trials_to_model: int | None = None
+    ended: str = ""
 
     @property
     def decided(self) -> bool:
@@ -96,8 +102,15 @@ class Evidence:
     @property
     def more_trials(self) -> int | None:
         """How many more search trials would decide the clearest pair of kept options; None where none is in reach."""
-        open_ = [p for p in self.pairs if not p.decided and {p.better, p.worse} <= set(self.kept)]
+        open_ = [p for p in self.pairs if _open(p, self.kept)]
         return min((p.more_trials for p in open_ if p.more_trials is not None), default=None)
+
+    @property
+    def more_trainings(self) -> int | None:
+        """How many more trainings of the space's designs would, where it has too few designs left."""
+        open_ = [p for p in self.pairs if _open(p, self.kept)]
+        found = min((p.more_trainings for p in open_ if p.more_trainings is not None), default=None)
+        return found if self.more_trials is None else None
 
     @property
     def more_is_better(self) -> bool:
@@ -106,22 +119,32 @@ class Evidence:
     def to_dict(self) -> dict[str, Any]:
         data = asdict(self)
         del data["choice"], data["quantity"]
-        return {**data, "decided": self.decided, "more_trials": self.more_trials}
+        more = {"more_trials": self.more_trials, "more_trainings": self.more_trainings}
+        return {**data, "decided": self.decided, **more}
 
     @classmethod
     def of(
-        cls, choice: str, quantity: str, effects: Effects, trials: Iterable[Trial], questioned: bool = False
+        cls,
+        choice: str,
+        quantity: str,
+        effects: Effects,
+        trials: Iterable[Trial],
+        questioned: bool = False,
+        reach: Reach | None = None,
     ) -> Evidence:
-        """`questioned`: look for what a decided difference rests on, by a fit without each option of the others."""
+        """`reach` says how many designs there still are. `questioned`: look for what a decided difference rests on, by
+        a fit without each option of the others."""
         unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
         sign = -1.0 if _more_is_better(quantity) else 1.0
         trials = list(trials)
         options = effects.choices[choice]
         counts = effects.counts(choice)
-        searched = sum(trial.replicate_of is None for trial in trials)
-        pairs = _pairs(effects, choice, options, counts, sign, searched)
+        reach = Reach.of(trials) if reach is None else reach
+        pairs = _pairs(effects, choice, options, counts, sign, reach)
+        to_model = _to_model(effects, choice, reach.searched) if not pairs else None
         if questioned:
-            pairs = tuple(_questioned(effects, choice, pair, sign) if pair.decided else pair for pair in pairs)
+            pairs = _questioned(effects, choice, pairs, sign)
+            pairs = tuple(replace(pair, decided=pair.decided and not pair.rests_on) for pair in pairs)
         beaten = tuple(option for option in options if any(p.worse == option and p.decided for p in pairs))
         thin = tuple(option for option in options if counts[option] < MIN_TRAININGS)
         kept = tuple(option for option in options if option not in beaten and option not in thin)
@@ -135,26 +158,36 @@ class Evidence:
             beaten=beaten,
             thin=thin,
             worth=max((p.difference for p in pairs if p.decided), default=0.0),
-            bound=max((p.high for p in pairs if not p.decided and {p.better, p.worse} <= set(kept)), default=None),
+            bound=max((p.high for p in pairs if _open(p, kept)), default=None),
             statement="",
-            trials_to_model=_to_model(effects, choice, searched) if not pairs else None,
+            trials_to_model=reach.split(to_model)[0],
+            ended=reach.ended if reach.split(to_model)[1] or any(pair.more_trainings for pair in pairs) else "",
         )
         return cls(**{**evidence.__dict__, "statement": _statement(evidence)})
 
 
-def _questioned(effects: Effects, choice: str, pair: PairEffect, sign: float) -> PairEffect:
-    """The pair, with what it rests on where that is the designs of one option of another choice."""
-    weights = {pair.better: 1.0, pair.worse: -1.0}
-    for other, options in effects.choices.items():
+def _open(pair: PairEffect, kept: tuple[str, ...]) -> bool:
+    """Whether more evidence of the same kind could decide the pair."""
+    return not pair.decided and not pair.rests_on and {pair.better, pair.worse} <= set(kept)
+
+
+def _questioned(effects: Effects, choice: str, pairs: tuple[PairEffect, ...], sign: float) -> tuple[PairEffect, ...]:
+    """The pairs, each decided one with what it rests on, where that is the designs of one option of another choice."""
+    asked = list(pairs)
+    decided = [i for i, pair in enumerate(pairs) if pair.decided]
+    for other, options in effects.choices.items() if decided else ():
         for option in options if other != choice else ():
-            found = effects.without(choice, weights, other, option)
-            if found is None:
-                continue
-            left, half = -sign * found.difference, found.half_width
-            least = pair.difference / 2 if pair.without is None else pair.without
-            if left < least and left - half < 0:
-                pair = replace(pair, rests_on=f"{other} {option}", without=left)
-    return pair
+            fit = effects.without(choice, other, option)
+            for i in decided if fit is not None else ():
+                pair = asked[i]
+                found = fit.contrast({pair.better: 1.0, pair.worse: -1.0}) if fit else None
+                if found is None:
+                    continue
+                left = -sign * found.difference
+                least = pair.difference / 2 if pair.without is None else pair.without
+                if left < least and left - found.half_width < 0:
+                    asked[i] = replace(pair, rests_on=f"{other} {option}", without=left)
+    return tuple(asked)
 
 
 def _to_model(effects: Effects, choice: str, searched: int) -> int | None:
@@ -167,7 +200,7 @@ def _more_is_better(quantity: str) -> bool:
 
 
 def _pairs(
-    effects: Effects, choice: str, options: tuple[str, ...], counts: dict[str, int], sign: float, searched: int
+    effects: Effects, choice: str, options: tuple[str, ...], counts: dict[str, int], sign: float, reach: Reach
 ) -> tuple[PairEffect, ...]:
     named = list(combinations(options, 2))
     contrasts = effects.contrasts(choice, [{a: 1.0, b: -1.0} for a, b in named])
@@ -177,6 +210,7 @@ def _pairs(
         difference = sign * contrast.difference
         better, worse = (a, b) if difference <= 0 else (b, a)
         decided = p < ALPHA and min(counts[a], counts[b]) >= MIN_TRAININGS
+        more, trainings = reach.split(None if decided else more_trials(contrast, len(found), reach.searched))
         pairs.append(
             PairEffect(
                 better=better,
@@ -188,7 +222,8 @@ def _pairs(
                 decided=decided,
                 n=contrast.n,
                 method=contrast.method,
-                more_trials=None if decided else more_trials(contrast, len(found), searched),
+                more_trials=more,
+                more_trainings=trainings,
             )
         )
     return tuple(pairs)
@@ -233,15 +268,24 @@ def _options(
     return tuple(rows)
 
 
-def _rest(pair: PairEffect, unit: str) -> str:
-    if pair.without is None:
-        return ""
-    return f", which rests on designs with {pair.rests_on} (without them {bare(pair.without, unit, True)})"
+def _resting(evidence: Evidence) -> list[str]:
+    """A sentence for each option of another choice in whose designs alone differences are there."""
+    unit = evidence.unit
+    found: dict[str, list[str]] = {}
+    for p in sorted(evidence.pairs, key=lambda p: -p.difference):
+        if p.rests_on:
+            found.setdefault(p.rests_on, []).append(
+                f"{p.better} over {p.worse} by {readable(p.difference, unit)} [{bare(p.low, unit)}, "
+                f"{bare(p.high, unit)}] (n = {p.n}, by {p.method}; without them {bare(p.without or 0.0, unit, True)})"
+            )
+    return [f"Not decided, resting on designs with {rest}: {'; '.join(told)}." for rest, told in found.items()]
 
 
 def _statement(evidence: Evidence) -> str:
     """One or two sentences; options that are not told apart are named in a fixed order, never by their estimates."""
     if not evidence.pairs:
+        if evidence.ended:
+            return f"Undecided: too few designs to estimate anything, and {evidence.ended}."
         if (more := evidence.trials_to_model) is None:
             return (
                 "Undecided: in these designs it comes together with other choices, or makes no difference at the proxy "
@@ -254,16 +298,22 @@ def _statement(evidence: Evidence) -> str:
         parts.append(
             f"{best.better} beats {option} by {readable(best.difference, evidence.unit)} "
             f"[{bare(best.low, evidence.unit)}, {bare(best.high, evidence.unit)}] (n = {best.n}, by {best.method})"
-            + _rest(best, evidence.unit)
         )
     sentences = ["; ".join(parts) + "."] if parts else []
+    sentences += _resting(evidence)
+    open_ = [p for p in evidence.pairs if _open(p, evidence.kept)]
     if evidence.bound is not None:
-        names = listed(evidence.kept)
-        lead = f"Between {names}: undecided" if parts else f"Undecided between {names}"
+        names = listed(option for option in evidence.kept if any(option in (p.better, p.worse) for p in open_))
+        lead = f"Between {names}: undecided" if sentences else f"Undecided between {names}"
         sentences.append(f"{lead}; a difference of up to {readable(evidence.bound, evidence.unit)} is possible.")
         if (more := evidence.more_trials) is not None:
             sentences.append(
                 f"About {counted(more, 'more trial')} would decide the clearest pair, if it is as estimated."
+            )
+        elif (trainings := evidence.more_trainings) is not None:
+            sentences.append(
+                f"About {counted(trainings, 'more training')} would decide the clearest pair, if it is as estimated "
+                f"and noise is what hides it: {evidence.ended}, so they would be {SEEDS}."
             )
         else:
             sentences.append("If the differences are as small as estimated, no affordable number of trials shows them.")

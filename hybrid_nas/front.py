@@ -5,17 +5,17 @@ Reads trials alone, so it is the same from a running study, a finished one or a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hybrid_nas.accuracy import LEVELS, level
 from hybrid_nas.box import Box
 from hybrid_nas.candidate import Candidate, candidates_of
-from hybrid_nas.noise import Noise, Trainings, proxy_id, trained_quantities, trainings
-from hybrid_nas.objective import Objective
+from hybrid_nas.noise import Noise, Trainings, bounded, proxy_id, trained_quantities, trainings
+from hybrid_nas.objective import QUANTITIES, Objective
+from hybrid_nas.redraw import redraw
 from hybrid_nas.speed import SPEEDS
-from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import label
 
@@ -26,6 +26,10 @@ KNEE = (
     "each objective is scaled to 0 (best on the front) and 1 (worst on the front); the knee lies farthest, towards "
     "the ideal point, from the plane through the corners that are best in one objective and worst in the others, "
     "which for two objectives is the line between the two ends"
+)
+LEVELLED = (
+    " An accuracy's deviation depends on its level, so it is taken of the log odds and pooled below 0.1, from 0.1 to "
+    "0.9 and above 0.9 apart."
 )
 
 
@@ -54,6 +58,8 @@ class Front:
     mode: str = ""
     origins: tuple[str, ...] = ()
     """Where speeds among the objectives come from, a sentence each."""
+    idle: tuple[str, ...] = ()
+    """Accuracies among the objectives that no design has learned: they make members, and none of them sure."""
 
     @classmethod
     def of(
@@ -94,7 +100,13 @@ class Front:
             return cls(objectives, (), noise, 0.0, {}, {}, None, False, None, {}, 0, counts)
         points = np.array([[o.loss(c.value(o.name)) for o in objectives] for c in candidates])
         on_front = non_dominated(points)
-        chance, knees, drawn = _redraw(points, candidates, objectives, values, noise, draws, seed)
+        idle = _idle(objectives, candidates, values)
+        told = [j for j, o in enumerate(objectives) if o.name not in idle]
+        if not any(objectives[j].trained for j in told):
+            told = list(range(len(objectives)))
+        chance, knees, drawn = redraw(
+            points[:, told], candidates, tuple(objectives[j] for j in told), values, noise, draws, seed
+        )
         candidates = [
             replace(c, member=bool(on_front[i]), probability=None if chance is None else float(chance[i]))
             for i, c in enumerate(candidates)
@@ -105,6 +117,7 @@ class Front:
         ends = {
             o.name: int(members[np.lexsort((*points[members].T[::-1], points[members, j]))[0]])
             for j, o in enumerate(objectives)
+            if o.name not in idle
         }
         names, sign = [o.name for o in objectives], np.array([o.loss(1.0) for o in objectives])
         ideal, worst = points.min(0), points.max(0)
@@ -130,6 +143,7 @@ class Front:
             counts=counts,
             mode=complete[0].budget.mode,
             origins=_origins(complete, objectives),
+            idle=idle,
         )
 
     @property
@@ -166,6 +180,23 @@ class Front:
         """What all designs had in common, and what the intervals mean, or why there are none."""
         if not self.candidates:
             return "No trial is complete: there is no front."
+        return " ".join(filter(None, (self._certainty, self._unlearned)))
+
+    @property
+    def _unlearned(self) -> str:
+        told = []
+        for name in self.idle:
+            best = max(c.value(name) for c in self.candidates)
+            told.append(
+                f"None of these designs has learned {name}: the best is {best:.3f}, and below {LEVELS[0]:g} is no more "
+                "than guessing. Designs that are on the front for it alone are not there for something they do, so "
+                "how sure a place is, is told by the other objectives."
+                + (f" Chance is {chance:.3f}." if (chance := QUANTITIES[name].chance) is not None else "")
+            )
+        return " ".join(told)
+
+    @property
+    def _certainty(self) -> str:
         if not self.measured_noise:
             return (
                 f"{self._how} No design was trained at more than one seed, so the noise is unknown: no intervals, and "
@@ -174,6 +205,7 @@ class Front:
         return (
             f"{self._how} Intervals are 95%, Student's t, from the deviation over seeds, pooled over all replicated "
             "designs; a design trained at one seed is given the same deviation."
+            + (LEVELLED if any(noise.levels is not None for noise in self.noise.values()) else "")
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -183,11 +215,12 @@ class Front:
         - `origins`: where speeds among the objectives come from, a sentence each
         - `counts`: trials by state; `designs` (distinct), `replicates`, `trainings` (distinct proxy and seed)
         - `noise`, by trained quantity: `sd` over seeds and its `df`; `own_sd`, `own_df` with the seeds' common effect
-          taken out; `floor` and `same_seed_floor`, the smallest difference that two single-seed trials show at 95%
+          taken out; `floor` and `same_seed_floor`, the smallest difference that two single-seed trials show at 95%; of
+          an accuracy `levels` in their place
         - `statement`: whether designs had equal data or equal compute, and what the intervals mean
         - `hypervolume`: `value` (share of the box), `ideal` and `reference` (its corners), `logarithmic` (objectives)
         - `knee`: `key`, `definition`, `is_end` (no member beats the line between the ends), `probability`
-        - `ends`: objective name -> key of the member best in it
+        - `ends`: objective name -> key of the member best in it; none of the `idle`, accuracies that no design learned
         - `members`, best first in the first objective, and `close` (off the front by no more than the noise): each
           with `key`, `number`, `trials`, `layout`, `proxy_layout`, `design`, `values` (quantity -> mean, low, high, n),
           `cost` at the target, `seeds`, `devices`, `implementations`, `coincides_with` (designs that are one model
@@ -216,10 +249,18 @@ class Front:
                 "probability": self.knee_probability,
             },
             "ends": self.ends,
+            "idle": list(self.idle),
             "draws": self.draws,
             "members": [candidate.to_dict() for candidate in self.members],
             "close": [candidate.to_dict() for candidate in self.close],
         }
+
+
+def _idle(
+    objectives: tuple[Objective, ...], candidates: list[Candidate], values: dict[str, Trainings]
+) -> tuple[str, ...]:
+    accuracies = [o.name for o in objectives if o.name in values and bounded(o.name, values[o.name])]
+    return tuple(name for name in accuracies if all(level(c.value(name)) == 0 for c in candidates))
 
 
 def _origins(complete: list[Trial], objectives: tuple[Objective, ...]) -> tuple[str, ...]:
@@ -258,80 +299,3 @@ def _check(complete: list[Trial], objectives: tuple[Objective, ...]) -> None:
             f"trials {one.number} and {other.number} were trained with different budgets "
             f"({one.budget.tokens} and {other.budget.tokens} tokens); a front compares equal budgets"
         )
-
-
-def _redraw(
-    points: Any,
-    candidates: list[Candidate],
-    objectives: tuple[Objective, ...],
-    values: dict[str, Trainings],
-    noise: dict[str, Noise],
-    draws: int,
-    seed: int,
-) -> tuple[Any, Any, int]:
-    """Shares of draws in which each candidate is on the front, and is its knee; number of draws. None without noise.
-
-    A draw moves each trained mean by the noise of its seeds: a part common to all trainings of a seed and a part of
-    its own, both scaled by sqrt(df / chi2) for the uncertainty of the standard deviation, so that margins are
-    Student's t. Candidates of one proxy move together. Those beaten beyond any plausible noise are not drawn.
-    """
-    import numpy as np
-
-    from hybrid_nas.dominance import knee, non_dominated, plausible
-
-    noisy = {j: noise[o.name] for j, o in enumerate(objectives) if o.trained}
-    if not draws or any(spread.sd is None for spread in noisy.values()):
-        return None, None, 0
-    proxies = [candidate.key.partition("-")[0] for candidate in candidates]
-    margin = np.zeros_like(points)
-    for j, spread in noisy.items():
-        far = student(spread.df, 0.9999) * (spread.sd or 0.0)
-        margin[:, j] = [far / math.sqrt(len(values[objectives[j].name][proxy])) for proxy in proxies]
-    rows = np.flatnonzero(plausible(points - margin, points + margin))
-    draws = min(draws, max(100, int(2e6 // len(rows))))
-    shifts = {
-        j: _Shift.of(spread, values[objectives[j].name], [proxies[i] for i in rows]) for j, spread in noisy.items()
-    }
-    generator = np.random.default_rng(seed)
-    on_front, at_knee = np.zeros(len(points)), np.zeros(len(points))
-    for _ in range(draws):
-        drawn = points[rows]
-        for j, shift in shifts.items():
-            drawn[:, j] += shift.draw(generator)
-        members = np.flatnonzero(non_dominated(drawn))
-        on_front[rows[members]] += 1
-        at_knee[rows[members[knee(drawn[members])[0]]]] += 1
-    return on_front / draws, at_knee / draws, draws
-
-
-@dataclass(frozen=True)
-class _Shift:
-    """How the noise of one quantity moves the means of some proxies, a row of `shares` each."""
-
-    common: float
-    own: Any
-    df: int
-    shares: Any
-    proxy: Any
-
-    @classmethod
-    def of(cls, noise: Noise, values: Trainings, proxies: list[str]) -> _Shift:
-        import numpy as np
-
-        assert noise.shared is not None
-        common, own, df = noise.shared
-        names = list(dict.fromkeys(proxies))
-        row = {name: i for i, name in enumerate(names)}
-        seeds = sorted({seed for name in names for seed in values[name]})
-        column = {seed: i for i, seed in enumerate(seeds)}
-        shares = np.zeros((len(names), len(seeds)))
-        for name in names:
-            shares[row[name], [column[seed] for seed in values[name]]] = 1 / len(values[name])
-        spread = own * np.sqrt((shares**2).sum(1))
-        return cls(common, spread, df, shares, np.array([row[name] for name in proxies]))
-
-    def draw(self, generator: Any) -> Any:
-        scale = math.sqrt(self.df / generator.chisquare(self.df))
-        together = self.common * (self.shares @ generator.standard_normal(self.shares.shape[1]))
-        apart = self.own * generator.standard_normal(len(self.shares))
-        return (scale * (together + apart))[self.proxy]

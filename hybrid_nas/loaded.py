@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybrid_nas.front import Front
-from hybrid_nas.proposal import drawn
+from hybrid_nas.proposal import distinct, drawn
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.run_folder import Run
 from hybrid_nas.study_file import StudyFile
@@ -56,7 +56,7 @@ class LoadedRun:
 
     @cached_property
     def recipe(self) -> Recipe:
-        return Recipe.of(self.trials, self.study.objectives, self.front, drawn(self.study))
+        return Recipe.of(self.trials, self.study.objectives, self.front, drawn(self.study), distinct(self.study))
 
     @cached_property
     def figures(self) -> dict[str, go.Figure]:

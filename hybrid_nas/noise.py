@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hybrid_nas.accuracy import AccuracyNoise
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
@@ -60,7 +61,8 @@ class Noise:
     """Pooled standard deviations of one quantity; None where too few replicates were trained to tell.
 
     `df` degrees of freedom belong to `sd`, `own_df` to `own_sd`. `seed_effects` is the mean shift of each seed against
-    the seed most trainings have, in the quantity's unit.
+    the seed most trainings have, in the quantity's unit. `levels` is the noise of an accuracy, which depends on its
+    level: intervals and floors come from it, and `sd` is no more than a mean over all levels.
     """
 
     quantity: str
@@ -70,6 +72,7 @@ class Noise:
     own_df: int
     replicated: int
     seed_effects: Mapping[int, float]
+    levels: AccuracyNoise | None = None
 
     @classmethod
     def of(cls, quantity: str, values: Trainings) -> Noise:
@@ -81,7 +84,8 @@ class Noise:
         total, own, rank, effects = _two_way(repeated, _base_seed(values))
         own_df = df - rank
         own_sd = math.sqrt(own / own_df) if own_df > 0 else None
-        return cls(quantity, math.sqrt(total / df), df, own_sd, own_df, len(repeated), effects)
+        levels = AccuracyNoise.of(seeds.values() for seeds in repeated.values()) if bounded(quantity, values) else None
+        return cls(quantity, math.sqrt(total / df), df, own_sd, own_df, len(repeated), effects, levels)
 
     @property
     def shared(self) -> tuple[float, float, int] | None:
@@ -95,19 +99,33 @@ class Noise:
             return 0.0, self.sd, self.df
         return math.sqrt(self.sd**2 - self.own_sd**2), self.own_sd, self.own_df
 
-    def half_width(self, n: int) -> float | None:
-        """Half of the 95% interval of a mean over `n` seeds."""
-        return None if self.sd is None else student(self.df) * self.sd / math.sqrt(n)
+    def interval(self, mean: float, n: int) -> tuple[float, float] | None:
+        """The 95% interval of a mean over `n` seeds."""
+        if self.sd is None:
+            return None
+        if self.levels is not None:
+            return self.levels.interval(mean, n)
+        half = student(self.df) * self.sd / math.sqrt(n)
+        return mean - half, mean + half
+
+    def apart(self, one: float, other: float) -> bool:
+        """Whether two trainings of different seeds differ beyond the noise at 95%; False where that is unknown."""
+        if self.levels is not None:
+            return self.levels.apart(one, other)
+        return self.floor is not None and abs(one - other) > self.floor
 
     @property
     def floor(self) -> float | None:
-        """Smallest difference that two trials of one seed each show at 95%, their seeds being different."""
-        return None if self.sd is None else student(self.df) * math.sqrt(2) * self.sd
+        """Smallest difference that two trials of one seed each show at 95%, their seeds being different. None for an
+        accuracy, where it depends on the level."""
+        if self.sd is None or self.levels is not None:
+            return None
+        return student(self.df) * math.sqrt(2) * self.sd
 
     @property
     def same_seed_floor(self) -> float | None:
         """As `floor`, for two trials at the same seed."""
-        if self.shared is None:
+        if self.shared is None or self.levels is not None:
             return None
         _, own, df = self.shared
         return student(df) * math.sqrt(2) * own
@@ -121,7 +139,15 @@ class Noise:
             "replicated_proxies": self.replicated,
             "floor": self.floor,
             "same_seed_floor": self.same_seed_floor,
+            "levels": None if self.levels is None else self.levels.to_dict(),
         }
+
+
+def bounded(quantity: str, values: Trainings) -> bool:
+    """Whether the quantity is an accuracy, all its values from 0 to 1 (a score by rank or deviation is none)."""
+    known = QUANTITIES.get(quantity) or (QUANTITIES.get(quantity.partition("(")[0]) if quantity[-1:] == ")" else None)
+    inside = all(0 <= value <= 1 for seeds in values.values() for value in seeds.values())
+    return known is not None and known.unit == "accuracy" and inside
 
 
 def _base_seed(values: Trainings) -> int:

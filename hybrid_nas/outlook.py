@@ -9,6 +9,7 @@ from typing import Any
 
 from hybrid_nas.agreement import Finding
 from hybrid_nas.evidence import Evidence
+from hybrid_nas.reach import SEEDS, Reach
 from hybrid_nas.units import counted, listed
 
 AFFORDABLE = 4
@@ -54,6 +55,21 @@ def outlook(evidence: Sequence[Evidence], findings: Iterable[Finding], searched:
             steps.append((more, [what]))
     largest = {first: max(more for more, name in wanted if name in names) for first, names in steps}
     return tuple(Further(searched + largest[more], largest[more], tuple(names)) for more, names in steps)
+
+
+def beyond(evidence: Sequence[Evidence], findings: Iterable[Finding], reach: Reach) -> str:
+    """What the space has too few designs for, and the trainings that its designs would need; empty where none is."""
+    wanted = [(f.more_trainings, f"claim {f.id}") for f in findings if f.more_trainings is not None]
+    wanted += [(e.more_trainings, f"{e.choice} ({e.quantity})") for e in evidence if e.more_trainings is not None]
+    if not wanted:
+        return ""
+    least, most = min(wanted)[0], max(wanted)[0]
+    named = listed(name for _, name in sorted(wanted))
+    trainings = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return (
+        f"{reach.ended[:1].upper()}{reach.ended[1:]}. For {named} it takes {SEEDS}: about {trainings} trainings beyond "
+        f"the {reach.trainings:,} there are, if noise is what hides them."
+    )
 
 
 def continued(command: str, trials: int) -> str:

@@ -24,8 +24,9 @@ else:
 LETTERS_UP_TO = 40
 Cell = str | tuple[float | None, str]
 """What is shown, and for numbers first what is sorted by."""
-Rows = list[tuple[int, str, bool, bool, list[Cell]]]
-"""Of each trial its number, state, whether it is on the front, whether it is a point of a chart, and its cells."""
+Rows = list[tuple[int, str, bool, bool, str, list[Cell]]]
+"""Of each trial its number, state, whether it is on the front, whether it is a point of a chart, the phrases that
+the filter finds it by, and its cells."""
 
 
 def document(

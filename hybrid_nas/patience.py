@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from hybrid_nas.units import duration
 
@@ -24,30 +24,37 @@ class StorageAway(RuntimeError):
     """The storage could not be reached for longer than patience lasts. Whatever it confirmed, it still holds."""
 
 
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """The error and those that led to it."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
+
+
 def reason(error: BaseException) -> str:
-    """What is wrong with a storage, in one line, by the innermost error that says it."""
-    while error.__cause__ is not None and not isinstance(error, DBAPIError):
-        error = error.__cause__
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        error = error.orig
-    if type(error).__module__.startswith("grpc"):
-        details = getattr(error, "details", str)()
-        return f"{getattr(error, 'code', str)()}: {details}"
-    return " ".join(str(error).split()) or type(error).__name__
+    """What is wrong with a storage, in one line, by the driver's own word where there is one."""
+    chain = list(_behind(error))
+    said = next((e.orig for e in chain if isinstance(e, DBAPIError) and e.orig is not None), chain[-1])
+    if type(said).__module__.startswith("grpc"):
+        return f"{getattr(said, 'code', str)()}: {getattr(said, 'details', str)()}"
+    return " ".join(str(said).split()) or type(said).__name__
 
 
 def passing(error: BaseException) -> bool:
     """Whether the same operation may succeed later: nobody answers, the disk is full, another process writes."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.ESTALE)
-    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-    if isinstance(cause, DBAPIError):
-        kind = type(cause.orig).__name__
-        return cause.connection_invalidated or kind in ("OperationalError", "InterfaceError", "AdminShutdown")
     code = getattr(error, "code", None)  # grpcio may not be installed
     if type(error).__module__.startswith("grpc") and callable(code):
         return str(code().name) in ("UNAVAILABLE", "UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL")
-    return False
+    if not isinstance(error, SQLAlchemyError | optuna.exceptions.StorageInternalError):
+        return False
+    # Optuna may have gone on with a session whose connection was lost, so the loss lies further behind.
+    return any(
+        isinstance(e, OperationalError | InterfaceError) or (isinstance(e, DBAPIError) and e.connection_invalidated)
+        for e in _behind(error)
+    )
 
 
 class Patient(BaseStorage):

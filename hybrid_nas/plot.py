@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ POINTS_DRAWN = 60  # of one curve
 FEW = 8  # designs, below which none can be called far out
 POINTS_OFF_FRONT = 1500  # of a figure of the front
 CURVES_DRAWN = 400  # further ones are left out of the picture, never of the table
-COSTS_TOLD = ("cache_bytes", "decode_flops_per_token", "train_flops_per_token", "params")
+COSTS_TOLD = ("cache_bytes", "decode_flops_per_token", "params")
+HOVER_LETTERS = 34  # of a line beside a point: narrow enough to stand beside it on a phone
 
 
 def front_figure(front: Front, x: Objective | None = None, y: Objective | None = None) -> go.Figure:
@@ -42,13 +44,13 @@ def front_figure(front: Front, x: Objective | None = None, y: Objective | None =
     x = x or (costs[0] if costs else Objective.named("cache_bytes"))
     logarithmic = spans_a_decade([c.value(x.name) for c in front.candidates])
     members, rest = front.members, [c for c in front.candidates if not c.member]
-    shown = nearest(rest)
+    shown, alike = nearest(rest), shared(front.candidates)
     traces: list[dict[str, Any]] = []
     if {o.name for o in front.objectives} == {x.name, y.name} and members:
         traces += _steps(front, x, y)
     name = "other designs" if len(shown) == len(rest) else f"{len(shown):,} of {len(rest):,} other designs"
-    traces.append(_points(shown, x, y, name, LIGHT["faint"], 6, 1))
-    traces.append(_points(members, x, y, "front", LIGHT["accent"], 9, 1.4))
+    traces.append(_points(shown, x, y, name, LIGHT["faint"], 6, 1, alike))
+    traces.append(_points(members, x, y, "front", LIGHT["accent"], 9, 1.4, alike))
     layout = figure_layout(height=420, legend=True)
     layout["xaxis"] |= amount_axis(x, [c.value(x.name) for c in front.candidates], logarithmic)
     layout["yaxis"]["title"] = {"text": f"{label(y.name)}, {y.unit}" if y.unit != label(y.name) else y.name}
@@ -237,7 +239,14 @@ def _steps(front: Front, x: Objective, y: Objective) -> list[dict[str, Any]]:
 
 
 def _points(
-    candidates: Sequence[Candidate], x: Objective, y: Objective, name: str, colour: str, size: int, width: float
+    candidates: Sequence[Candidate],
+    x: Objective,
+    y: Objective,
+    name: str,
+    colour: str,
+    size: int,
+    width: float,
+    alike: Iterable[str],
 ) -> dict[str, Any]:
     widths = [
         e.high - e.mean if (e := c.estimates.get(y.name)) is not None and e.high is not None else 0.0
@@ -251,22 +260,33 @@ def _points(
         "y": [c.value(y.name) for c in candidates],
         "error_y": {"array": widths, "color": colour, "thickness": width, "width": 0, "visible": any(widths)},
         "marker": {"color": colour, "size": size},
-        "text": [hover(c) for c in candidates],
+        "text": [hover(c, alike) for c in candidates],
         "customdata": [list(c.trials) for c in candidates],
         "hovertemplate": "%{text}<extra></extra>",
     }
 
 
-def hover(candidate: Candidate) -> str:
-    lines = [f"<b>{safe(candidate.layout)}</b>  trial {candidate.number}", safe(describe(candidate.design))]
+def hover(candidate: Candidate, alike: Iterable[str] = ()) -> str:
+    """What stands beside a point, in short lines; `alike` are choices that all designs share, left out."""
+    lines = [f"trial {candidate.number}", candidate.layout, describe(candidate.design, alike)]
     for name, e in candidate.estimates.items():
         unit = QUANTITIES[name].unit if name in QUANTITIES else ""
         interval = "" if e.low is None or e.high is None else f" [{bare(e.low, unit)}, {bare(e.high, unit)}]"
-        lines.append(f"{name} {readable(e.mean, unit)}{interval}, n = {e.n}")
+        lines.append(f"{name} {bare(e.mean, unit)}{interval}, n\u00a0=\u00a0{e.n}")
     lines += [f"{label(name)} {readable(candidate.value(name), QUANTITIES[name].unit)}" for name in COSTS_TOLD]
     if candidate.probability is not None:
         lines.append(f"on the front in {candidate.probability:.0%} of redraws")
-    return "<br>".join(lines)
+    return "<br>".join(safe(part) for line in lines for part in textwrap.wrap(line, HOVER_LETTERS))
+
+
+def shared(candidates: Iterable[Candidate]) -> set[str]:
+    """Names of the choices that every design makes, and makes alike."""
+    designs = [c.design for c in candidates]
+    return (
+        {name for name in designs[0] if all(name in d and d[name] == designs[0][name] for d in designs)}
+        if len(designs) > 1
+        else set()
+    )
 
 
 def _labels(front: Front, x: Objective, y: Objective, logarithmic: bool) -> list[dict[str, Any]]:
@@ -293,8 +313,6 @@ def _labels(front: Front, x: Objective, y: Objective, logarithmic: bool) -> list
                 "ax": 0,
                 "ay": 34,
                 "font": {"color": LIGHT["ink"], "size": 13},
-                "bgcolor": LIGHT["paper"],
-                "opacity": 0.9,
             }
         )
     return labels

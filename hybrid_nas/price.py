@@ -51,7 +51,7 @@ def prices(
     """Against the best design in the first trained objective, at the first cost among the objectives."""
     quality = next((o for o in objectives if o.trained), None)
     cost = next((o for o in objectives if not o.trained), None)
-    if not named or quality is None or cost is None:
+    if not named or quality is None or cost is None or f"best {quality.name}" not in named:
         return {}
     values = trainings(complete, quality.name)
     best = named[f"best {quality.name}"]
@@ -61,19 +61,34 @@ def prices(
             continue
         difference = quality.loss(candidate.value(quality.name)) - quality.loss(best.value(quality.name))
         one, two = (set(values[c.key.partition("-")[0]]) for c in (candidate, best))
-        half = difference_half_width(front.noise[quality.name], one, two)
+        low, high = _interval(front.noise[quality.name], quality, candidate, best, one, two)
         found[name] = Price(
             quantity=quality.name,
             cheaper=candidate.number,
             better=best.number,
             difference=difference,
-            low=None if half is None else difference - half,
-            high=None if half is None else difference + half,
+            low=low,
+            high=high,
             cost=cost.name,
             cheaper_cost=candidate.value(cost.name),
             better_cost=best.value(cost.name),
         )
     return found
+
+
+def _interval(
+    noise: Noise, quality: Objective, one: Candidate, two: Candidate, seeds: set[int], others: set[int]
+) -> tuple[float, float] | tuple[None, None]:
+    """The 95% interval of how much worse `one` is than `two`. Of accuracies by the two intervals, as MOVER joins them
+    [Zou and Donner 2008], so that it stays inside [-1, 1]."""
+    a, b = one.estimates[quality.name], two.estimates[quality.name]
+    difference = quality.loss(a.mean) - quality.loss(b.mean)
+    if noise.levels is not None:
+        (low, high), (other_low, other_high) = noise.levels.interval(a.mean, a.n), noise.levels.interval(b.mean, b.n)
+        down, up = math.hypot(high - a.mean, b.mean - other_low), math.hypot(a.mean - low, other_high - b.mean)
+        return difference - down, difference + up
+    half = difference_half_width(noise, seeds, others)
+    return (None, None) if half is None else (difference - half, difference + half)
 
 
 def difference_half_width(noise: Noise, one: set[int], two: set[int]) -> float | None:

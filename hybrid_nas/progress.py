@@ -23,6 +23,8 @@ class Progress:
 
     def __init__(self, file: StudyFile, done: list[Trial], workers: int) -> None:
         self.file = file
+        self.planned = file.search.trials
+        """How many trials there will be: fewer than asked for, where the space has fewer designs."""
         self.workers = workers
         self.trials = list(done)
         self.tasks: dict[int, tuple[Task, float]] = {}
@@ -59,11 +61,11 @@ class Progress:
         best = min(
             (trial for trial in search if trial.state == "complete"), key=lambda t: t.values["loss"], default=None
         )
-        to_do = max(0, self.file.search.trials - len(search) - sum(task.asked is not None for task, _ in self.running))
+        to_do = max(0, self.planned - len(search) - sum(task.asked is not None for task, _ in self.running))
         since = [(time.monotonic() - begun, task.asked is None) for task, begun in self.running]
         left = seconds_left(self.trials, to_do, self.replicates_to_do(), self.workers, since)
         return {
-            "trials": self.file.search.trials,
+            "trials": self.planned,
             "done": len(search),
             "complete": states.count("complete"),
             "stopped": states.count("stopped"),
@@ -87,7 +89,7 @@ class Progress:
             front = Front.of(self.trials, self.file.objectives, draws=0) if again else None
             proxies = {member.key.partition("-")[0] for member in front.members} if front else set()
             lacking = {(proxy, seed) for proxy in proxies for seed in seeds} - have
-            if len(search) < self.file.search.trials:
+            if len(search) < self.planned:
                 lacking |= {(str(i), seed) for i in range(4 - len(proxies)) for seed in seeds}
             self._lacking = len(self.trials), lacking
         at_work = {(task.proposal.proxy.id, task.seed) for task, _ in self.running}

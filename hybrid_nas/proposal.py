@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 DRAWN = 300
+LISTED = 1_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,18 @@ class Proposal:
                 bound = readable(constraint.maximum, QUANTITIES[constraint.name].unit)
                 raise Refused(f"{constraint.name} is above the constraint of {bound}")
         return cls(design, design.at(study.proxy), target, costs)
+
+
+def distinct(study: StudyFile) -> int:
+    """How many different designs the study allows; of more than a thousand as spelled, at most so many."""
+    size = study.space.size()
+    if size > LISTED:
+        return size
+    keys = set()
+    for design in study.space.enumerate():
+        with contextlib.suppress(Refused):
+            keys.add(Proposal.of(design, study).key)
+    return len(keys)
 
 
 def drawn(study: StudyFile, number: int = DRAWN) -> list[Proposal]:

@@ -1,6 +1,6 @@
 """Recall: give back what stood earlier in the same sequence, which no parameter can know.
 
-Both tasks are drawn from bytes 128 to 255, which text hardly uses, so they share the embedding with the text and not
+The tasks are drawn from bytes 128 to 255, which text hardly uses, so they share the embedding with the text and not
 its meaning. Only positions whose byte can be known from the sequence are scored.
 
 `copy` [arXiv:2402.01032, section 3]: a random string of `symbols` bytes, over and over. With symbols = 4:
@@ -15,7 +15,9 @@ again until the sequence is full. With symbols = 3 and values in capitals:
     tokens   a F c B d F   c B a F d F   ...
     scored                   ^   ^   ^
 
-Both ask a model to hold `symbols` bytes or pairs at once. Attention reads them back; a recurrent state has to carry
+`induction` is that of `hybrid_nas.tasks`, of strings up to `symbols` long; more tasks are there.
+
+All ask a model to hold `symbols` bytes or pairs at once. Attention reads them back; a recurrent state has to carry
 them all, and fails when they are too many for it.
 """
 

@@ -16,11 +16,12 @@ from hybrid_nas.front import Front
 from hybrid_nas.interactions import Interaction, interactions
 from hybrid_nas.noise import trained_quantities, trainings
 from hybrid_nas.objective import QUANTITIES, Objective
-from hybrid_nas.outlook import Further, outlook
+from hybrid_nas.outlook import Further, beyond, outlook
 from hybrid_nas.positions import PositionMap, position_maps
 from hybrid_nas.predicted import QUANTITY, Predictions, predicted
 from hybrid_nas.price import Price, prices
 from hybrid_nas.proposal import Proposal
+from hybrid_nas.reach import Reach
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, counted, label, listed, readable
 
@@ -29,9 +30,10 @@ METHOD = (
     "choices, or from paired differences at one seed between designs that differ in that choice alone, whichever is "
     "clearly sharper. Intervals are 95%, each for itself; the residual variance is never taken below the noise between "
     "seeds. A claim is made where Holm's correction over all pairs of options of the choice holds at 5% and each "
-    "option has at least 3 trainings; everything else is undecided. Trials stopped early have no final value; where "
-    "their held-out losses do not foretell it they are left out, which understates how bad the options are that were "
-    "stopped most."
+    "option has at least 3 trainings, and where the difference does not rest on the designs with one option of another "
+    "choice (looked for up to 500 designs); everything else is undecided. Trials stopped early have no final value; "
+    "where their held-out losses do not foretell it they are left out, which understates how bad the options are that "
+    "were stopped most."
 )
 
 
@@ -79,14 +81,22 @@ class Recipe:
     positions: tuple[PositionMap, ...]
     agreement: tuple[Finding, ...]
     outlook: tuple[Further, ...]
+    beyond: str
     predicted: str
 
     @classmethod
     def of(
-        cls, trials: Iterable[Trial], objectives: Sequence[Objective], front: Front, drawn: Sequence[Proposal] = ()
+        cls,
+        trials: Iterable[Trial],
+        objectives: Sequence[Objective],
+        front: Front,
+        drawn: Sequence[Proposal] = (),
+        designs: int | None = None,
     ) -> Recipe:
-        """`front` is the front of the same trials and objectives; `drawn` as for `agreement`."""
+        """`front` is the front of the same trials and objectives; `drawn` as for `agreement`; `designs` is how many
+        the space holds."""
         trials = list(trials)
+        reach = Reach.of(trials, designs)
         named: dict[str, Candidate] = {}
         if front.knee is not None:
             named["knee"] = front.candidate(front.knee)
@@ -105,14 +115,14 @@ class Recipe:
             if effects.predicted:
                 said = foretold.statement
             for choice in effects.choices:
-                evidence = Evidence.of(choice, quantity, effects, trials, len(effects.designs) <= QUESTIONED)
+                evidence = Evidence.of(choice, quantity, effects, trials, len(effects.designs) <= QUESTIONED, reach)
                 rules.setdefault(choice, []).append(evidence)
             crossed += interactions(effects, quantity)
             maps += position_maps(trials, front.noise, quantity, foretold)
         ordered = [Rule(choice, tuple(found), _contradictions(found)) for choice, found in sorted(rules.items())]
         ordered.sort(key=lambda rule: tuple(-worth for worth in rule.worth))
-        findings = agreement(trials, front.noise, drawn=drawn, foretold=of_loss)
-        searched = sum(trial.replicate_of is None for trial in trials)
+        findings = agreement(trials, front.noise, drawn=drawn, foretold=of_loss, reach=reach)
+        told = [e for rule in ordered for e in rule.evidence]
         return cls(
             answer=_answer(front),
             beside=tuple(_beside(front, objectives)),
@@ -124,7 +134,8 @@ class Recipe:
             interactions=tuple(crossed),
             positions=tuple(maps),
             agreement=tuple(findings),
-            outlook=outlook([e for rule in ordered for e in rule.evidence], findings, searched),
+            outlook=outlook(told, findings, reach.searched),
+            beyond=beyond(told, findings, reach),
             predicted=said,
         )
 
@@ -171,7 +182,7 @@ class Recipe:
         - `positions`: what attention is worth in each part of the depth, with intervals
         - `agreement`: each published claim: `verdict` (supported, contradicted, undecided), `why`, `difference`,
           `askable`, `more_trials`
-        - `outlook`: `trials` in all, and what they would decide
+        - `outlook`: `trials` in all, and what they would decide; `beyond`: what only more seeds would
         - `method`: how effects, intervals and claims are made
         """
         return {
@@ -185,6 +196,7 @@ class Recipe:
             "positions": [one.to_dict() for one in self.positions],
             "agreement": [finding.to_dict() for finding in self.agreement],
             "outlook": [further.to_dict() for further in self.outlook],
+            "beyond": self.beyond,
             "method": self.method,
         }
 
@@ -247,14 +259,14 @@ def _beside(front: Front, objectives: Sequence[Objective]) -> Iterator[str]:
     cost = next((o for o in objectives if not o.trained), None)
     for name, noise in front.noise.items():
         measured = [c for c in front.candidates if name in c.estimates]
-        if cost is None or noise.floor is None or name in {o.name for o in objectives} or not measured:
+        if cost is None or noise.sd is None or name in {o.name for o in objectives} or not measured:
             continue
         sign = -1.0 if name in QUANTITIES and QUANTITIES[name].direction == "maximize" else 1.0
         best = min(sign * c.value(name) for c in measured)
         held = min((sign * c.value(name) for c in measured if c.member), default=math.inf)
-        if not held - best > noise.floor or math.isinf(held):
+        if math.isinf(held) or not (held > best and noise.apart(sign * held, sign * best)):
             continue
-        good = [c for c in measured if sign * c.value(name) <= best + noise.floor]
+        good = [c for c in measured if not noise.apart(c.value(name), sign * best)]
         cheapest = min(good, key=lambda c: cost.loss(c.value(cost.name)))
         others = ", ".join(
             f"{readable(cheapest.value(o.name), o.unit)} of {label(o.name)}"

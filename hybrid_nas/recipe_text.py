@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybrid_nas.evidence import Evidence
+from hybrid_nas.evidence import Evidence, PairEffect
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.outlook import affordable, continued
 from hybrid_nas.recipe import Recipe, Rule, describe, estimate_text
@@ -125,9 +125,13 @@ def _agreement(recipe: Recipe) -> list[str]:
 
 
 def _outlook(recipe: Recipe, command: str) -> list[str]:
-    if not recipe.outlook:
+    if not recipe.outlook and not recipe.beyond:
         return []
-    lines = ["## What more trials would decide", "", CONTINUES, ""]
+    lines = ["## What more trials would decide", ""]
+    lines += [recipe.beyond, ""] if recipe.beyond else []
+    if not recipe.outlook:
+        return lines
+    lines += [CONTINUES, ""]
     lines += [f"- {further.sentence}" for further in recipe.outlook] + [""]
     if command and (step := affordable(recipe.outlook)) is not None:
         lines += [f"For all up to {step.trials:,} trials:", "", "```sh", continued(command, step.trials), "```", ""]
@@ -163,7 +167,8 @@ def latex(recipe: Recipe) -> str:
                 _rule_rows(recipe),
                 "Rules by their worth. Differences are of the better option against the worse; intervals are for each "
                 "difference alone, decided is by Holm's correction over the options of a choice at 5\\,\\%, and needs "
-                "three trainings of either.",
+                "three trainings of either; a difference that goes when the designs with one option of another choice "
+                "are left out is not decided.",
                 "rules",
             ),
             "",
@@ -202,20 +207,26 @@ def _rule_rows(recipe: Recipe) -> list[list[str]]:
     for rule in recipe.rules:
         for evidence in rule.evidence:
             pairs = sorted(evidence.pairs, key=lambda p: (not p.decided, -p.difference))
-            decided = [pair for pair in pairs if pair.decided]
-            for pair in decided or pairs[:1]:
+            told = [pair for pair in pairs if pair.decided or pair.rests_on]
+            for pair in told or pairs[:1]:
                 numbers = [bare(number, evidence.unit) for number in (pair.difference, pair.low, pair.high)]
                 rows.append(
                     [
                         tex(rule.choice),
                         tex(evidence.quantity),
-                        tex(f"{pair.better} / {pair.worse}"),
+                        tex(f"{pair.better} / {pair.worse}") + _caveat(pair, evidence.unit),
                         "${}\\ [{}, {}]$".format(*numbers),
                         f"{pair.n}, {pair.method}",
                         "yes" if pair.decided else "no",
                     ]
                 )
     return rows
+
+
+def _caveat(pair: PairEffect, unit: str) -> str:
+    if pair.without is None:
+        return ""
+    return tex(f", resting on {pair.rests_on} (without ") + f"${bare(pair.without, unit, True)}$)"
 
 
 def _unit(quantity: str) -> str:

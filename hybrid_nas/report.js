@@ -21,10 +21,10 @@
   const figures = Object.entries(data.figures);
 
   const table = at("trials");
-  const rows = (data.rows ?? []).map(([number, state, member, drawn, cells]) => ({
-    number, state, member, drawn, cells,
-    text: cells.map((cell) => (Array.isArray(cell) ? cell[1] : cell)).join(" ").toLowerCase(),
+  const rows = (data.rows ?? []).map(([number, state, member, drawn, words, cells]) => ({
+    number, state, member, drawn, cells, words,
   }));
+  const valued = new Set(rows.flatMap((row) => [...row.words.matchAll(/ (\w+) (?=\d)/g)].map((found) => found[1])));
   let fitting = rows, page = 0, chosen = null;
 
   function element(row) {
@@ -81,10 +81,31 @@
     filter();
   });
 
+  // Words as tests of a row: a number behind a name that has numbers, as in "d_state 16", is one phrase with it, and
+  // so are words that follow each other in some row; a number alone is a trial's; other words are looked for from their beginning on, and letters in the layout.
+  function tests(text) {
+    const words = text.split(/[\s,;]+/).filter(Boolean), found = [];
+    for (let i = 0; i < words.length; i++) {
+      const word = words[i].toLowerCase();
+      let last = i, phrase = ` ${word}`;
+      const goesOn = (next) => (valued.has(word) && last === i && /^\d/.test(next))
+        || rows.some((row) => row.words.includes(`${phrase} ${next} `));
+      while (last + 1 < words.length && goesOn(words[last + 1].toLowerCase()))
+        phrase += ` ${words[++last].toLowerCase()}`;
+      const letters = words[i];
+      if (last > i) found.push((row) => row.words.includes(`${phrase} `));
+      else if (/^\d+$/.test(word)) found.push((row) => row.number === Number(word));
+      else if (/^\d/.test(word)) found.push((row) => row.words.includes(` ${word} `));
+      else found.push((row) => row.words.includes(` ${word}`) || row.words.split(" ").at(-3).includes(letters));
+      i = last;
+    }
+    return found;
+  }
+
   function filter() {
-    const words = at("wanted").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const wanted = tests(at("wanted").value);
     const state = at("state").value, member = at("onfront").checked;
-    fitting = rows.filter((row) => words.every((word) => row.text.includes(word))
+    fitting = rows.filter((row) => wanted.every((fits) => fits(row))
       && (state === "" || row.state === state) && (!member || row.member));
     turn(0);
   }
@@ -134,26 +155,31 @@
     }
   }
 
-  // Labels of points that lie close together are pushed down until none covers another.
+  // A label stands at the place nearest its point where it covers no other label, no member and no whisker.
   async function spread(plot) {
     const texts = [...plot.querySelectorAll(".annotation-text-g")];
     const frame = plot.querySelector(".nsewdrag").getBoundingClientRect();
+    const front = [...plot.querySelectorAll(".scatterlayer .trace")].at(-1);
+    const drawn = [...front.querySelectorAll(".points path, .errorbars path")].map((one) => one.getBoundingClientRect());
     const placed = [], moves = {};
+    const clear = (rect, others, gap) => others.every((other) => rect.left >= other.right + gap
+      || other.left >= rect.right + gap || rect.top >= other.bottom + gap || other.top >= rect.bottom + gap);
     const order = texts.map((_, i) => i).sort((a, b) => plot.layout.annotations[a].x - plot.layout.annotations[b].x);
     for (const i of order) {
-      const box = texts[i].getBoundingClientRect();
-      const side = Math.max(0, frame.left - box.left) - Math.max(0, box.right - frame.right);
-      const rect = { left: box.left + side, right: box.right + side, top: box.top, bottom: box.bottom };
-      let clash;
-      while ((clash = placed.find((other) => rect.left < other.right + 4 && other.left < rect.right + 4
-        && rect.top < other.bottom + 1 && other.top < rect.bottom + 1))) {
-        const down = clash.bottom + 2 - rect.top;
-        rect.top += down;
-        rect.bottom += down;
-      }
-      placed.push(rect);
-      moves[`annotations[${i}].ax`] = (plot.layout.annotations[i].ax ?? 0) + side;
-      moves[`annotations[${i}].ay`] = (plot.layout.annotations[i].ay ?? 0) + rect.top - box.top;
+      const box = texts[i].getBoundingClientRect(), ay = plot.layout.annotations[i].ay ?? 0;
+      const places = [];
+      for (let dy = -260; dy <= 260; dy += 4)
+        for (let dx = -160; dx <= 160; dx += 8) places.push([dx, dy, Math.hypot(dx, ay + dy) + Math.abs(dx) / 2]);
+      places.sort((one, other) => one[2] - other[2]);
+      const moved = ([dx, dy]) =>
+        ({ left: box.left + dx, right: box.right + dx, top: box.top + dy, bottom: box.bottom + dy });
+      const inside = (rect) => rect.left >= frame.left && rect.right <= frame.right
+        && rect.top >= frame.top && rect.bottom <= frame.bottom;
+      const place = places.find((to) => inside(moved(to)) && clear(moved(to), placed, 3) && clear(moved(to), drawn, 2))
+        ?? places.find((to) => inside(moved(to)) && clear(moved(to), placed, 3)) ?? [0, 0];
+      placed.push(moved(place));
+      moves[`annotations[${i}].ax`] = (plot.layout.annotations[i].ax ?? 0) + place[0];
+      moves[`annotations[${i}].ay`] = ay + place[1];
     }
     await Plotly.relayout(plot, moves);
   }
@@ -174,7 +200,7 @@
     });
 
   table?.tBodies[0].addEventListener("click", (event) => {
-    const number = Number(event.target.closest("button.find")?.textContent);
+    const number = Number(event.target.closest("tr")?.id.slice(1));
     const plot = at("front-0");
     if (!plot || !event.target.closest("button.find")) return;
     plot.data.forEach((trace, curveNumber) => {

@@ -72,7 +72,7 @@ def page(
         f'<p class="answer">{prose(recipe.answer)}</p>',
         *(f"<p>{prose(text)}</p>" for text in recipe.beside),
         in_short(recipe),
-        _meta(run_info, front),
+        _meta(run_info, trials, front),
         f'<nav aria-label="sections">{links}</nav></header><main>',
         *(f'<section id="{key}"><h2>{title}</h2>{text}</section>' for title, (key, text) in shown.items()),
         "</main>",
@@ -83,17 +83,24 @@ def page(
     return document(name, "\n".join(part for part in body if part), used, figures, rows)
 
 
-def _meta(run_info: Mapping[str, Any], front: Front) -> str:
+def _meta(run_info: Mapping[str, Any], trials: list[Trial], front: Front) -> str:
     counts = front.counts
+    seeds = sorted({len(c.seeds) for c in front.candidates})
+    at = (
+        f" at {seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} seed{'' if seeds == [1] else 's'}"
+        if seeds
+        else ""
+    )
     space = f" of a space of {run_info['size']:,}" if run_info.get("size") else ""
     told = [
         f"{counted(counts['designs'], 'design')}{space} trained to the end",
-        counted(counts["replicates"], "replicate"),
+        f"{counted(counts['trainings'], 'training')}{at}",
         f"{counts['stopped']} stopped early",
         f"{counts['failed']} failed",
     ]
-    if run_info.get("seconds") is not None:
-        told.append(duration(float(run_info["seconds"])))
+    spent = sum(trial.seconds for trial in trials)
+    if spent:
+        told.append(f"{duration(spent)} of training")
     told += [html.escape(moment(str(run_info[key]))) for key in ("device", "finished") if run_info.get(key)]
     text = f'<p class="meta">{", ".join(told)}.</p>'
     if run_info.get("status") == "interrupted":
@@ -118,6 +125,14 @@ def _front(front: Front, objectives: Sequence[Objective], figures: Figures) -> s
                 f"{readable(noise.same_seed_floor, objective.unit)} at the same seed{band}, "
                 f"{readable(noise.floor, objective.unit)} at different ones (standard deviation "
                 f"{bare(noise.sd or 0, objective.unit)}, {noise.df} degrees of freedom)."
+            )
+        elif noise is not None and noise.levels is not None:
+            caption.append(
+                f"The noise of {objective.name} depends on its level; of one training at the edge or in the middle: "
+                + ", ".join(
+                    "{:.2f} [{:.2f}, {:.2f}]".format(at, *noise.levels.interval(at, 1)) for at in (0.02, 0.5, 0.98)
+                )
+                + "."
             )
     if len(objectives) > 2:
         caption.append(f"A member is beaten in none of {counted(len(objectives), 'objective')} at once: in one picture "

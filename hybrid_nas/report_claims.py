@@ -53,15 +53,16 @@ def _then(finding: Finding) -> str:
 
 def further(recipe: Recipe, run_info: Mapping[str, Any], trials: list[Trial]) -> str:
     """What more trials would decide, how long they would take here, and the command."""
+    last = f"<p>{prose(recipe.beyond)}</p>" if recipe.beyond else ""
     if not recipe.outlook:
-        return ""
+        return last
     took = [trial.seconds for trial in trials if trial.replicate_of is None]
     each = sum(took) / max(1, len(took)) / max(1, int(run_info.get("workers") or 1))
     rows = [
         [f"{step.trials:,}", f"+{step.more:,}", duration(each * step.more) if each else "", html.escape(step.told)]
         for step in recipe.outlook
     ]
-    text = f"<p>{prose(CONTINUES)}</p>"
+    text = f"{last}<p>{prose(CONTINUES)}</p>"
     text += table(["trials in all", "more", "time here", "would decide"], rows, numeric=(0, 1, 2))
     step = affordable(recipe.outlook)
     if run_info.get("command") and step is not None:

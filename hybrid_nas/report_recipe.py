@@ -11,7 +11,7 @@ from hybrid_nas.page import Figures, plot, prose, table
 from hybrid_nas.plot_recipe import effects_figure, interaction_figure, positions_figure
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import listed, readable
+from hybrid_nas.units import counted, listed, readable
 
 
 def rules(recipe: Recipe, trials: list[Trial], figures: Figures) -> str:
@@ -51,7 +51,6 @@ def in_short(recipe: Recipe) -> str:
     for rule in recipe.rules:
         found = [
             f"{html.escape(p.better)} over {html.escape(p.worse)}, {readable(p.difference, e.unit)} of {e.quantity}"
-            + (f", resting on {html.escape(p.rests_on)}" if p.rests_on else "")
             for e in rule.evidence
             if (p := max((p for p in e.pairs if p.decided), key=lambda p: p.difference, default=None)) is not None
         ]
@@ -97,6 +96,10 @@ def _more(evidence: Evidence) -> str:
     more = evidence.more_trials if evidence.pairs else evidence.trials_to_model
     if more is not None:
         return f"{more:,}"
+    if (rests := sorted({p.rests_on for p in evidence.pairs if p.rests_on})) and evidence.bound is None:
+        return f"rests on {html.escape(listed(rests))}"
+    if evidence.more_trainings is not None:
+        return f"none left; {counted(evidence.more_trainings, 'training')} at more seeds"
     return "out of reach" if evidence.pairs else "cannot be told here"
 
 
@@ -116,10 +119,10 @@ def _matter(recipe: Recipe, trials: list[Trial]) -> str:
     return (
         "<h3>What the best designs have in common</h3>"
         + table(head, rows)
-        + f"<p class='note'>Optuna's importance (PED-ANOVA): which choices set the best {one.best} of {one.n} designs "
-        "apart. The mark is what 1 of 20 shuffles of the values reaches: a bar that stays below it is chance. A rule "
-        "asks another question, over all designs and with the other choices adjusted for, so a choice can be decided "
-        "here and short there (a bad option that few designs took), or the other way round.</p>"
+        + f"<p class='note'>Optuna's importance (PED-ANOVA): which choices set the best {one.best} of {one.n} "
+        "trainings apart. The mark is what 1 of 20 shuffles of the values reaches: a bar that stays below it is "
+        "chance. A rule asks another question, over all designs and with the other choices adjusted for, so a choice "
+        "can be decided here and short there (a bad option that few designs took), or the other way round.</p>"
     )
 
 

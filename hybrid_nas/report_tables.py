@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, duration, listed, moment, readable
 
 NUMERIC = ("trial", "seed", "loss", "recall", "cache", "decoding", "training", "parameters", "time")
+FAMILIES = {"inter": "whole layers", "intra": "parallel hybrid"}
 NAMED = 30  # trials that a sentence names; the table has them all
 
 
@@ -84,7 +86,9 @@ def trials_table(trials: list[Trial]) -> str:
         f'state</option>{states}</select><label><input type="checkbox" id="onfront"> on the front</label>'
         '<output id="count" class="note"></output><span id="pager"></span></div>'
         f'<div class="scroll tall"><table id="trials"><thead><tr>{cells}</tr></thead><tbody></tbody></table>'
-        "</div><p class='note'>Headings sort; ● marks members of the front. Several words must all be found.</p>"
+        "</div><p class='note'>Headings sort; ● marks members of the front. The filter looks in a trial's choices, "
+        "layout, state and note for whole words, all of them; "
+        "<code>trial 5</code> or a number alone is one trial, <code>d_state 16</code> a choice.</p>"
     )
 
 
@@ -92,7 +96,29 @@ def trial_rows(trials: list[Trial], front: Front, drawn: Container[int]) -> Rows
     """Every trial; `drawn` are the numbers of those that are points of the picture of the front."""
     members = {number for c in front.members for number in c.trials}
     alike = common(trials)
-    return [(t.number, t.state, t.number in members, t.number in drawn, _cells(t, alike)) for t in trials]
+    return [(t.number, t.state, t.number in members, t.number in drawn, phrases(t), _cells(t, alike)) for t in trials]
+
+
+def phrases(trial: Trial) -> str:
+    """What a reader may look a trial up by: its own fields as the study writes them and as the page says
+    them, and its note.
+
+    Each phrase stands between ` | `, in small letters but for the layout.
+    """
+    design = trial.design.to_dict()
+    found = [
+        f"trial {trial.number}",
+        trial.state,
+        f"seed {trial.seed}",
+        *(f"{k} {_flat(v)}" for k, v in design.items()),
+    ]
+    found += [*describe(design).split(", "), FAMILIES.get(trial.design.family, ""), *_note(trial).split("; ")]
+    small = dict.fromkeys(re.sub(r"[()\[\],;]", " ", phrase).strip().lower() for phrase in found if phrase)
+    return f" | {' | '.join(re.sub(r' +', ' ', phrase) for phrase in small)} | {trial.layout} | "
+
+
+def _flat(value: Any) -> str:
+    return " ".join(f"{part:g}" for part in value) if isinstance(value, list) else str(value)
 
 
 def _cells(trial: Trial, alike: Iterable[str]) -> list[Cell]:
@@ -102,7 +128,7 @@ def _cells(trial: Trial, alike: Iterable[str]) -> list[Cell]:
         value = trial.values.get(name)
         measured.append((value, "" if value is None else bare(value, unit)))
     return [
-        (trial.number, str(trial.number)),
+        (trial.number, _called(trial)),
         trial.state,
         trial.layout,
         (trial.seed, str(trial.seed)),
@@ -115,6 +141,11 @@ def _cells(trial: Trial, alike: Iterable[str]) -> list[Cell]:
         describe(trial.design.to_dict(), alike),
         _note(trial),
     ]
+
+
+def _called(trial: Trial) -> str:
+    """Its number; a replicate's is large and says nothing, so it goes by its design's."""
+    return str(trial.number) if trial.replicate_of is None else f"{trial.replicate_of}, seed {trial.seed}"
 
 
 def _note(trial: Trial) -> str:

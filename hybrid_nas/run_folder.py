@@ -31,7 +31,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from hybrid_nas.front import Front
-from hybrid_nas.proposal import drawn
+from hybrid_nas.proposal import distinct, drawn
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.recipe_text import latex, markdown
 from hybrid_nas.storage_url import resolved, without_password
@@ -152,7 +152,7 @@ class Run:
         self.write_trials(trials, always=True)
         self._write("environment.json", json.dumps(information, indent=2) + "\n")
         front = Front.of(trials, file.objectives)
-        recipe = Recipe.of(trials, file.objectives, front, drawn(file))
+        recipe = Recipe.of(trials, file.objectives, front, drawn(file), distinct(file))
         self._write("front.json", json.dumps(front.to_dict(), indent=2) + "\n")
         self._write("recipe.json", json.dumps(recipe.to_dict(), indent=2) + "\n")
         self._write("recipe.md", markdown(recipe, str(information.get("command", ""))))
@@ -161,14 +161,19 @@ class Run:
         return front, recipe
 
     def write_report(
-        self, trials: list[Trial], front: Front, recipe: Recipe, information: dict[str, Any], file: StudyFile
+        self,
+        trials: list[Trial],
+        front: Front,
+        recipe: Recipe,
+        information: dict[str, Any],
+        file: StudyFile,
+        path: Path | None = None,
     ) -> Path:
+        """To `path`, by default report.html in the folder."""
         from hybrid_nas.report import write_report
 
-        path = self.path / "report.html"
-        partial = path.with_name(f".report.html.{os.getpid()}")
-        write_report(information, trials, file.objectives, front, recipe, partial)
-        os.replace(partial, path)
+        path = path or self.path / "report.html"
+        write_report({"name": file.name, **information}, trials, file.objectives, front, recipe, path)
         return path
 
     def _write(self, name: str, text: str) -> None:

@@ -59,9 +59,9 @@ class UnseenDesigns(BaseSampler):
 
     The first trials are the seeds, then the ends of each efficiency axis, so that every front has both. `grid` takes
     the proposals in the space's order, `ehvi` the one from which the front is expected to gain most, once `LEAST`
-    trainings have ended and `STARTUP` designs were begun at random. After 24 proposals of known or refused designs one
-    of the census is drawn at random. `holders` has the number of the trial that holds each key; `trials` are those
-    that have finished.
+    trainings have ended and `STARTUP` designs, all equally likely, were begun. After 24 proposals of known or refused
+    designs one of the census is drawn at random. `holders` has the number of the trial that holds each key; `trials`
+    are those that have finished.
     """
 
     def __init__(
@@ -107,9 +107,10 @@ class UnseenDesigns(BaseSampler):
         if self._first:
             return space.answers(self._first[0].design)
         rng = random.Random(self._seed(trial.number, ATTEMPTS))
-        if self.file.search.sampler == "ehvi" and (expected := self._expected(trial.number, rng)) is not None:
+        ours = self.file.search.sampler == "ehvi"
+        if ours and (expected := self._expected(trial.number, rng)) is not None:
             return expected
-        for attempt in range(ATTEMPTS):
+        for attempt in range(0 if ours else ATTEMPTS):
             answers, design = self._inner(study, trial, attempt)
             try:
                 proposal = Proposal.of(design, self.file)

@@ -31,7 +31,7 @@ from hybrid_nas.objective import Objective
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.trial import Trial
 
-UNLIKELY = 0.05
+UNLIKELY = 0.1
 FORETOLD_BY = 6  # trainings that were seen at a rung and at their end, before `front` stops any there
 REMEMBERED = 1_000  # of a rung: the latest, so that the work of one decision does not grow with the study
 DRAWS = 256

@@ -40,7 +40,7 @@ class Search:
     not hold, the nearest that it holds. `time_limit` (seconds) and `memory` (bytes) are what one training may take,
     `gpus` the share of a GPU that it takes on a cluster."""
 
-    sampler: str = "tpe"
+    sampler: str = "ehvi"
     trials: int = 24
     seed: int = 0
     workers: int | None = None

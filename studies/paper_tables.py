@@ -8,9 +8,11 @@ import numpy as np
 import paper_predict
 from markers import Made
 from paper_score import Arm, arm_table, arms, at, baselines, composite, minutes, score_table, setting_text, tau
-from paper_study import SETTINGS
+from paper_study import SETTINGS, setting_of
 from paper_truth import FUSION, PLACEMENT, RATIO
 
+from hybrid_nas.cost import params_nonembedding
+from hybrid_nas.extrapolation import Measured, left_out
 from hybrid_nas.rank import kendall
 from hybrid_nas.trial import Trial
 
@@ -112,6 +114,24 @@ def presets(trials: Sequence[Trial]) -> str:
     return "\n".join(lines)
 
 
+def extrapolated(trials: Sequence[Trial]) -> str:
+    """The last mark before the cool-down from the earlier ones, arm by arm: tokens left out, one size."""
+    checks = []
+    for trial in trials:
+        if setting_of(trial) == "bytes":
+            marks = [p for p in trial.curve if p.validation and 0.05 < p.tokens / trial.tokens < 0.8]
+            size = params_nonembedding(trial.proxy)
+            checks += left_out([Measured(size, mark.tokens, mark.loss) for mark in marks])
+    errors = np.array([check.forecast.loss - check.measured.loss for check in checks])
+    half = np.mean([check.forecast.high - check.forecast.low for check in checks]) / 2
+    order = kendall([c.forecast.loss for c in checks], [c.measured.loss for c in checks])
+    return (
+        f"Loss after 12 million bytes foretold from 1, 2, 4 and 8 million, for {len(checks)} arms: error "
+        f"{np.sqrt((errors**2).mean()):.3f} nats per byte (root mean square), {sum(c.inside for c in checks)} inside "
+        f"their 95% intervals, which are ± {half:.2f} wide on average; tau of foretold with measured {order}."
+    )
+
+
 def fusion_arms(trials: Sequence[Trial]) -> str:
     loss = at(trials, "small")
     lines = ["| arm | layers | 1B | 350M | text |", "|---" * 5 + "|"]
@@ -177,7 +197,7 @@ def tables(table: str) -> dict[str, Made]:
             "claims": placement_claims if table == "placement" else ratio_claims,
             "verdict": verdict(table),
         }
-        return made | ({"joint": joint, "presets": presets} if table == "ratio" else {})
+        return made | ({"joint": joint, "presets": presets, "extrapolated": extrapolated} if table == "ratio" else {})
     if table == "fusion":
         return {
             "setting": setting_text,

@@ -130,13 +130,40 @@ def test_the_table_filters_and_sorts(tab: Tab, studied: Any) -> None:
     assert tab.said == []
 
 
+def test_the_filter_finds_whole_words_of_a_trials_own_fields(tab: Tab, studied: Any) -> None:
+    path, trials, _ = studied
+    page = opened(tab, path)
+
+    def found(text: str) -> list[int]:
+        page.fill("#wanted", text)
+        return visible(page)
+
+    def such(keep: Any) -> list[int]:
+        return [t.number for t in trials if keep(t)]
+
+    assert 0 < len(such(lambda t: t.design.d_state == 16)) < len(trials)
+    assert found("d_state 16") == such(lambda t: t.design.d_state == 16)  # not the 116 MiB of another
+    assert found("16 spread d_state 16") == such(
+        lambda t: t.number == 16 and t.design.placement == "spread" and t.design.d_state == 16
+    )
+    assert found("trial 5") == found("5") == [5]
+    assert found("inter") == found("whole layers") == such(lambda t: t.design.family == "inter")
+    assert found("none") == found("nope") == such(lambda t: t.design.position == "none")
+    assert found("1:3") == such(lambda t: str(t.design.ratio) == "1:3")
+    assert found("spr") == such(lambda t: t.design.placement == "spread")
+    first = trials[0].layout[:5]
+    assert found(first) == such(lambda t: first in t.layout)
+    assert found("MiB") == found("d_state 1") == []
+    assert tab.said == []
+
+
 def test_points_and_rows_lead_to_each_other(tab: Tab, studied: Any) -> None:
     path, _, front = studied
     page = opened(tab, path)
     best = front.members[0]
     page.click(f"#t{best.number} button.find")
     page.wait_for_selector("#front-0 .hoverlayer .hovertext")
-    assert best.layout in page.locator("#front-0 .hoverlayer").text_content()
+    assert f"trial {best.number}" in page.locator("#front-0 .hoverlayer").text_content()
     page.fill("#wanted", "nothing has this")
     page.locator("#front-0").scroll_into_view_if_needed()
     page.wait_for_timeout(600)
@@ -144,7 +171,7 @@ def test_points_and_rows_lead_to_each_other(tab: Tab, studied: Any) -> None:
     box = points.nth(0).bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_selector("#front-0 .hoverlayer .hovertext")
-    assert best.layout in page.locator("#front-0 .hoverlayer").text_content()
+    assert f"trial {best.number}" in page.locator("#front-0 .hoverlayer").text_content()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_selector(f"#t{best.number}.shown")  # the filter that hid it is taken away
     assert tab.said == []
@@ -227,6 +254,30 @@ def test_it_reads_on_a_phone_and_in_the_dark(tab: Tab, studied: Any, tmp_path: P
     picture = tmp_path / "report.png"
     page.screenshot(path=picture, full_page=True)
     assert picture.stat().st_size > 100_000
+    assert tab.said == []
+
+
+@pytest.mark.parametrize("tab", [{"viewport": PHONE}, {"viewport": DESK}], indirect=True)
+def test_what_stands_beside_a_point_is_in_sight_and_labels_hide_no_member(tab: Tab, studied: Any) -> None:
+    page = opened(tab, studied[0])
+    page.locator("#front-0").scroll_into_view_if_needed()
+    points = page.locator("#front-0 .scatterlayer .trace").last.locator(".points path")
+    edges = (
+        "all => all.map((one) => one.getBoundingClientRect()).map((box) => [box.left, box.right, box.top, box.bottom])"
+    )
+    for i in range(points.count()):
+        box = points.nth(i).bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.wait_for_selector("#front-0 .hoverlayer .hovertext path")
+        page.wait_for_timeout(150)
+        for left, right, _, _ in page.locator("#front-0 .hoverlayer .hovertext path").evaluate_all(edges):
+            assert left >= 0
+            assert right <= page.viewport_size["width"]
+            assert right - left < 240
+    drawn = points.evaluate_all(edges)
+    for one in page.locator("#front-0 .annotation-text-g").evaluate_all(edges):
+        for dot in drawn:
+            assert one[1] <= dot[0] or dot[1] <= one[0] or one[3] <= dot[2] or dot[3] <= one[2]
     assert tab.said == []
 
 

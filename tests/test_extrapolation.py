@@ -85,12 +85,12 @@ RUNS = {
 
 
 def test_the_papers_3b_models_from_its_smaller_ones():
-    """Four families, 3B at the two largest budgets, from 100M to 1B: within 0.06 nats, and inside the intervals."""
+    """Four families, 3B at the two largest budgets, from 100M to 1B: within 0.045 nats, and inside the intervals."""
     checks = []
     for sizes in RUNS.values():
         measured = [Measured(n, d * 1e9, loss) for n, runs in sizes.items() for d, loss in runs]
         checks += left_out(measured)
     assert len(checks) == 8
-    assert max(abs(c.forecast.loss - c.measured.loss) for c in checks) < 0.06
+    assert max(abs(c.forecast.loss - c.measured.loss) for c in checks) < 0.045
     assert sum(c.inside for c in checks) >= 7
     assert max(c.forecast.high - c.forecast.low for c in checks) < 0.5

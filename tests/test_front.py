@@ -259,3 +259,89 @@ def test_ten_thousand_trials_take_seconds():
     front = Front.of(trials, objectives())
     assert time.process_time() - started < 10
     assert len(front.candidates) == 5000
+
+
+def seeds_of_recall(rows):
+    """Trials of designs with these accuracies at seeds 0, 1, ...; the higher the accuracy, the larger the cache."""
+    return [
+        bare_trial(10 * i + s, 1.0, 10 + i, proxy=i, target=i, seed=s, values={"recall": value})
+        for i, row in enumerate(rows)
+        for s, value in enumerate(row)
+    ]
+
+
+RECALLS = [(0.02, 0.03), (0.015, 0.02), (0.03, 0.02), (0.2, 0.9), (0.95, 0.3), (0.1, 0.6), (0.97, 0.99), (0.96, 0.92)]
+RECALLS += [(0.95, 0.99)]
+
+
+def test_an_accuracy_has_the_noise_of_its_level_and_its_interval_stays_inside_0_and_1():
+    """By scipy's log odds and numpy's variance; t(3) = 3.182446 from a printed table."""
+    from scipy.special import expit, logit
+
+    front = Front.of(seeds_of_recall(RECALLS), objectives("recall", "cache_bytes"), draws=50)
+    for rows in (slice(0, 3), slice(3, 6), slice(6, 9)):
+        sd = math.sqrt(logit(np.array(RECALLS[rows])).var(axis=1, ddof=1).mean())
+        for candidate in front.candidates[rows]:
+            estimate = candidate.estimates["recall"]
+            half = 3.182446 * sd / math.sqrt(2)
+            expected = expit(logit(estimate.mean) - half), expit(logit(estimate.mean) + half)
+            assert (estimate.low, estimate.high) == pytest.approx(expected, rel=1e-5)
+    widths = [c.estimates["recall"].high - c.estimates["recall"].low for c in front.candidates]
+    assert max(widths[:3]) < 0.04 < 0.6 < min(widths[3:6])
+    assert "below 0.1" in front.statement
+    assert front.noise["recall"].floor is None  # no one difference holds at every level
+    assert front.noise["recall"].apart(0.02, 0.98)
+    assert not front.noise["recall"].apart(0.3, 0.9)
+
+
+def test_one_training_at_a_level_has_the_deviation_of_every_design_seen_there():
+    """A single 0.95 may be the lucky seed of the design that has 0.3 at another."""
+    from scipy.special import logit
+
+    front = Front.of(
+        [*seeds_of_recall(RECALLS), bare_trial(999, 1.0, 9, proxy=99, target=99, values={"recall": 0.95})],
+        objectives("recall", "cache_bytes"),
+        draws=0,
+    )
+    high = [(0.95, 0.3), (0.97, 0.99), (0.96, 0.92), (0.95, 0.99)]  # 0.9 itself is no more than the middle
+    variances, weights = logit(np.array(high)).var(axis=1, ddof=1), np.array([0.5, 1, 1, 1])
+    sd, df = front.noise["recall"].levels.spread(0.95, 1)
+    assert (sd, df) == (pytest.approx(math.sqrt((weights * variances).sum() / 3.5)), 3)
+
+
+def test_probability_of_two_accuracies_is_that_of_their_log_odds():
+    """Simulated the long way: both means move by Student's t of their level's deviation."""
+    from scipy.special import logit
+
+    front = Front.of(seeds_of_recall(RECALLS), objectives("recall", "cache_bytes"), draws=20_000)
+    rng = np.random.default_rng(11)
+    means, cache = logit(np.array(RECALLS).mean(1)), np.arange(9)
+    sds = [math.sqrt(logit(np.array(RECALLS[i : i + 3])).var(axis=1, ddof=1).mean()) for i in (0, 3, 6)]
+    drawn = means + rng.standard_t(3, (20_000, 9)) * np.repeat(sds, 3) / math.sqrt(2)
+    on_front = [(drawn[:, :i] < drawn[:, [i]]).all(1).mean() for i in cache]  # the cheaper ones are all worse
+    assert [c.probability for c in front.candidates] == pytest.approx(on_front, abs=0.02)
+
+
+def test_an_accuracy_that_no_design_has_learned_makes_nobody_sure():
+    """Recalls about chance, each higher at more cost and a worse loss: members, and not for what they do."""
+    from hybrid_nas.objective import QUANTITIES
+    from hybrid_nas.recall import ALPHABET
+
+    assert QUANTITIES["recall"].chance == 1 / ALPHABET
+    rows = [(0.012, 0.0121), (0.016, 0.0161), (0.023, 0.0231), (0.03, 0.0301)]
+    trials = [
+        bare_trial(10 * i + s, 1.0 + i + 0.01 * s, 10 + i, proxy=i, target=i, seed=s)
+        for i in range(4)
+        for s in range(2)
+    ]
+    trials = [t.with_changes(values={**t.values, "recall": rows[t.number // 10][t.number % 10]}) for t in trials]
+    front = Front.of(trials, objectives("loss", "recall", "cache_bytes"))
+    assert [c.number for c in front.members] == [0, 10, 20, 30]
+    assert [c.sure for c in front.members] == [True, False, False, False]
+    assert set(front.ends) == {"loss", "cache_bytes"}
+    assert "None of these designs has learned recall: the best is 0.030" in front.statement
+    assert "Chance is 0.016" in front.statement
+    learned = [t.with_changes(values={**t.values, "recall": 0.9}) if t.number >= 30 else t for t in trials]
+    front = Front.of(learned, objectives("loss", "recall", "cache_bytes"))
+    assert (front.idle, set(front.ends)) == ((), {"loss", "recall", "cache_bytes"})
+    assert "learned" not in front.statement

@@ -15,8 +15,9 @@ from hybrid_nas.design import Design, Ratio
 from hybrid_nas.front import Front
 from hybrid_nas.noise import Noise, trainings
 from hybrid_nas.outlook import Further, affordable, continued, outlook
-from hybrid_nas.proposal import drawn
+from hybrid_nas.proposal import Proposal, distinct, drawn
 from hybrid_nas.published import CLAIMS
+from hybrid_nas.reach import Reach
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.recipe_text import markdown
 from hybrid_nas.shipped import shipped
@@ -87,7 +88,7 @@ def test_steps_are_gathered_and_the_affordable_one_is_the_last_near():
     rng = np.random.default_rng(2)
     trials = study(grid(), lambda d: 2 + 0.004 * (d.d_state == 16), rng, own=0.01)
     recipe = Recipe.of(trials, objectives(), Front.of(trials, objectives(), draws=50))
-    searched = sum(t.replicate_of is None for t in trials)
+    searched = len({t.key for t in trials})
     assert [s.trials for s in recipe.outlook] == sorted(s.trials for s in recipe.outlook)
     assert all(s.trials == searched + s.more for s in recipe.outlook)
     named = [name for s in recipe.outlook for name in s.decided]
@@ -120,3 +121,51 @@ def test_choices_that_always_go_together_are_one():
     assert "fusion" not in settings(trials[0])
     apart = [*trials, trial(9, Design(family="intra", ratio=Ratio(1, 1), fusion="difference", output="joint"), 2.0)]
     assert merged(apart)(trials[0])["fusion"] == "concat"
+
+
+def test_no_design_is_advised_that_the_space_does_not_hold():
+    """The same trials, once of a space of any size and once of one that they fill: trials become trainings."""
+    rng = np.random.default_rng(2)
+    trials = study(grid(), lambda d: 2 + 0.004 * (d.d_state == 16), rng, own=0.01)
+    front = Front.of(trials, objectives(), draws=50)
+    searched = len({t.key for t in trials})
+    open_ = Recipe.of(trials, objectives(), front)
+    full = Recipe.of(trials, objectives(), front, designs=searched)
+    assert open_.outlook
+    assert (full.outlook, open_.beyond) == ((), "")
+    assert f"All {searched} designs of the space have their trial" in full.beyond
+    trainings = len({(t.proxy.id, t.seed) for t in trials})
+    for one, other in zip(open_.agreement, full.agreement, strict=True):
+        assert other.more_trials is None
+        if one.tested and one.more_trials is not None:
+            assert other.more_trainings == int(np.ceil(trainings * one.more_trials / searched))
+    text = markdown(full, "hybrid-nas search space --trials 24")
+    assert "more trials" not in text.split("## How this was found")[0].replace("## What more trials would decide", "")
+    assert "--trials 24" not in text
+    assert full.beyond in text
+    some = Recipe.of(trials, objectives(), front, designs=searched + 10)
+    assert all(step.more <= 10 for step in some.outlook)
+
+
+def test_a_table_counts_designs_and_not_their_seeds():
+    rng = np.random.default_rng(4)
+    trials = study(grid(), lambda d: 2.0, rng, replicates=2, replicate_all=True)
+    table = [t.with_changes(replicate_of=None) for t in trials]
+    designs = len({t.key for t in trials})
+    assert len(table) == 3 * len(grid())
+    reach = Reach.of(table, designs + 5)
+    assert (reach.searched, reach.left) == (designs, 5)
+    assert reach.split(5) == (5, None)
+    assert reach.split(designs) == (None, len({(t.proxy.id, t.seed) for t in trials}))
+
+
+def test_distinct_counts_what_a_study_allows():
+    text = """
+name: few
+ratio: ["1:1", "1:3", "0:1"]
+placement: [spread, front]
+d_state: [16, 32]
+"""
+    study_file = read_study(text, "few.yaml")
+    keys = {Proposal.of(design, study_file).key for design in study_file.space.enumerate()}
+    assert distinct(study_file) == len(keys) == 10  # placement is asked of the two mixed ratios alone

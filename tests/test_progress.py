@@ -30,3 +30,14 @@ def test_time_left_counts_the_replicates_that_the_front_still_needs() -> None:
 def test_without_a_finished_training_nothing_is_said() -> None:
     file = read_study(TINY, "tiny.yaml")
     assert Progress(file, [], workers=1).summary()["seconds_left"] is None
+
+
+def test_time_left_does_not_count_trials_that_the_space_has_no_designs_for() -> None:
+    """24 trials of a space of 3: after the third, none is to come."""
+    file = read_study(TINY, "tiny.yaml", ("proxy.replicates=0", "search.trials=24"))
+    progress = Progress(file, [], workers=1)
+    progress.planned = 3
+    for number in range(3):
+        progress.ended(bare_trial(number, 1.0 + number, 30).with_changes(seconds=10.0))
+    summary = progress.summary()
+    assert (summary["trials"], summary["done"], summary["seconds_left"]) == (3, 3, 0)

@@ -198,16 +198,28 @@ def test_a_rule_that_rests_on_the_designs_of_one_option_says_so():
     def of(truth):
         trials = [trial(i, d, truth(d) + rng.normal(0, 0.003)) for i, d in enumerate(designs)]
         found = rule(recipe_of(trials), "d_state").evidence[0]
-        return found, next(p for p in found.pairs if p.decided)
+        return found, next(p for p in found.pairs if p.p_holm < 0.05)
 
     alone, pair = of(lambda d: 2 + 0.1 * (d.placement == "front" and d.d_state == 16))
     assert pair.worse == "16"
     assert pair.difference == pytest.approx(0.05, abs=0.01)
     assert pair.rests_on == "placement front"
     assert abs(pair.without) < 0.01
-    assert "which rests on designs with placement front (without them" in alone.statement
-    _, pair = of(lambda d: 2 + 0.1 * (d.d_state == 16))
-    assert (pair.rests_on, pair.without) == ("", None)
+    assert alone.statement.startswith("Not decided, resting on designs with placement front: 64 over 16 by 0.0")
+    assert (pair.decided, alone.decided, alone.beaten, alone.worth, alone.bound) == (False, False, (), 0.0, None)
+    trials = [
+        trial(i, d, 2 + 0.1 * (d.placement == "front" and d.d_state == 16) + rng.normal(0, 0.003))
+        for i, d in enumerate(designs)
+    ]
+    table = latex(recipe_of(trials))
+    row = next(line for line in table.splitlines() if line.startswith(r"d\_state"))
+    end = [t.values["loss"] for t in trials if t.design.placement == "end" and t.design.d_state == 16]
+    other = [t.values["loss"] for t in trials if t.design.placement == "end" and t.design.d_state == 64]
+    left = np.mean(end) - np.mean(other)
+    assert f"64 / 16, resting on placement front (without ${left:+.4f}$)" in row
+    assert row.endswith(r"no \\")
+    plain, pair = of(lambda d: 2 + 0.1 * (d.d_state == 16))
+    assert (pair.rests_on, pair.without, plain.beaten) == ("", None, ("16",))
 
 
 def test_designs_that_coincide_at_the_proxy_are_never_told_apart_by_training():

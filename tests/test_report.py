@@ -376,3 +376,25 @@ def test_ten_thousand_trials_fit_too():
     text = page(INFO, trials, objectives(), front, Recipe.of(trials, objectives(), front))
     assert len(text.encode()) < 5e6
     assert len(data_of(text)["rows"]) == 10_000
+
+
+def test_facts_of_the_run_are_those_of_its_trials():
+    """An idle repetition writes 1 s and a table marks no seed as a replicate; the trials say what was spent."""
+    designs = grid()[:4]
+    trials = [
+        trial(i, design, loss=2 + 0.01 * i, recall=0.5, seed=seed, seconds=50.0)
+        for i, (seed, design) in enumerate((seed, design) for seed in range(3) for design in designs)
+    ]
+    front = Front.of(trials, objectives(), draws=20)
+    text = page({"seconds": 1.2}, trials, objectives(), front, Recipe.of(trials, objectives(), front))
+    assert "4 designs trained to the end, 12 trainings at 3 seeds, 0 stopped early" in text
+    assert "10 min 0 s of training" in text
+    assert "1.2 s" not in text
+
+
+def test_a_replicate_goes_by_its_designs_number():
+    again = trial(1_000_000, grid()[0], loss=2.1, recall=0.5, seed=1, replicate_of=0)
+    trials = [trial(0, grid()[0], loss=2.0, recall=0.5), again]
+    front = Front.of(trials, objectives(), draws=20)
+    rows = data_of(page({}, trials, objectives(), front, Recipe.of(trials, objectives(), front)))["rows"]
+    assert [row[-1][0] for row in rows] == [[0, "0"], [1_000_000, "0, seed 1"]]

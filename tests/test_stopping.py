@@ -155,11 +155,11 @@ def told(noise: float, count: int = 20) -> Stopping:
 
 
 def test_front_stops_what_is_dominated_beyond_the_noise_alone() -> None:
-    """The newcomer costs as much as number 10 and is worse by 0.1 at the rung."""
-    newcomer = seen(99, 10.5, 2.6)
+    """The newcomer costs a little more than number 3 and is worse by 0.1 at the rung."""
+    newcomer = seen(99, 3.5, 2.95)
     assert not told(0.01).goes_on(0, newcomer)
-    assert told(0.2).goes_on(0, newcomer)  # a difference of 0.1 says nothing there
-    assert told(0.01).goes_on(0, seen(99, 10.5, 2.4))
+    assert told(0.3).goes_on(0, newcomer)  # a difference of 0.1 says nothing there
+    assert told(0.01).goes_on(0, seen(99, 3.5, 2.75))
     assert told(0.01).goes_on(0, seen(99, -1.0, 9.0))  # nothing cheaper was seen
     assert told(0.01, count=5).goes_on(0, newcomer)  # too few have ended to foretell an end
 

@@ -21,7 +21,7 @@ import optuna
 import pytest
 from optuna.storages import InMemoryStorage
 from servers import PostgreSQL, free_port, proxy, wait_for
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from hybrid_nas import storage as module
 from hybrid_nas.lease import Lease
@@ -177,6 +177,31 @@ def test_patience_ends_and_a_users_mistake_is_not_waited_for() -> None:
         patient.get_all_studies()
     with pytest.raises(KeyError):
         Patient(InMemoryStorage()).get_study_id_from_name("none")
+
+
+def test_a_connection_lost_between_two_queries_of_one_operation_is_waited_for() -> None:
+    """Optuna goes on with the session after the failure; SQLAlchemy refuses, with no word of the loss."""
+
+    class Halfway(InMemoryStorage):
+        tries = 0
+
+        def get_all_studies(self) -> Any:
+            Halfway.tries += 1
+            if Halfway.tries > 1:
+                return super().get_all_studies()
+            try:
+                try:
+                    raise OperationalError("SELECT", {}, sqlite3.OperationalError("server closed the connection"))
+                except OperationalError:
+                    raise PendingRollbackError("Can't reconnect until invalid transaction is rolled back") from None
+            except PendingRollbackError as error:
+                raise optuna.exceptions.StorageInternalError("An exception is raised during the commit") from error
+
+    heard: list[str] = []
+    patient = Patient(Halfway())
+    patient.said = heard.append
+    assert patient.get_all_studies() == []
+    assert heard[0] == "storage: server closed the connection; waiting for it, trainings go on"
 
 
 def test_a_locked_sqlite_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

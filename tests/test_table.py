@@ -60,6 +60,7 @@ def test_more_designs_are_those_and_others():
         proposals([study(), study(["proxy.width=64"])], None)
 
 
+@pytest.mark.slow
 def test_trials_are_those_of_evaluate_and_the_second_slice_repeats_nothing():
     file = study()
     first = trained(file, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -82,7 +83,7 @@ def recipe(
 ) -> None:
     """Print the design recipe of a run, with its evidence."""
     from hybrid_nas.front import Front
-    from hybrid_nas.proposal import drawn
+    from hybrid_nas.proposal import distinct, drawn
     from hybrid_nas.recipe import Recipe
     from hybrid_nas.recipe_text import latex, markdown
     from hybrid_nas.run_folder import Run
@@ -91,7 +92,7 @@ def recipe(
         raise ValueError("give --json or --latex, one of the two")
     folder = Run.of(run)
     trials, file = folder.trials(), folder.study_file()
-    result = Recipe.of(trials, file.objectives, Front.of(trials, file.objectives), drawn(file))
+    result = Recipe.of(trials, file.objectives, Front.of(trials, file.objectives), drawn(file), distinct(file))
     command = str(folder.information().get("command", ""))
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
@@ -105,18 +106,23 @@ def recipe(
         print(markdown(result, command), end="")
 
 
-def report(run: RunName = None) -> None:
+def report(
+    run: RunName = None,
+    to: Annotated[Path | None, typer.Option("--out", help="The file; by default report.html in the folder.")] = None,
+) -> None:
     """Write a run's report again, from its trials."""
     from hybrid_nas.front import Front
-    from hybrid_nas.proposal import drawn
+    from hybrid_nas.proposal import distinct, drawn
     from hybrid_nas.recipe import Recipe
     from hybrid_nas.run_folder import Run
 
+    if to is not None and (to.is_dir() or not to.parent.is_dir()):
+        raise ValueError(f"--out {to}: must be a file in a folder that exists")
     folder = Run.of(run)
     trials, file = folder.trials(), folder.study_file()
     result = Front.of(trials, file.objectives)
-    recipe = Recipe.of(trials, file.objectives, result, drawn(file))
-    path = folder.write_report(trials, result, recipe, folder.information(), file)
+    recipe = Recipe.of(trials, file.objectives, result, drawn(file), distinct(file))
+    path = folder.write_report(trials, result, recipe, folder.information(), file, to)
     out.print(str(path), highlight=False, soft_wrap=True)
 
 
@@ -143,6 +149,8 @@ def print_front(run: Run, trials: list[Trial]) -> None:
                 cells.append(readable(member.value(objective.name), objective.unit))
             else:
                 half = "" if estimate.high is None else f" ± {estimate.high - estimate.mean:.4f}"
+                if objective.unit == "accuracy" and estimate.high is not None:  # not the same on both sides
+                    half = f" [{estimate.low:.2f}, {estimate.high:.2f}]"
                 cells.append(f"{estimate.mean:.4f}{half}")
         marks = [name for name, key in (("knee", front.knee),) if key == member.key and not front.knee_is_end]
         table.add_row(str(member.number), member.layout, *cells, str(len(member.seeds)), ", ".join(marks))

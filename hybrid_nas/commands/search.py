@@ -199,6 +199,7 @@ def _search(
 ) -> bool:
     from hybrid_nas.patience import StorageAway
     from hybrid_nas.progress import JsonLines, Lines, LiveTable, Progress
+    from hybrid_nas.reach import SEEDS
     from hybrid_nas.run_folder import environment
     from hybrid_nas.search import Loop, now
     from hybrid_nas.study import Study
@@ -215,6 +216,9 @@ def _search(
         progress = LiveTable(file, before, workers, out)
     else:
         progress = Lines(file, before, workers, out)
+    spaced = len(census.proposals.keys() | {seed.proposal.key for seed in seeds} | {trial.key for trial in before})
+    if census.complete:
+        progress.planned = min(progress.planned, spaced)
     progress.said(f"space {path}: {counted(census.looked_at, 'design')}, {len(census.proposals):,} different"
                   + (f", {sum(census.refused.values()):,} refused" if census.refused else ""))  # fmt: skip
     for why, count in file.space.left_out.items():
@@ -223,9 +227,12 @@ def _search(
         progress.said(line)
     for seed in seeds:
         progress.said(str(seed))
-    progress.said(
-        f"run {run.path}: {counted(file.search.trials, 'trial')} on {counted(workers, 'worker')}; data: {data}"
-    )
+    progress.said(f"run {run.path}: {counted(progress.planned, 'trial')} on {counted(workers, 'worker')}; data: {data}")
+    if progress.planned < file.search.trials:
+        progress.said(
+            f"{file.search.trials:,} trials are asked for, and the space has {counted(spaced, 'design')}: the search "
+            f"ends when each has its trial; {SEEDS} would say more"
+        )
     if before:
         progress.said(
             f"done already: {counted(len(study.trials), 'trial')} and {counted(len(study.replicates), 'replicate')}"

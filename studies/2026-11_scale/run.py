@@ -3,7 +3,8 @@
 python run.py --trials 1000 3000 10000 [--storage journal] [--sampler random] [--stopping none]   lines of results.csv
 python run.py --asks 1000 3000 10000   the time of one ask of each sampler, lines of asks.csv
 
-A worker's answer is made up from its job: a loss that falls towards a value which the design's id decides.
+Times are CPU seconds of the driver. A worker's answer is made up from its job: a loss that falls towards a value which
+the design's id decides.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import random
 import resource
 import subprocess
@@ -119,54 +119,52 @@ class Watch:
     def said(self, text: str) -> None: ...
     def tick(self) -> None: ...
     def ended(self, trial: object) -> None:
-        self.ends.append(time.perf_counter())
+        self.ends.append(time.process_time())
 
 
-def measure(trials: int, storage: str, sampler: str, stopping: str, workers: int) -> list[tuple[str, float, str]]:
+def measure(trials: int, storage: str, sampler: str, stopping: str, workers: int) -> Iterator[tuple[str, float, str]]:
     """One search, and what reading it costs; to be run in a process of its own, for its memory."""
     from hybrid_nas.front import Front
     from hybrid_nas.recipe import Recipe
     from hybrid_nas.search import Loop
     from hybrid_nas.study import Record
 
-    found = []
     with tempfile.TemporaryDirectory() as name:
         run, file, study = opened(Path(name), trials, storage, sampler, stopping, workers)
         watch = Watch()
-        begin = time.perf_counter()
+        begin = time.process_time()
         assert Loop(study, Stub(workers), watch, lambda: False).run()
-        took = time.perf_counter() - begin
+        took = time.process_time() - begin
         searched = [trial for trial in study.all_trials() if trial.replicate_of is None]
         assert len(searched) == trials
         tenth = max(1, trials // 10)
-        found += [
-            ("loop, per trial", took / len(watch.ends), "s"),
-            (
-                "loop, per trial of the last tenth",
-                (watch.ends[trials - 1] - watch.ends[trials - 1 - tenth]) / tenth,
-                "s",
-            ),
-            ("memory of the driver at its end", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MiB"),
-            ("size of the storage", sum(p.stat().st_size for p in Path(name).glob("study.db*")) / 2**20, "MiB"),
-            ("stopped", sum(trial.state == "stopped" for trial in searched) / trials, "share"),
-        ]
-
-        def timed(what: str, work: Any) -> Any:
-            begin = time.perf_counter()
-            result = work()
-            found.append((what, time.perf_counter() - begin, "s"))
-            return result
-
+        last = watch.ends[trials - 1] - watch.ends[trials - 1 - tenth]
+        yield "loop, per trial", took / len(watch.ends), "s"
+        yield "loop, per trial of the last tenth", last / tenth, "s"
+        yield "memory of the driver at its end", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MiB"
+        yield "size of the storage", sum(p.stat().st_size for p in Path(name).glob("study.db*")) / 2**20, "MiB"
+        yield "stopped", sum(trial.state == "stopped" for trial in searched) / trials, "share"
         every = study.all_trials()
-        timed("trials.parquet, written", lambda: run.write_trials(every, always=True))
-        found.append(("size of trials.parquet", (run.path / "trials.parquet").stat().st_size / 2**20, "MiB"))
-        read = timed("trials.parquet, read", run.trials)
-        front = timed("front", lambda: Front.of(read, file.objectives))
-        recipe = timed("recipe", lambda: Recipe.of(read, file.objectives, front))
-        page = timed("report", lambda: run.write_report(read, front, recipe, {}, file))
-        found.append(("size of the report", page.stat().st_size / 2**20, "MiB"))
-        timed("storage, read by a dashboard or a resumed search", lambda: Record(file, study.storage).trials())
-    return found
+        begin = time.process_time()
+        run.write_trials(every, always=True)
+        yield "trials.parquet, written", time.process_time() - begin, "s"
+        yield "size of trials.parquet", (run.path / "trials.parquet").stat().st_size / 2**20, "MiB"
+        begin = time.process_time()
+        read = run.trials()
+        yield "trials.parquet, read", time.process_time() - begin, "s"
+        begin = time.process_time()
+        Record(file, study.storage).trials()
+        yield "storage, read by a dashboard or a resumed search", time.process_time() - begin, "s"
+        begin = time.process_time()
+        front = Front.of(read, file.objectives)
+        yield "front", time.process_time() - begin, "s"
+        begin = time.process_time()
+        recipe = Recipe.of(read, file.objectives, front)
+        yield "recipe", time.process_time() - begin, "s"
+        begin = time.process_time()
+        page = run.write_report(read, front, recipe, {}, file)
+        yield "report", time.process_time() - begin, "s"
+        yield "size of the report", page.stat().st_size / 2**20, "MiB"
 
 
 def ask(trials: int, sampler: str, asks: int = 5) -> float:
@@ -206,10 +204,10 @@ def ask(trials: int, sampler: str, asks: int = 5) -> float:
     study = Study(file, study.census, study.storage, None)
     for _ in range(3):  # the ends of the axis and the first model
         study.ask()
-    begin = time.perf_counter()
+    begin = time.process_time()
     for _ in range(asks):
         study.ask()
-    return (time.perf_counter() - begin) / asks
+    return (time.process_time() - begin) / asks
 
 
 def append(path: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
@@ -233,18 +231,20 @@ def main() -> None:
     parser.add_argument("--here", action="store_true", help="measure in this process, and print")
     given = parser.parse_args()
     if given.here:
-        print(json.dumps(measure(given.trials[0], given.storage, given.sampler, given.stopping, given.workers)))
+        for found in measure(given.trials[0], given.storage, given.sampler, given.stopping, given.workers):
+            print(json.dumps(found), flush=True)
         return
     for trials in given.trials:
-        command = [sys.executable, __file__, "--here", "--trials", str(trials), "--storage", given.storage,
-                   "--sampler", given.sampler, "--stopping", given.stopping, "--workers", str(given.workers),
-                   ]  # fmt: skip
-        said = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ}).stdout
-        rows = [(what, trials, given.storage, given.sampler, given.stopping, given.workers, f"{value:.6g}", unit)
-                for what, value, unit in json.loads(said.splitlines()[-1])]  # fmt: skip
-        append(RESULTS, COLUMNS, rows)
-        for row in rows:
-            print(*row, flush=True)
+        settings = [given.storage, given.sampler, given.stopping, str(given.workers)]
+        command = [sys.executable, __file__, "--here", "--trials", str(trials)]
+        for name, value in zip(("storage", "sampler", "stopping", "workers"), settings, strict=True):
+            command += [f"--{name}", value]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for told in process.stdout:
+                what, value, unit = json.loads(told)
+                append(RESULTS, COLUMNS, [(what, trials, *settings, f"{value:.6g}", unit)])
+                print(what, trials, *settings, f"{value:.6g}", unit, flush=True)
     for trials in given.asks:
         for sampler in given.samplers:
             seconds = ask(trials, sampler)

@@ -27,6 +27,7 @@ BUDGETS = (0.1, 0.2, 0.3, 0.5, 1.0)
 COLUMNS = ("objectives", "order", "rule", "seed", "spent", "worth", *(f"until {s}" for s in SHARES),
            *(f"at {b}" for b in BUDGETS), "seconds")  # fmt: skip
 WORKERS = 4
+SEEDS_OF_CHOOSERS = 2
 MOST = 0.3  # of the whole table, for searches that choose what to train
 RULES: dict[str, dict[str, Any]] = {
     "none": {"rule": "none"},
@@ -134,7 +135,10 @@ def main() -> None:
         (names, "random", rule, seed) for names in tables for seed in range(given.seeds) for rule in (*RULES, *PEERS)
     ]
     arms += [
-        (names, "ehvi", rule, seed) for seed in range(min(5, given.seeds)) for names in tables for rule in WITH_EHVI
+        (names, "ehvi", rule, seed)
+        for seed in range(min(SEEDS_OF_CHOOSERS, given.seeds))
+        for names in tables
+        for rule in WITH_EHVI
     ]
     for names, order, rule, seed in arms:
         if (names, order, rule, str(seed)) in have or (given.only and rule not in given.only):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +60,14 @@ HELD = {
     "nemotron-h": ("nemotron-h", stack(MAMBA, BLIND, MAMBA, ffn=RELU)),
     "nemotron-h-apart": ("nemotron-h", Architecture(48, 131, (Block(MAMBA, None), Block(BLIND, RELU)))),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _torch_alone() -> None:
+    """transformers takes flash-linear-attention's kernels where that can be imported, and they run on no CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "fla", None)
+        importlib.import_module("transformers.models.qwen3_next.modeling_qwen3_next")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,104 @@
+"""Compute the README's tables from results.csv and asks.csv and write them between the marker comments.
+
+python tables.py
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+Rows = list[dict[str, str]]
+
+
+def read() -> Rows:
+    rows: Rows = []
+    for name in ("results.csv", "asks.csv"):
+        if (HERE / name).exists():
+            with (HERE / name).open() as file:
+                rows += [{**row, "file": name} for row in csv.DictReader(file)]
+    return rows
+
+
+def figures(rows: Rows, storage: str) -> dict[str, dict[int, tuple[float, str]]]:
+    found: dict[str, dict[int, tuple[float, str]]] = {}
+    for row in rows:
+        if row["file"] == "results.csv" and (row["storage"], row["stopping"], row["sampler"]) == (
+            storage,
+            "none",
+            "random",
+        ):
+            found.setdefault(row["what"], {})[int(row["trials"])] = float(row["value"]), row["unit"]
+    return found
+
+
+def cell(value: float, unit: str) -> str:
+    if unit == "s":
+        return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.1f} s"
+    return f"{value:.1f} {unit}"
+
+
+def growth(points: dict[int, tuple[float, str]]) -> str:
+    """The power of the number of trials that the largest and the smallest number show."""
+    few, many = min(points), max(points)
+    if few == many or not points[few][0]:
+        return ""
+    return f"{math.log(points[many][0] / points[few][0]) / math.log(many / few):.2f}"
+
+
+def table(rows: Rows) -> str:
+    found = figures(rows, "journal")
+    sizes = sorted({size for points in found.values() for size in points})
+    lines = [f"| {' | '.join(['', *(f'{size:,} trials' for size in sizes), 'grows as n to the'])} |"]
+    lines.append("|---" * (len(sizes) + 2) + "|")
+    for what, points in found.items():
+        if what != "stopped":
+            cells = [cell(*points[size]) if size in points else "" for size in sizes]
+            lines.append(f"| {what} | {' | '.join(cells)} | {growth(points)} |")
+    return "\n".join(lines)
+
+
+def asks(rows: Rows) -> str:
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if row["file"] == "asks.csv":
+            found.setdefault(row["sampler"], {})[int(row["trials"])] = float(row["seconds"])
+    sizes = sorted({size for points in found.values() for size in points})
+    lines = [
+        f"| {' | '.join(['sampler', *(f'after {size:,} trials' for size in sizes)])} |",
+        "|---" * (len(sizes) + 1) + "|",
+    ]
+    for sampler, points in found.items():
+        cells = [cell(points[size], "s") if size in points else "" for size in sizes]
+        lines.append(f"| {sampler} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def verdict(rows: Rows) -> str:
+    found = figures(rows, "journal")
+    most = max(size for points in found.values() for size in points)
+    names = ("loop, per trial", "front", "recipe", "report", "memory of the driver at its end", "size of the storage")
+    parts = [f"{name} {cell(*found[name][most])}" for name in names if most in found.get(name, {})]
+    return f"{most:,} trials on 64 workers, CPU time: {', '.join(parts)}"
+
+
+TABLES: dict[str, Callable[[Rows], str]] = {"verdict": verdict, "growth": table, "asks": asks}
+
+
+def written(readme: str, rows: Rows) -> str:
+    for name, made in TABLES.items():
+        before, after = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if len(re.findall(re.escape(before) + ".*?" + re.escape(after), readme, flags=re.S)) != 1:
+            raise ValueError(f"README.md: the markers of {name} must stand once")
+        start, end = readme.index(before) + len(before), readme.index(after)
+        readme = f"{readme[:start]}{made(rows)}\n{readme[end:]}"
+    return readme
+
+
+if __name__ == "__main__":
+    README.write_text(written(README.read_text(), read()))
