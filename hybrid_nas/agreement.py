@@ -66,6 +66,7 @@ class Question:
     contrast: Contrast | None
     why: str = ""
     short: float = 0.0  # by which factor the designs are too few for a model
+    beyond: bool = False  # no trial of a study like this one could answer it
 
 
 def agreement(
@@ -106,8 +107,8 @@ def agreement(
 def _ask(
     claim: Claim, trials: list[Trial], values: dict[str, Any], noise: dict[str, Noise], foretold: Predictions
 ) -> Question:
-    if claim.factor is None:
-        return Question(claim, "", (0, 0), None, f"it needs {claim.needs}")
+    if claim.factor is None or (claim.equal_compute and _equal_data(trials)):
+        return Question(claim, "", (0, 0), None, f"it needs {claim.needs}", beyond=True)
     if claim.quantity not in values:
         return Question(claim, "", (0, 0), None, f"no trial has a value of {claim.quantity}")
     foretold = foretold if claim.quantity == QUANTITY else Predictions()
@@ -139,6 +140,10 @@ def _ask(
     return Question(claim, what, sides, None, f"{what}: {why}", short)
 
 
+def _equal_data(trials: list[Trial]) -> bool:
+    return any(trial.budget.flops is None for trial in trials)
+
+
 def _sides(claim: Claim, options: Iterable[str]) -> tuple[list[str], list[str]]:
     """What the claim sets against each other; of a trend its two ends."""
     these, those = options_of(claim, options)
@@ -153,7 +158,7 @@ def _open(question: Question, drawn: Sequence[Proposal], noise: Noise | None, re
     finding = Finding(
         claim.id, claim.text, claim.printed, "undecided", question.why, claim.quantity, False, askable=False
     )
-    if claim.factor is None:
+    if question.beyond or claim.factor is None:
         return finding
     settings = [found for proposal in drawn if (found := claim.settings(proposal)) is not None]
     options = [row[claim.factor] for row in settings if claim.factor in row]

@@ -28,6 +28,7 @@ class Claim:
     """`kind` better: `these` options beat `those`; equal: they differ by no more than `margin`; worse the rarer: the
     quantity falls off along the order of the options that `these` takes. `factor` None: `needs` says what is missing.
 
+    `equal_compute` claims are about designs that had equal FLOPs, not equal tokens; `needs` says so of the others.
     `where` keeps the designs that the claim is about. `drop` are choices that the factor stands in place of. `space` is
     a shipped space that holds designs on both sides.
     """
@@ -45,6 +46,7 @@ class Claim:
     drop: tuple[str, ...] = ()
     needs: str = ""
     space: str = ""
+    equal_compute: bool = False
 
     def settings(self, trial: Trained) -> Settings | None:
         """The trial's settings with the factor among them; None where the claim is not about the trial."""
@@ -145,8 +147,11 @@ CLAIMS = (
         factor="ratio", these=_mixed, kind="worse the rarer", where=_inter,
         space="inter_layer",
     ),
-    Claim("C3", "At equal training FLOPs the ratio matters little.", "1B: 2.710 to 2.721",
-          needs="ratios trained to equal FLOPs, not equal tokens"),
+    Claim(
+        "C3", "At equal training FLOPs the ratio matters little.", "1B, 1:1 to 1:12: 2.710, 2.716, 2.716, 2.721",
+        factor="ratio", these=_is("1:1", "1:3"), those=_mixed, kind="equal", margin=0.011, where=_inter,
+        needs="ratios trained to equal FLOPs, not equal tokens", space="inter_layer", equal_compute=True,
+    ),
     Claim(
         "C4", "Never attention in the first layer.", "one layer, first against middle: +0.030 (1B), +0.037 (350M)",
         factor="first layer", these=_is("other"), those=_is("attention"), drop=WHERE_LAYERS_STAND, where=_inter,

@@ -115,3 +115,17 @@ def test_every_claim_has_a_verdict_and_says_what_it_lacks():
     assert {f.verdict for f in found.values()} == {"undecided"}
     assert all(f.why for f in found.values())
     assert "it needs" in found["C21"].why
+    assert "trained to equal FLOPs" in found["C3"].why
+
+
+def test_a_claim_about_equal_compute_is_asked_of_designs_that_had_it():
+    """Rare ratios 0.03 worse at equal FLOPs contradict it, equal ones support it; at equal data it is not asked."""
+    for gap, verdict in ((0.0, "supported"), (0.03, "contradicted")):
+        rng = np.random.default_rng(0)
+        trials = [
+            trial(i, d, 2 + gap * (d.ratio in (Ratio(1, 5), Ratio(1, 12))) + rng.normal(0, 0.0005))
+            for i, d in enumerate(d for d in grid() if d.family == "inter")
+        ]
+        equal = [t.with_changes(budget=replace(t.budget, flops=1e12)) for t in trials]
+        assert not findings(trials)["C3"].tested
+        assert findings(equal)["C3"].verdict == verdict, findings(equal)["C3"]

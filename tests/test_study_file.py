@@ -133,6 +133,7 @@ def test_numbers_mean_what_they_say() -> None:
         ("arms:\n  - {ratio: 1:3, fusoin: add}\n", 2, "did you mean 'fusion'"),
         ("ratio: 1:3\nproxy: {flops: 1e9, tokens: 5k}\n", 2, "leave one of the two out"),
         ("ratio: 1:3\nproxy: {flops: 0}\n", 2, "flops must be a number above 0"),
+        ("ratio: 1:3\nbudget:\n  flops: 2\n", 3, "so at least that must stand here, found 2"),
         ("arms: []\n", 1, "a list of mappings must stand here"),
         ("name: ../x\nratio: 1:3\n", 1, "small letters"),
         ("name: x\n", 1, "no ratio"),

@@ -155,6 +155,8 @@ def print_front(run: Run, trials: list[Trial]) -> None:
         marks = [name for name, key in (("knee", front.knee),) if key == member.key and not front.knee_is_end]
         table.add_row(str(member.number), member.layout, *cells, str(len(member.seeds)), ", ".join(marks))
     print_table(table)
+    if front.mode and members:
+        out.print(front.mode, style="dim", markup=False, highlight=False)
     for origin in front.origins:
         out.print(origin, style="dim", markup=False, highlight=False)
     for member in members:

@@ -138,6 +138,32 @@ def test_beams_reorder_the_cache(tmp_path: Path) -> None:
     assert fast.tolist() == slow.tolist()
 
 
+def test_hidden_states_and_gradient_checkpointing(tmp_path: Path) -> None:
+    """States rebuilt from the blocks one by one; gradients with checkpoints are those without."""
+    theirs, _ = load(written(HYBRID, model_of(DESIGNS["all"]), tmp_path), trust_remote_code=True)
+    with torch.no_grad():
+        states = theirs(TOKENS, output_hidden_states=True).hidden_states
+        assert theirs(TOKENS).hidden_states is None
+        x = theirs.model.embed_tokens(TOKENS)
+        positions = torch.arange(TOKENS.shape[1]).expand(len(TOKENS), -1)
+        for state, block in zip(states, theirs.model.blocks, strict=False):
+            torch.testing.assert_close(state, x, rtol=0, atol=0)
+            x = block(x, positions, None)
+        torch.testing.assert_close(states[-1], theirs.model.norm(x), rtol=0, atol=0)
+    assert len(states) == 1 + len(theirs.model.blocks)
+    theirs.train()
+    gradients, passed = [], []
+    theirs.model.blocks[0].register_forward_pre_hook(lambda *_: passed.append(len(gradients)))
+    for _ in range(2):
+        theirs.zero_grad()
+        theirs(TOKENS, labels=TOKENS).loss.backward()
+        gradients.append([p.grad.clone() for p in theirs.parameters()])
+        getattr(theirs, "activation_checkpointing_enable", theirs.gradient_checkpointing_enable)()
+    assert passed == [0, 1, 1]  # with checkpoints the backward pass runs a block again
+    for plain, kept in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, kept, rtol=1e-6, atol=1e-8)
+
+
 ALONE = """
 import sys
 

@@ -46,7 +46,7 @@ class HybridCache:
 CACHE = ALL_CACHE_NAMES[0]  # "cache" in newer versions of transformers, "past_key_values" in older ones
 HybridOutput = make_dataclass(
     "HybridOutput",
-    [(name, Any, None) for name in ("loss", "logits", "last_hidden_state", CACHE)],
+    [(name, Any, None) for name in ("loss", "logits", "last_hidden_state", "hidden_states", CACHE)],
     bases=(ModelOutput,),
 )
 
@@ -57,6 +57,7 @@ class HybridPreTrainedModel(PreTrainedModel):
     _no_split_modules = ("Block",)
     _supports_sdpa = True
     _is_stateful = True
+    supports_gradient_checkpointing = True
 
     def _init_weights(self, module: nn.Module) -> None:
         """What each mixer says of its own beginning, beside normal weights: a model to train from."""
@@ -72,6 +73,7 @@ class HybridModel(HybridPreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(spec, config) for spec in config.blocks)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.gradient_checkpointing = False
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -87,17 +89,27 @@ class HybridModel(HybridPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         cache: HybridCache | None = None,
         use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
+        """`hidden_states`, where asked for: (batch, tokens, width) after the embedding and after each block, the last
+        one normalised."""
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if cache is None and use_cache:
             cache = HybridCache(len(self.blocks))
         positions = self._positions(x, attention_mask, 0 if cache is None else cache.seen)
+        states = [x]
         for i, block in enumerate(self.blocks):
-            x = block(x, positions, None if cache is None else cache.layers[i])
+            if self.gradient_checkpointing and self.training and cache is None:
+                x = self._gradient_checkpointing_func(block.__call__, x, positions, None)
+            else:
+                x = block(x, positions, None if cache is None else cache.layers[i])
+            states.append(x)
         if cache is not None:
             cache.seen += x.shape[1]
-        return HybridOutput(last_hidden_state=self.norm(x), **{CACHE: cache})
+        states[-1] = x = self.norm(x)
+        shown = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return HybridOutput(last_hidden_state=x, hidden_states=tuple(states) if shown else None, **{CACHE: cache})
 
     def _positions(self, x: Tensor, mask: Tensor | None, seen: int) -> Tensor:
         """Position of each token of x in its sequence; -1 for padding, which the mask has as 0."""
@@ -132,6 +144,7 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
         cache: HybridCache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
+        output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
         """logits (batch, tokens, vocab) of the token after each; `loss` in nats a token where labels are given."""
@@ -143,12 +156,14 @@ class HybridForCausalLM(HybridPreTrainedModel, GenerationMixin):
             inputs_embeds,
             cache=past_key_values if cache is None else cache,
             use_cache=use_cache,
+            output_hidden_states=output_hidden_states,
         )
         logits = self.lm_head(output.last_hidden_state[:, -logits_to_keep if logits_to_keep else 0 :])
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
-        return HybridOutput(loss=loss, logits=logits, **{CACHE: output.get(CACHE)})
+        states = output.get("hidden_states")
+        return HybridOutput(loss=loss, logits=logits, hidden_states=states, **{CACHE: output.get(CACHE)})
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         cache = kwargs.get("cache") if kwargs.get("cache") is not None else kwargs.get("past_key_values")
