@@ -164,7 +164,7 @@ def _open(question: Question, drawn: Sequence[Proposal], noise: Noise | None, re
     options = [row[claim.factor] for row in settings if claim.factor in row]
     sides = _sides(claim, sorted(set(options), key=option_order))
     if drawn and not all(sides):
-        why = f"this space has no designs on both sides; `hybrid-nas search {claim.space}` has"
+        why = f"at this proxy scale this space has no designs on both sides; `hybrid-nas search {claim.space}` has"
         return Finding(**{**finding.to_dict(), "why": why})
     more, then = None, ""
     if question.short:
@@ -206,8 +206,8 @@ def _judged(question: Question, contrast: Contrast, p: float | None, claims: int
     half = contrast.half_width
     low, high = contrast.difference - half, contrast.difference + half
     told = (
-        f"{question.what}: {bare(contrast.difference, unit, True)} [{bare(low, unit, True)}, {bare(high, unit, True)}]"
-        f", n = {contrast.n}, by {contrast.method}"
+        f"{question.what}, {claim.quantity}: {bare(contrast.difference, unit, True)} [{bare(low, unit, True)}, "
+        f"{bare(high, unit, True)}] {unit}, n = {contrast.n}, by {contrast.method}"
     )
     verdict: Verdict = "undecided"
     if claim.kind == "equal":
@@ -221,6 +221,8 @@ def _judged(question: Question, contrast: Contrast, p: float | None, claims: int
         verdict = "supported" if sign * contrast.difference < 0 else "contradicted"
     more, trainings, then = None, None, ""
     if verdict == "undecided":
+        if claim.kind != "equal" and low * high > 0:
+            told += f"; 0 lies outside this interval, but not outside one corrected for {claims} claims (Holm)"
         if claim.kind == "equal":
             more = _until_alike(contrast, claim.margin, reach.searched)
         else:

@@ -59,10 +59,11 @@ def distinct(study: StudyFile) -> int:
 
 
 def drawn(study: StudyFile, number: int = DRAWN) -> list[Proposal]:
-    """Random designs of the study's space, from seed 0, without those that are refused."""
+    """Designs of the space without those that are refused: all of a small space, else random ones from seed 0."""
     rng = random.Random(0)
+    small = study.space.size() <= number
     proposals = []
-    for _ in range(number):
+    for design in study.space.enumerate() if small else (study.space.draw(rng) for _ in range(number)):
         with contextlib.suppress(Refused):
-            proposals.append(Proposal.of(study.space.draw(rng), study))
+            proposals.append(Proposal.of(design, study))
     return proposals

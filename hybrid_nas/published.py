@@ -164,7 +164,7 @@ CLAIMS = (
     ),
     Claim(
         "R1", "Spread attention evenly through the stack.", "advice of section 5",
-        factor="placement", these=_is("spread"), those=_isnt("spread"), where=_inter,
+        factor="placement", these=_is("spread"), those=_is("middle", "end"), where=_inter,
         space="inter_layer",
     ),
     Claim(
