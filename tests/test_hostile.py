@@ -207,8 +207,15 @@ def test_any_cells_of_a_parquet_file_are_read_or_refused(rows: tuple[Path, pa.Ta
 
 
 @pytest.mark.parametrize("name", QUANTITIES)
-def test_a_trained_or_counted_quantity_is_a_column(name: str) -> None:
-    assert name in schema().names
+def test_a_quantity_is_a_column_or_comes_back_among_the_scores(name: str, tmp_path: Path) -> None:
+    if name in schema().names:
+        return
+    assert QUANTITIES[name].trained
+    (design,) = grid(("1:3",), ("spread",), (16,))
+    row = trial(0, design, 2.0)
+    write_trials([row.with_changes(values={**row.values, name: 0.25})], tmp_path / "trials.parquet")
+    (found,) = read_trials(tmp_path / "trials.parquet")
+    assert found.values == {**row.values, name: 0.25}
 
 
 def test_the_message_names_file_column_and_row(rows: tuple[Path, pa.Table]) -> None:
