@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hybrid_nas.accuracy import LEVELS, level
 from hybrid_nas.box import Box
 from hybrid_nas.candidate import Candidate, candidates_of
-from hybrid_nas.noise import Noise, proxy_id, trained_quantities, trainings
-from hybrid_nas.objective import Objective
+from hybrid_nas.noise import Noise, Trainings, bounded, proxy_id, trained_quantities, trainings
+from hybrid_nas.objective import QUANTITIES, Objective
 from hybrid_nas.redraw import redraw
 from hybrid_nas.speed import SPEEDS
 from hybrid_nas.trial import Trial
@@ -57,6 +58,8 @@ class Front:
     mode: str = ""
     origins: tuple[str, ...] = ()
     """Where speeds among the objectives come from, a sentence each."""
+    idle: tuple[str, ...] = ()
+    """Accuracies among the objectives that no design has learned: they make members, and none of them sure."""
 
     @classmethod
     def of(
@@ -97,7 +100,13 @@ class Front:
             return cls(objectives, (), noise, 0.0, {}, {}, None, False, None, {}, 0, counts)
         points = np.array([[o.loss(c.value(o.name)) for o in objectives] for c in candidates])
         on_front = non_dominated(points)
-        chance, knees, drawn = redraw(points, candidates, objectives, values, noise, draws, seed)
+        idle = _idle(objectives, candidates, values)
+        told = [j for j, o in enumerate(objectives) if o.name not in idle]
+        if not any(objectives[j].trained for j in told):
+            told = list(range(len(objectives)))
+        chance, knees, drawn = redraw(
+            points[:, told], candidates, tuple(objectives[j] for j in told), values, noise, draws, seed
+        )
         candidates = [
             replace(c, member=bool(on_front[i]), probability=None if chance is None else float(chance[i]))
             for i, c in enumerate(candidates)
@@ -108,6 +117,7 @@ class Front:
         ends = {
             o.name: int(members[np.lexsort((*points[members].T[::-1], points[members, j]))[0]])
             for j, o in enumerate(objectives)
+            if o.name not in idle
         }
         names, sign = [o.name for o in objectives], np.array([o.loss(1.0) for o in objectives])
         ideal, worst = points.min(0), points.max(0)
@@ -133,6 +143,7 @@ class Front:
             counts=counts,
             mode=complete[0].budget.mode,
             origins=_origins(complete, objectives),
+            idle=idle,
         )
 
     @property
@@ -169,6 +180,23 @@ class Front:
         """What all designs had in common, and what the intervals mean, or why there are none."""
         if not self.candidates:
             return "No trial is complete: there is no front."
+        return " ".join(filter(None, (self._certainty, self._unlearned)))
+
+    @property
+    def _unlearned(self) -> str:
+        told = []
+        for name in self.idle:
+            best = max(c.value(name) for c in self.candidates)
+            told.append(
+                f"None of these designs has learned {name}: the best is {best:.3f}, and below {LEVELS[0]:g} is no more "
+                "than guessing. Designs that are on the front for it alone are not there for something they do, so "
+                "how sure a place is, is told by the other objectives."
+                + (f" Chance is {chance:.3f}." if (chance := QUANTITIES[name].chance) is not None else "")
+            )
+        return " ".join(told)
+
+    @property
+    def _certainty(self) -> str:
         if not self.measured_noise:
             return (
                 f"{self._how} No design was trained at more than one seed, so the noise is unknown: no intervals, and "
@@ -192,7 +220,7 @@ class Front:
         - `statement`: whether designs had equal data or equal compute, and what the intervals mean
         - `hypervolume`: `value` (share of the box), `ideal` and `reference` (its corners), `logarithmic` (objectives)
         - `knee`: `key`, `definition`, `is_end` (no member beats the line between the ends), `probability`
-        - `ends`: objective name -> key of the member best in it
+        - `ends`: objective name -> key of the member best in it; none of the `idle`, accuracies that no design learned
         - `members`, best first in the first objective, and `close` (off the front by no more than the noise): each
           with `key`, `number`, `trials`, `layout`, `proxy_layout`, `design`, `values` (quantity -> mean, low, high, n),
           `cost` at the target, `seeds`, `devices`, `implementations`, `coincides_with` (designs that are one model
@@ -221,10 +249,18 @@ class Front:
                 "probability": self.knee_probability,
             },
             "ends": self.ends,
+            "idle": list(self.idle),
             "draws": self.draws,
             "members": [candidate.to_dict() for candidate in self.members],
             "close": [candidate.to_dict() for candidate in self.close],
         }
+
+
+def _idle(
+    objectives: tuple[Objective, ...], candidates: list[Candidate], values: dict[str, Trainings]
+) -> tuple[str, ...]:
+    accuracies = [o.name for o in objectives if o.name in values and bounded(o.name, values[o.name])]
+    return tuple(name for name in accuracies if all(level(c.value(name)) == 0 for c in candidates))
 
 
 def _origins(complete: list[Trial], objectives: tuple[Objective, ...]) -> tuple[str, ...]:

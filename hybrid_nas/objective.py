@@ -13,13 +13,15 @@ Direction = Literal["minimize", "maximize"]
 
 @dataclass(frozen=True)
 class Quantity:
-    """A named number of a trial: its better direction, unit, whether it is bought by training, and its meaning."""
+    """A named number of a trial: its better direction, unit, whether it is bought by training, and its meaning.
+    `chance` is what guessing reaches of an accuracy, None where it hangs on the task."""
 
     name: str
     direction: Direction
     unit: str
     trained: bool
     meaning: str
+    chance: float | None = None
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -27,7 +29,12 @@ QUANTITIES: dict[str, Quantity] = {
     for q in (
         Quantity("loss", "minimize", "nats/byte", True, "held-out loss of the proxy, nats per token"),
         Quantity(
-            "recall", "maximize", "accuracy", True, "share of a repeated string's bytes that the proxy gives back"
+            "recall",
+            "maximize",
+            "accuracy",
+            True,
+            "share of a repeated string's bytes that the proxy gives back",
+            1 / 64,
         ),
         Quantity("score", "maximize", "accuracy", True, "mean over the budget's tasks and probes"),
         *(Quantity(name, "maximize", "accuracy", True, meaning) for name, meaning in NAMES.items()),

@@ -51,7 +51,7 @@ def prices(
     """Against the best design in the first trained objective, at the first cost among the objectives."""
     quality = next((o for o in objectives if o.trained), None)
     cost = next((o for o in objectives if not o.trained), None)
-    if not named or quality is None or cost is None:
+    if not named or quality is None or cost is None or f"best {quality.name}" not in named:
         return {}
     values = trainings(complete, quality.name)
     best = named[f"best {quality.name}"]

@@ -320,3 +320,28 @@ def test_probability_of_two_accuracies_is_that_of_their_log_odds():
     drawn = means + rng.standard_t(3, (20_000, 9)) * np.repeat(sds, 3) / math.sqrt(2)
     on_front = [(drawn[:, :i] < drawn[:, [i]]).all(1).mean() for i in cache]  # the cheaper ones are all worse
     assert [c.probability for c in front.candidates] == pytest.approx(on_front, abs=0.02)
+
+
+def test_an_accuracy_that_no_design_has_learned_makes_nobody_sure():
+    """Recalls about chance, each higher at more cost and a worse loss: members, and not for what they do."""
+    from hybrid_nas.objective import QUANTITIES
+    from hybrid_nas.recall import ALPHABET
+
+    assert QUANTITIES["recall"].chance == 1 / ALPHABET
+    rows = [(0.012, 0.0121), (0.016, 0.0161), (0.023, 0.0231), (0.03, 0.0301)]
+    trials = [
+        bare_trial(10 * i + s, 1.0 + i + 0.01 * s, 10 + i, proxy=i, target=i, seed=s)
+        for i in range(4)
+        for s in range(2)
+    ]
+    trials = [t.with_changes(values={**t.values, "recall": rows[t.number // 10][t.number % 10]}) for t in trials]
+    front = Front.of(trials, objectives("loss", "recall", "cache_bytes"))
+    assert [c.number for c in front.members] == [0, 10, 20, 30]
+    assert [c.sure for c in front.members] == [True, False, False, False]
+    assert set(front.ends) == {"loss", "cache_bytes"}
+    assert "None of these designs has learned recall: the best is 0.030" in front.statement
+    assert "Chance is 0.016" in front.statement
+    learned = [t.with_changes(values={**t.values, "recall": 0.9}) if t.number >= 30 else t for t in trials]
+    front = Front.of(learned, objectives("loss", "recall", "cache_bytes"))
+    assert (front.idle, set(front.ends)) == ((), {"loss", "recall", "cache_bytes"})
+    assert "learned" not in front.statement
