@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hybrid_nas.choices import settings_of
-from hybrid_nas.effects import Effects, adjustment
+from hybrid_nas.effects import Effects
 from hybrid_nas.noise import Noise, proxy_id, trainings
 from hybrid_nas.predicted import QUANTITY, Predictions, predicted
 from hybrid_nas.published import WHERE_LAYERS_STAND
@@ -102,7 +102,8 @@ def _map(
     counts = (shares > 0).sum(0)
     used = tuple(part for part, n in zip(PARTS, counts, strict=True) if n)
     shares = shares[:, counts > 0] / shares.sum(1, keepdims=True)
-    fit = effects.fit(np.hstack([shares, adjustment(effects.designs)]), proxies, used)
+    adjusted = effects.coded.adjustment(np.ones(len(effects.coded.row), dtype=bool))
+    fit = effects.fit(np.hstack([shares, adjusted]), proxies, used)
     means = [sum(seeds.values()) / len(seeds) for seeds in effects.trainings.values()]
     span = max(means) - min(means)
     rows = []
