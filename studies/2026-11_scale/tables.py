@@ -63,6 +63,23 @@ def table(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def storages(rows: Rows) -> str:
+    """What the storage makes a difference to, side by side."""
+    wanted = ("loop, per trial", "loop, per trial, by the wall clock", "loop, per trial of the last tenth")
+    wanted += (
+        "size of the storage",
+        "storage, read by a dashboard or a resumed search",
+        "memory of the driver at its end",
+    )
+    found = {storage: figures(rows, storage) for storage in ("journal", "sqlite")}
+    arms = [(name, n) for name, points in found.items() for n in sorted(points.get(wanted[0], {}))]
+    lines = [f"| {' | '.join(['', *(f'{name}, {n:,} trials' for name, n in arms)])} |", "|---" * (len(arms) + 1) + "|"]
+    for what in wanted:
+        cells = [cell(*point) if (point := found[name].get(what, {}).get(n)) else "" for name, n in arms]
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def asks(rows: Rows) -> str:
     found: dict[str, dict[int, float]] = {}
     for row in rows:
@@ -87,7 +104,7 @@ def verdict(rows: Rows) -> str:
     return f"{most:,} trials on 64 workers, CPU time: {', '.join(parts)}"
 
 
-TABLES: dict[str, Callable[[Rows], str]] = {"verdict": verdict, "growth": table, "asks": asks}
+TABLES: dict[str, Callable[[Rows], str]] = {"verdict": verdict, "growth": table, "storages": storages, "asks": asks}
 
 
 def written(readme: str, rows: Rows) -> str:

@@ -16,6 +16,7 @@ README = HERE / "README.md"
 Rows = list[dict[str, str]]
 ALL = "loss, recall, cache"
 TWO = "loss, cache"
+TOLERATED = 0.005  # worth that a threshold may lose against no stopping where it is chosen
 
 
 def read() -> Rows:
@@ -71,10 +72,46 @@ def verdict(rows: Rows) -> str:
     )
 
 
+def halves(objectives: str) -> dict[tuple[str, str], dict[str, tuple[float, float]]]:
+    """(split, half) -> rule -> mean worth at its end and mean tokens, of held_out.csv."""
+    with (HERE / "held_out.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["objectives"] == objectives]
+    found: dict[tuple[str, str], dict[str, Rows]] = {}
+    for row in rows:
+        found.setdefault((row["split"], row["half"]), {}).setdefault(row["rule"], []).append(row)
+    return {
+        half: {rule: (mean(column(r, "worth")), mean(column(r, "spent"))) for rule, r in rules.items()}
+        for half, rules in found.items()
+    }
+
+
+def held_out(rows: Rows) -> str:
+    lines = ["| objectives | threshold | worth lost | at worst | tokens spent in all | halves |", "|---" * 6 + "|"]
+    for objectives in (TWO, ALL):
+        found = halves(objectives)
+        rules = [rule for rule in next(iter(found.values())) if rule != "none"]
+        arms = {rule.removeprefix("front, "): dict.fromkeys(found, rule) for rule in rules}
+        chosen = {}
+        for split, half in found:
+            other = found[split, "1" if half == "0" else "0"]
+            kept = [rule for rule in rules if other["none"][0] - other[rule][0] <= TOLERATED]
+            chosen[split, half] = kept[-1] if kept else "none"
+        counts = [f"{rule.removeprefix('front, ')} {n} times" for rule in (*rules, "none")
+                  if (n := list(chosen.values()).count(rule))]  # fmt: skip
+        arms[f"chosen on the other half ({', '.join(counts)})"] = chosen
+        for name, rule_of in arms.items():
+            lost = [found[half]["none"][0] - found[half][rule][0] for half, rule in rule_of.items()]
+            spent = mean(found[half][rule][1] for half, rule in rule_of.items())
+            cells = f"{mean(lost):.4f} | {max(lost):.4f} | {spent:.3f} | {len(found)}"
+            lines.append(f"| {objectives} | {name} | {cells} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[Rows], str]] = {
     "verdict": verdict,
     "two": lambda rows: table(rows, TWO, "random"),
     "three": lambda rows: table(rows, ALL, "random"),
+    "held-out": held_out,
     "two-ehvi": lambda rows: table(rows, TWO, "ehvi"),
     "three-ehvi": lambda rows: table(rows, ALL, "ehvi"),
 }
