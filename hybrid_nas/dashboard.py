@@ -139,16 +139,16 @@ def note(file: StudyFile, front: Front, recipe: Recipe) -> str:
             mark = " (knee)" if member.key == front.knee and not front.knee_is_end else ""
             lines.append(f"| {member.number}{mark} | `{member.layout}` | {' | '.join(cells)} | {len(member.seeds)} |")
         lines.append("")
-    decided = [rule for rule in recipe.rules if rule.decided]
+    decided = [rule for rule in recipe.rules if rule.says]
     if decided:
         lines += ["## Rules", ""]
         for rule in decided:
             lines += [f"- **{rule.choice}**: " + " ".join(
-                f"{e.quantity}: {e.statement}" for e in rule.evidence if e.decided
+                f"{e.quantity}: {e.statement}" for e in rule.evidence if e.says
             )]  # fmt: skip
             lines += [f"- {text}" for text in rule.contradictions]
         lines.append("")
-    open_ = [f"`{rule.choice}`" for rule in recipe.rules if not rule.decided]
+    open_ = [f"`{rule.choice}`" for rule in recipe.rules if not rule.says]
     if open_:
         lines += [f"Undecided so far: {listed(open_)}.", ""]
     if recipe.outlook:

@@ -26,14 +26,15 @@ from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, counted, label, listed, readable
 
 METHOD = (
-    "Effects come from a main-effects model over all complete trials to which a choice applies, adjusted for the other "
-    "choices, or from paired differences at one seed between designs that differ in that choice alone, whichever is "
-    "clearly sharper. Intervals are 95%, each for itself; the residual variance is never taken below the noise between "
-    "seeds. A claim is made where Holm's correction over all pairs of options of the choice holds at 5% and each "
-    "option has at least 3 trainings, and where the difference does not rest on the designs with one option of another "
-    "choice (looked for up to 500 designs); everything else is undecided. Trials stopped early have no final value; "
-    "where their held-out losses do not foretell it they are left out, which understates how bad the options are that "
-    "were stopped most."
+    "Effects come from a main-effects model over all complete trials to which a choice applies, adjusted for the "
+    "other choices, or from paired differences at one seed between designs that differ in that choice alone, "
+    "whichever is clearly sharper. Intervals are 95%, each for itself; the residual variance is never taken below the"
+    " noise between seeds. A claim is made where Holm's correction over all pairs of options of the choice holds at "
+    "5% and each option has at least 3 trainings, and where the difference does not rest on the designs with one "
+    "option of another choice (looked for up to 500 designs). Where a difference varies over the options of another "
+    "choice by more than its own mean, it is given at each of these options and the mean is no claim; everything else"
+    " is undecided. Trials stopped early have no final value; where their held-out losses do not foretell it they are"
+    " left out, which understates how bad the options are that were stopped most."
 )
 
 
@@ -56,6 +57,11 @@ class Rule:
     @property
     def decided(self) -> bool:
         return any(e.decided for e in self.evidence)
+
+    @property
+    def says(self) -> bool:
+        """Whether anything is decided, at large or where another choice has some option."""
+        return any(e.says for e in self.evidence)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -120,7 +126,7 @@ class Recipe:
             crossed += interactions(effects, quantity)
             maps += position_maps(trials, front.noise, quantity, foretold)
         ordered = [Rule(choice, tuple(found), _contradictions(found)) for choice, found in sorted(rules.items())]
-        ordered.sort(key=lambda rule: tuple(-worth for worth in rule.worth))
+        ordered.sort(key=lambda rule: tuple((-e.worth, -e.at_most) for e in rule.evidence))
         findings = agreement(trials, front.noise, drawn=drawn, foretold=of_loss, reach=reach)
         told = [e for rule in ordered for e in rule.evidence]
         return cls(
@@ -176,7 +182,8 @@ class Recipe:
         - `rules`, most worth first: `choice`, `decided`, `contradictions`, `evidence` by quantity: `kept` and `beaten`
           options, `worth`, `bound`, `statement`, `options` (effect against the mean of the others, interval, n,
           stopped, failed, method) and `pairs` (better, worse, difference, interval, p_holm, decided, n, method,
-          more_trials)
+          more_trials, and `split`: the pair at each option of the choice that it depends on by more than its mean);
+          `conditional` are choices at whose options alone a difference is decided
         - `interactions` by pair of choices: `p_holm`, `decided`, the difference of differences that stands out most
           with its interval, `cells` (mean of the designs with two options), `statement`
         - `positions`: what attention is worth in each part of the depth, with intervals

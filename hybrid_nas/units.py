@@ -39,9 +39,10 @@ def readable(value: float, unit: str, signed: bool = False) -> str:
 
 def bare(value: float, unit: str, signed: bool = False) -> str:
     """As `readable`, without the name of a unit that has no prefixes."""
-    sign = "+" if signed and value > 0 else ""
     if unit in DECIMALS:
-        return f"{sign}{value:.{DECIMALS[unit]}f}"
+        value = round(value, DECIMALS[unit]) + 0.0  # no minus before a nought
+        return f"{'+' if signed and value > 0 else ''}{value:.{DECIMALS[unit]}f}"
+    sign = "+" if signed and value > 0 else ""
     if not math.isfinite(value):
         return str(value)
     step, prefixes = (1024.0, BINARY) if unit.startswith("bytes") else (1000.0, DECIMAL)
