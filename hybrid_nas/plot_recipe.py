@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from hybrid_nas.axes import LIGHT, SERIES, figure_layout
 from hybrid_nas.interactions import Interaction
 from hybrid_nas.objective import QUANTITIES
-from hybrid_nas.plot import figure, safe
+from hybrid_nas.plot import figure, safe, whiskers
 from hybrid_nas.positions import PositionMap
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.units import bare
@@ -114,13 +113,6 @@ def interaction_figure(interaction: Interaction) -> go.Figure:
     layout["xaxis"] |= {"title": {"text": two}, "tickvals": list(range(len(seconds))), "ticktext": seconds}
     layout["yaxis"]["title"] = {"text": _titled(interaction.quantity)}
     return figure(traces, layout)
-
-
-def whiskers(ends: Iterable[tuple[float, float, float]], colour: str) -> dict[str, Any]:
-    """Of (low, value, high): intervals that end where a quantity does are not the same on both sides."""
-    ends = list(ends)
-    up, down = [high - value for _, value, high in ends], [value - low for low, value, _ in ends]
-    return {"array": up, "arrayminus": down, "symmetric": False, "color": colour, "width": 0}
 
 
 def positions_figure(one: PositionMap) -> go.Figure:

@@ -74,7 +74,8 @@ class Rule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`named` are the designs to look at: the knee and the best in each objective. Rules come most worth first."""
+    """`named` are the designs to look at: the knee and the best in each objective. Rules come most worth first. `alike`
+    is what all designs choose alike."""
 
     answer: str
     beside: tuple[str, ...]
@@ -89,6 +90,7 @@ class Recipe:
     outlook: tuple[Further, ...]
     beyond: str
     predicted: str
+    alike: dict[str, Any]
 
     @classmethod
     def of(
@@ -128,9 +130,10 @@ class Recipe:
         ordered = [Rule(choice, tuple(found), _contradictions(found)) for choice, found in sorted(rules.items())]
         ordered.sort(key=lambda rule: tuple((-e.worth, -e.at_most) for e in rule.evidence))
         findings = agreement(trials, front.noise, drawn=drawn, foretold=of_loss, reach=reach)
+        alike = common(trials)
         told = [e for rule in ordered for e in rule.evidence]
         return cls(
-            answer=_answer(front),
+            answer=_answer(front, alike),
             beside=tuple(_beside(front, objectives)),
             named=named,
             rules=tuple(ordered),
@@ -143,6 +146,7 @@ class Recipe:
             outlook=outlook(told, findings, reach.searched),
             beyond=beyond(told, findings, reach),
             predicted=said,
+            alike=alike,
         )
 
     @property
@@ -247,7 +251,7 @@ def estimate_text(candidate: Candidate, quantity: str) -> str:
     return f"{readable(estimate.mean, unit)} [{bare(estimate.low, unit)}, {bare(estimate.high, unit)}] (n={estimate.n})"
 
 
-def _answer(front: Front) -> str:
+def _answer(front: Front, alike: Iterable[str]) -> str:
     if front.knee is None:
         return "No trial is complete, so there is no answer yet."
     knee = front.candidate(front.knee)
@@ -257,7 +261,7 @@ def _answer(front: Front) -> str:
     )
     what = "The knee of the front" if not front.knee_is_end else "The front has no knee; its best end in quality"
     context = f"{knee.cost.context:,} tokens"
-    return f"{what} is `{knee.layout}` ({describe(knee.design)}): {told} at {context}; {_standing(front, knee)}."
+    return f"{what} is `{knee.layout}` ({describe(knee.design, alike)}): {told} at {context}; {_standing(front, knee)}."
 
 
 def _beside(front: Front, objectives: Sequence[Objective]) -> Iterator[str]:
@@ -294,13 +298,13 @@ def _standing(front: Front, knee: Candidate) -> str:
     if knee.probability is None:
         return "the noise was not measured, so how sure this is, is not known"
     if knee.probability < SURE:
-        return f"its place on the front lies inside the noise (kept in {knee.probability:.0%} of redraws)"
+        return f"its place on the front lies inside the noise (kept in {knee.probability:.0%} of redraws of it)"
     if front.knee_probability is not None and front.knee_probability < SURE and not front.knee_is_end:
         return (
             "its place on the front stands outside the noise, but which member is the knee does not "
-            f"(this one in {front.knee_probability:.0%} of redraws)"
+            f"(this one in {front.knee_probability:.0%} of redraws of it)"
         )
-    return f"its place stands outside the noise (kept in {knee.probability:.0%} of redraws)"
+    return f"its place stands outside the noise (kept in {knee.probability:.0%} of redraws of it)"
 
 
 def _contradictions(found: list[Evidence]) -> tuple[str, ...]:

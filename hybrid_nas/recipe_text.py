@@ -12,7 +12,7 @@ from hybrid_nas.units import bare, label, listed, readable
 
 NAMED_COSTS = ("cache_bytes", "decode_flops_per_token", "decode_bytes_per_token", "train_flops_per_token", "params")
 SOURCE = "arXiv:2510.04800"
-WANTING = "Undecided for want of trials:"
+WANTING = "Undecided: this space could ask it, these trials cannot:"
 NOT_ASKED = "Undecided, since this study cannot ask it:"
 CONTINUES = (
     "Estimated from the noise and the differences found so far, if further trials are like these. The command that "
@@ -27,9 +27,13 @@ def markdown(recipe: Recipe, command: str = "") -> str:
         lines += ["## Designs", "", *_designs(recipe), ""]
     if recipe.prices:
         lines += ["## What quality costs", ""]
-        lines += [f"- The {name} design {price.sentence}." for name, price in recipe.prices.items()]
+        lines += [
+            f"- The {f'best {label(name[5:])}' if name.startswith('best ') else name} design {price.sentence}."
+            for name, price in recipe.prices.items()
+        ]
         lines += ["", "The designs are picked by their estimates, which flatters those trained at one seed.", ""]
     lines += ["## Rules", ""]
+    lines += [f"{spelled(recipe)}\n"] if spelled(recipe) else []
     if not recipe.rules:
         lines += ["No choice has two options among the complete trials: there is nothing to compare.", ""]
     lines += [f"{text}\n" for text in recipe.silent.values()]
@@ -47,20 +51,33 @@ def markdown(recipe: Recipe, command: str = "") -> str:
     return "\n".join([*lines, "## How this was found", "", recipe.method, ""])
 
 
+SPELLED = {
+    "family": "`family` inter is attention in layers of its own, intra in parallel with Mamba-2",
+    "position": "`position` none is NoPE, rope is RoPE",
+}
+
+
+def spelled(recipe: Recipe) -> str:
+    """The options whose names in a study file are not those of the field."""
+    told = [text for name, text in SPELLED.items() if any(name in rule.choice.split(" and ") for rule in recipe.rules)]
+    return f"{'; '.join(told)}." if told else ""
+
+
 def _designs(recipe: Recipe) -> list[str]:
     head = ["", "trial", "layout", "design", *recipe.quantities, *map(label, NAMED_COSTS)]
     rows = [
         [
-            name,
+            f"best {label(name[5:])}" if name.startswith("best ") else name,
             str(c.number),
             f"`{c.layout}`",
-            describe(c.design),
+            describe(c.design, recipe.alike),
             *(estimate_text(c, quantity) for quantity in recipe.quantities),
             *(readable(c.value(name), QUANTITIES[name].unit) for name in NAMED_COSTS),
         ]
         for name, c in recipe.named.items()
     ]
-    return _rows(head, rows)
+    alike = [f"All designs to which it applies: {describe(recipe.alike)}."] if recipe.alike else []
+    return [*_rows(head, rows), "", *alike]
 
 
 def _table(rule: Rule, told: list[Evidence]) -> list[str]:

@@ -10,6 +10,7 @@ from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.page import Figures, plot, prose, table
 from hybrid_nas.plot_recipe import effects_figure, interaction_figure, positions_figure
 from hybrid_nas.recipe import Recipe
+from hybrid_nas.recipe_text import spelled
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, counted, listed, readable
 
@@ -17,7 +18,8 @@ from hybrid_nas.units import bare, counted, listed, readable
 def rules(recipe: Recipe, trials: list[Trial], figures: Figures) -> str:
     if not recipe.rules:
         return "<p>No choice has two options among the complete trials: there is nothing to compare.</p>"
-    parts = []
+    parts = [f"<p class='note'>{prose(spelled(recipe))}</p>"] if spelled(recipe) else []
+    lead = len(parts)
     for rule in recipe.rules:
         if rule.says:
             where = "; ".join(_standing(e) for e in rule.evidence if e.says)
@@ -26,7 +28,7 @@ def rules(recipe: Recipe, trials: list[Trial], figures: Figures) -> str:
                 f"<p>{html.escape(e.quantity.capitalize())}: {prose(e.statement)}</p>" for e in rule.evidence if e.says
             ]
             parts += [f'<p class="warn">{prose(contradiction)}</p>' for contradiction in rule.contradictions]
-    if not parts:
+    if len(parts) == lead:
         parts.append("<p>No choice is decided yet.</p>")
     parts += [_open(recipe), _matter(recipe, trials)]
     for i, quantity in enumerate(recipe.quantities):
@@ -36,7 +38,8 @@ def rules(recipe: Recipe, trials: list[Trial], figures: Figures) -> str:
                 f"Effect of each option on {html.escape(quantity)} ({better} is better) against the mean of the "
                 "choice's other options, with 95% intervals. Only filled dots are claims: those compare options in "
                 "pairs and correct for their number, so an interval clear of 0 can still be undecided. Crosses have "
-                "fewer than three trainings and are left out of the means of the others."
+                "fewer than three trainings and are left out of the means of the others. Where a choice depends on "
+                "another, its dots are averages that no single design gets."
             )
             parts.append(plot(f"effects-{i}", effects_figure(recipe, quantity), caption, figures))
     return "".join([*parts, _depends(recipe, figures), _depths(recipe, figures)])
@@ -70,8 +73,8 @@ def _best(evidence: Evidence) -> str:
             found.append((p.difference, f"{p.better} over {p.worse}", readable(p.difference, evidence.unit)))
         elif p.split is not None and p.decided and len(p.split.parts) > 1:
             sizes = sorted(part.difference for part in p.split.parts)
-            span = f"{bare(sizes[0], evidence.unit)} to {readable(sizes[-1], evidence.unit)} by {p.split.other}"
-            found.append((p.least, f"{p.better} over {p.worse}", span))
+            span = f"{bare(sizes[0], evidence.unit)} to {readable(sizes[-1], evidence.unit)}"
+            found.append((p.least, f"{p.better} over {p.worse}, by {p.split.other}", span))
         else:
             for part in p.split.parts if p.split else ():
                 ends = (p.better, p.worse) if part.difference > 0 else (p.worse, p.better)
@@ -103,7 +106,7 @@ def _open(recipe: Recipe) -> str:
         "<p class='note'>More trials: about how many would decide the clearest pair of options, if they differ by what "
         "it seems.</p>"
     )
-    return f"<h3>Undecided</h3>{table(head, rows, numeric=(2, 3))}{note}{silent}"
+    return f"<h3>Undecided</h3>{table(head, rows, numeric=(2, 3), wide=True)}{note}{silent}"
 
 
 def _thin(evidence: Evidence) -> str:
@@ -140,9 +143,10 @@ def _matter(recipe: Recipe, trials: list[Trial]) -> str:
         "<h3>What the best designs have in common</h3>"
         + table(head, rows)
         + f"<p class='note'>Optuna's importance (PED-ANOVA): which choices set the best {one.best} of {one.n} "
-        "trainings apart. The mark is what 1 of 20 shuffles of the values reaches: a bar that stays below it is "
-        "chance. A rule asks another question, over all designs and with the other choices adjusted for, so a choice "
-        "can be decided here and short there (a bad option that few designs took), or the other way round.</p>"
+        "trainings apart, in shares of 100%. The mark, and the figure beside it, is what 1 of 20 shuffles of values "
+        "reaches: a choice that matters nothing gets as much, so a share below it says nothing. A rule asks another "
+        "question, over all designs and with the other choices adjusted for, so a choice can be decided here and short "
+        "there (a bad option that few designs took), or the other way round.</p>"
     )
 
 
@@ -150,7 +154,7 @@ def _bar(importance: Importance | None) -> str:
     if importance is None:
         return ""
     kind = "bar shown" if importance.shown else "bar"
-    said = "" if importance.shown else " <span class='note'>chance</span>"
+    said = f" <span class='note'>(chance: up to {importance.chance:.0%})</span>"
     return (
         f'<span class="nowrap"><span class="{kind}" style="--share:{importance.share:.3f};'
         f'--chance:{importance.chance:.3f}"></span>{importance.share:.0%}{said}</span>'
@@ -166,7 +170,7 @@ def _depends(recipe: Recipe, figures: Figures) -> str:
         parts.append(plot(f"interaction-{i}", interaction_figure(interaction), caption, figures))
     rest = len(recipe.interactions) - len(recipe.depends)
     if rest:
-        pairs = f"{rest} pair{'s' if rest > 1 else ''} of choices"
+        pairs = f"{rest} {'other ' if recipe.depends else ''}pair{'s' if rest > 1 else ''} of choices"
         parts.append(f"<p>No departure from additivity shows in {pairs} that could be tested.</p>")
     return "".join(parts)
 
