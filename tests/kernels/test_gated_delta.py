@@ -1,6 +1,13 @@
 import pytest
 import torch
-from hybrid_nas_kernels.gated_delta import IMPLEMENTATIONS, choose, gated_delta, gated_delta_reference, gated_delta_step
+from hybrid_nas_kernels.gated_delta import (
+    IMPLEMENTATIONS,
+    choose,
+    gated_delta,
+    gated_delta_reference,
+    gated_delta_step,
+    refused,
+)
 
 ON_CPU = ["chunked"]
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state")
@@ -125,6 +132,8 @@ def test_flash_linear_attention_on_a_gpu(decay, tokens, heads, key_dim, value_di
     values = inputs(tokens, heads, key_dim, value_dim, decay=decay)
     values = {name: value.bfloat16().double() for name, value in values.items()}
     y, state, gradients = run(gated_delta_reference, values, torch.float64)
+    if (reason := refused(torch.device("cuda"))) is not None:
+        pytest.skip(reason)
     on_gpu = {name: value.cuda() for name, value in values.items()}
     got_y, got_state, got = run(gated_delta, on_gpu, torch.bfloat16, implementation="fla")
     assert_close(got_y.cpu(), y)
@@ -133,9 +142,23 @@ def test_flash_linear_attention_on_a_gpu(decay, tokens, heads, key_dim, value_di
         assert_close(gradient.cpu().bfloat16(), expected)
 
 
-def test_what_runs_where():
-    assert choose(torch.device("cpu"))[0] == "chunked"
-    assert choose(torch.device("cuda"))[0] == "chunked"
+def test_what_runs_where(monkeypatch):
+    cuda, module = torch.device("cuda"), "hybrid_nas_kernels.gated_delta"
+    assert choose(torch.device("cpu"))[0] == choose(cuda, torch.float32)[0] == "chunked"
+    monkeypatch.setattr(f"{module}.why_not", lambda name: f"{name} is not installed")
+    assert choose(cuda) == ("chunked", "torch alone, matrix products in chunks: fla is not installed")
+    monkeypatch.setattr(f"{module}.why_not", lambda name: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for capability, triton, name in [
+        ((9, 0), "3.6.0", "chunked"),
+        ((9, 0), "3.7.0+git1", "chunked"),
+        ((9, 0), "3.7.1", "fla"),
+        ((9, 0), "3.3.1", "fla"),
+        ((8, 0), "3.6.0", "fla"),
+    ]:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        monkeypatch.setattr(f"{module}.importlib.metadata.version", lambda package, found=triton: found)
+        assert choose(cuda)[0] == name, (capability, triton)
     assert set(ON_CPU) < set(IMPLEMENTATIONS)
     with pytest.raises(ValueError, match="at least 1 token"):
         gated_delta(**{k: v[:, :0] if k != "initial_state" else v for k, v in inputs(4).items()})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
+
 import torch
 from torch import Tensor
 
-from hybrid_nas_kernels.dispatch import deferred, pick
+from hybrid_nas_kernels.dispatch import deferred, pick, why_not
 from hybrid_nas_kernels.gated_delta.chunked import gated_delta_chunked
 from hybrid_nas_kernels.gated_delta.reference import gated_delta_reference, gated_delta_step
 
@@ -16,6 +19,7 @@ __all__ = [
     "gated_delta_chunked",
     "gated_delta_reference",
     "gated_delta_step",
+    "refused",
 ]
 
 IMPLEMENTATIONS = {
@@ -25,11 +29,30 @@ IMPLEMENTATIONS = {
 }
 
 
-def choose(device: torch.device) -> tuple[str, str]:
-    """The implementation that "auto" takes on `device`, and why."""
+def choose(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> tuple[str, str]:
+    """The implementation that "auto" takes on `device` in `dtype`, and why."""
     if device.type != "cuda":
         return "chunked", "torch alone, matrix products in chunks"
-    return "chunked", "torch alone; flash-linear-attention's kernels (fla) were not compared on a GPU yet"
+    if dtype.itemsize > 2:
+        return "chunked", "torch alone, matrix products in chunks: flash-linear-attention's round to 16 bits"
+    lacking = refused(device) or why_not("fla")
+    if lacking is not None:
+        return "chunked", f"torch alone, matrix products in chunks: {lacking}"
+    return "fla", "flash-linear-attention's kernels"
+
+
+def refused(device: torch.device) -> str | None:
+    """Why flash-linear-attention refuses gradients on this device; None where it does not.
+
+    Triton from 3.4 to before 3.7.1 compiles one of its kernels wrongly for Hopper
+    (https://github.com/fla-org/flash-linear-attention/issues/640), and it says so only at the first backward pass.
+    """
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability(device)[0] != 9 or why_not("triton"):
+        return None
+    version = tuple(int(part) for part in re.findall(r"\d+", importlib.metadata.version("triton"))[:3])
+    if (3, 4) <= version < (3, 7, 1):
+        return "flash-linear-attention refuses Triton from 3.4 to before 3.7.1 on Hopper"
+    return None
 
 
 def gated_delta(
@@ -52,5 +75,5 @@ def gated_delta(
     """
     if k.shape[1] < 1:
         raise ValueError("gated_delta: a sequence needs at least 1 token, found 0")
-    run = pick("gated_delta", implementation, IMPLEMENTATIONS, lambda: choose(k.device))
+    run = pick("gated_delta", implementation, IMPLEMENTATIONS, lambda: choose(v.device, v.dtype))
     return run(q, k, v, log_decay, beta, initial_state=initial_state)
