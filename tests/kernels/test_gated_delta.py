@@ -1,3 +1,5 @@
+import importlib.metadata
+
 import pytest
 import torch
 from hybrid_nas_kernels.gated_delta import (
@@ -142,23 +144,26 @@ def test_flash_linear_attention_on_a_gpu(decay, tokens, heads, key_dim, value_di
         assert_close(gradient.cpu().bfloat16(), expected)
 
 
-def test_what_runs_where(monkeypatch):
-    cuda, module = torch.device("cuda"), "hybrid_nas_kernels.gated_delta"
-    assert choose(torch.device("cpu"))[0] == choose(cuda, torch.float32)[0] == "chunked"
-    monkeypatch.setattr(f"{module}.why_not", lambda name: f"{name} is not installed")
-    assert choose(cuda) == ("chunked", "torch alone, matrix products in chunks: fla is not installed")
-    monkeypatch.setattr(f"{module}.why_not", lambda name: None)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for capability, triton, name in [
-        ((9, 0), "3.6.0", "chunked"),
-        ((9, 0), "3.7.0+git1", "chunked"),
-        ((9, 0), "3.7.1", "fla"),
-        ((9, 0), "3.3.1", "fla"),
-        ((8, 0), "3.6.0", "fla"),
-    ]:
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-        monkeypatch.setattr(f"{module}.importlib.metadata.version", lambda package, found=triton: found)
-        assert choose(cuda)[0] == name, (capability, triton)
+def test_what_runs_where():
+    cuda = torch.device("cuda")
+    assert choose(torch.device("cpu"))[0] == choose(cuda)[0] == "chunked"
     assert set(ON_CPU) < set(IMPLEMENTATIONS)
     with pytest.raises(ValueError, match="at least 1 token"):
         gated_delta(**{k: v[:, :0] if k != "initial_state" else v for k, v in inputs(4).items()})
+
+
+@pytest.mark.parametrize(
+    ("capability", "triton", "refuses"),
+    [((9, 0), "3.6.0", True), ((9, 0), "3.7.0+git1", True), ((9, 0), "3.7.1", False), ((9, 0), "3.3.1", False),
+     ((8, 0), "3.6.0", False), ((9, 0), None, False)],
+)  # fmt: skip
+def test_where_flash_linear_attention_refuses_gradients(monkeypatch, capability, triton, refuses):
+    def version(package):
+        if triton is None:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return triton
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert (refused(torch.device("cuda")) is not None) is refuses
