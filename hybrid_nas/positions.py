@@ -16,7 +16,7 @@ from typing import Any
 
 from hybrid_nas.accuracy import possible
 from hybrid_nas.choices import settings_of
-from hybrid_nas.effects import Contrast, Effects, Fit, Weights, adjustment
+from hybrid_nas.effects import Contrast, Effects, Fit, Weights
 from hybrid_nas.noise import Noise, Trainings, proxy_id, trainings
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.predicted import QUANTITY, Predictions, predicted
@@ -167,7 +167,8 @@ def _fitted(effects: Effects, proxies: list[str], layouts: list[str], letters: s
     columns = [there[:, counts > 0], np.ones((len(proxies), 1))]
     if len(set(numbers)) > 2:  # with two numbers a curve is a line
         columns.append(curve[:, None])
-    fit = effects.fit(np.hstack([*columns, adjustment(effects.designs)]), proxies, used)
+    adjusted = effects.coded.adjustment(np.ones(len(effects.coded.row), dtype=bool))
+    fit = effects.fit(np.hstack([*columns, adjusted]), proxies, used)
     span = int(numbers[numbers > 0].min()), int(numbers.max())
     return Depths(effects, fit, {p: int(n) for p, n in zip(PARTS, counts, strict=True)}, span, int((numbers > 0).sum()))
 

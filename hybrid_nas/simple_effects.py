@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from hybrid_nas.accuracy import possible
-from hybrid_nas.effects import Contrast, Effects, Fit, adjustment, holm
+from hybrid_nas.effects import Contrast, Effects, Fit, holm
 
 ALPHA = 0.05
 MIN_TRAININGS = 3
@@ -97,22 +97,17 @@ def _cells(effects: Effects, choice: str, other: str) -> tuple[Fit | None, dict[
     """The fit of a mean for each pair of options, and the trainings that each has."""
     import numpy as np
 
-    rows = {p: [s for s in designs if choice in s] for p, designs in effects.designs.items()}
-    rows = {proxy: designs for proxy, designs in rows.items() if designs}
-    named = {p: [_cell(s[choice], s.get(other, NOWHERE)) for s in designs] for p, designs in rows.items()}
-    options = tuple(dict.fromkeys(cell for cells in named.values() for cell in cells))
-    column = {cell: i for i, cell in enumerate(options)}
+    coded = effects.coded
+    kept = coded.having(choice)
+    width = len(coded.options[other]) + 1  # -1: the other choice does not apply
+    code, cell = np.unique(coded.column(choice)[kept] * width + coded.column(other)[kept] + 1, return_inverse=True)
+    elsewhere = (NOWHERE, *coded.options[other])
+    options = tuple(_cell(coded.options[choice][at // width], elsewhere[at % width]) for at in code.tolist())
     sizes = dict.fromkeys(options, 0)
-    x = np.zeros((len(rows), len(options)))
-    for row, (proxy, cells) in enumerate(named.items()):
-        for cell in cells:
-            x[row, column[cell]] += 1 / len(cells)
-        for cell in set(cells):
-            sizes[cell] += effects.sizes[proxy]
-    rest = {
-        p: [{k: v for k, v in s.items() if k not in (choice, other)} for s in designs] for p, designs in rows.items()
-    }
-    return effects.fit(np.hstack([x, adjustment(rest)]), rows, options), sizes
+    for row, at in np.unique(np.stack([coded.row[kept], cell]), axis=1).T.tolist():
+        sizes[options[at]] += effects.sizes[coded.proxies[row]]
+    x = coded.shares(kept, cell, len(options))
+    return effects.fit(np.hstack([x, coded.adjustment(kept, (choice, other))]), coded.rows(kept), options), sizes
 
 
 def _cell(option: str, other: str) -> str:
