@@ -49,7 +49,9 @@ def make_sampler(kind: str, seed: int) -> BaseSampler:
             case "nsga2":
                 return optuna.samplers.NSGAIISampler(seed=seed, population_size=16)
             case "gp":
-                return optuna.samplers.GPSampler(seed=seed, deterministic_objective=False, n_startup_trials=STARTUP)
+                return optuna.samplers.GPSampler(
+                    seed=seed, deterministic_objective=False, n_startup_trials=STARTUP, warn_independent_sampling=False
+                )
             case _:
                 return optuna.samplers.RandomSampler(seed=seed)
 
