@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
+from hybrid_nas.accuracy import possible
 from hybrid_nas.effects import Effects, Fit, holm
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.student import f_p, f_quantile, student
@@ -138,6 +139,7 @@ def _described(quantity: str, pair: tuple[str, str], p: float, fit: Fit, basis: 
     if best is None:
         return None
     _, contrast, first, second = best
+    unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
     q = basis.shape[1]
     half = math.sqrt(q * f_quantile(q, fit.df)) * contrast.error
     means = []
@@ -145,9 +147,17 @@ def _described(quantity: str, pair: tuple[str, str], p: float, fit: Fit, basis: 
         own = fit.contrast({name: 1.0})
         if own is not None:
             margin = student(own.df) * own.error
-            means.append(Cell(a, c, own.difference, own.difference - margin, own.difference + margin, own.n))
-    difference = contrast.difference
+            low, value, high = (
+                _level(x, unit) for x in (own.difference - margin, own.difference, own.difference + margin)
+            )
+            means.append(Cell(a, c, value, low, high, own.n))
+    at = contrast.difference
+    low, difference, high = (possible(value, unit, 2.0) for value in (at - half, at, at + half))
     return Interaction(
-        pair, quantity, p, p < ALPHA, first, second, difference, difference - half, difference + half, contrast.n,
-        tuple(means),
+        pair, quantity, p, p < ALPHA, first, second, difference, low, high, contrast.n, tuple(means)
     )  # fmt: skip
+
+
+def _level(value: float, unit: str) -> float:
+    """A mean as far as it can be: an accuracy lies from 0 to 1."""
+    return min(1.0, max(0.0, value)) if unit == "accuracy" else value
