@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from hybrid_nas_kernels import adamw as adamw_op
+from hybrid_nas_kernels.compile_ahead import compiled_ahead
 from hybrid_nas_kernels.dispatch import why_not
 from torch import Tensor, nn
 
@@ -154,17 +155,28 @@ class CapturedTraining:
         self.copied = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
 
     def _warm_up(self) -> None:
-        """One step that changes nothing: compiles kernels."""
+        """One step that changes nothing, so that the capture finds all libraries ready. The results of the dry step
+        before it have no meaning."""
         kept = [buffer.clone() for buffer in self.model.buffers()]  # a mixture of experts counts its steps
+        weights = [flat.master.clone() for flat in self.flats]
         self.step.fill_(self.proxy.steps)  # where the learning rate is 0
         self._load(0, 1)
+        with compiled_ahead(self.device):
+            self._step()
+        self._put_back(weights)
         self._step()
-        for flat in self.flats:
-            for value in (flat.mean, flat.square):
-                value.zero_()
+        self._put_back(weights)
         for buffer, was in zip(self.model.buffers(), kept, strict=True):
             buffer.copy_(was)
         self.step.zero_()
+
+    def _put_back(self, weights: Sequence[Tensor]) -> None:
+        """Every weight as it was, and the optimizer as at its start."""
+        for flat, was in zip(self.flats, weights, strict=True):
+            flat.master.copy_(was)
+            flat.publish()
+            for value in (flat.mean, flat.square):
+                value.zero_()
 
     def _capture(self) -> None:
         graph = torch.cuda.CUDAGraph()

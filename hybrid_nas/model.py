@@ -32,6 +32,10 @@ class SwiGLUModule(nn.Module):
     def forward(self, x: Tensor, norm: Tensor | None) -> Tensor:
         return swiglu_op.swiglu(x, norm, self.gate.weight, self.up.weight, self.down.weight, eps=NORM_EPS)
 
+    def step(self, x: Tensor, norm: Tensor) -> Tensor:
+        """x + `forward` of it, for one token of each sequence."""
+        return swiglu_op.swiglu_step(x, norm, self.gate.weight, self.up.weight, self.down.weight, eps=NORM_EPS)
+
     def reset(self, generator: torch.Generator, residual_scale: float) -> None:
         for projection in (self.gate, self.up, self.down):
             draw_linear(projection.weight, generator)
@@ -100,6 +104,8 @@ class BlockModule(nn.Module):
     def step(self, x: Tensor, cache: LayerCache, position: int) -> Tensor:
         if self.mixer is not None and self.mixer_norm is not None:
             x = x + self.mixer.step(x, cache, position, self.mixer_norm.weight)
+        if isinstance(self.ffn, SwiGLUModule) and self.ffn_norm is not None:
+            return self.ffn.step(x, self.ffn_norm.weight)
         return self._ffn(x)
 
     def _ffn(self, x: Tensor) -> Tensor:
@@ -214,7 +220,7 @@ def build(
         generator = torch.Generator().manual_seed(generator)
     with torch.device("meta"):  # torch's own initialisation would be slow, and would draw from the global generator
         model = Model(architecture)
-    model.to_empty(device="cpu")
+    _allocate(model)
     branches = sum((b.mixer is not None) + (b.ffn is not None) for b in architecture.blocks)
     model.embedding.data.normal_(0.0, architecture.width**-0.5, generator=generator)
     for module in model.modules():
@@ -226,3 +232,13 @@ def build(
         if block.ffn is not None:
             block.ffn.reset(generator, branches**-0.5)
     return model.to(device=device, dtype=dtype)
+
+
+def _allocate(model: Model) -> None:
+    """As `to_empty(device="cpu")`, which from a meta tensor imports sympy: half a second of a first step."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+            setattr(module, name, nn.Parameter(empty, requires_grad=parameter.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
