@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 from hybrid_nas_kernels import adamw as adamw_op
-from hybrid_nas_kernels.compile_ahead import compiled_ahead
+from hybrid_nas_kernels.compile_ahead import compiled_ahead, libraries_ahead
 from hybrid_nas_kernels.dispatch import why_not
 from torch import Tensor, nn
 
 from hybrid_nas.architecture import Architecture
+from hybrid_nas.heads import AttentionHeads
 from hybrid_nas.model import Model
 from hybrid_nas.proxy import BETAS, EXPLODED, Diverged, Proxy, Step, decayed_and_kept, learning_rate, trapezoid
 
@@ -121,6 +122,7 @@ class CapturedTraining:
         self.flats: list[Flat] = []
         with CAPTURING, torch.cuda.stream(self.stream):
             before = torch.cuda.memory_reserved(device)
+            libraries = libraries_ahead(device, any(isinstance(m, AttentionHeads) for m in model.modules()))
             try:
                 self._build(proxy.budget.learning_rate or learning_rate(architecture.width))
                 self._warm_up()
@@ -130,6 +132,7 @@ class CapturedTraining:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
                 raise NoMixedPrecision(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+            libraries.join()
             if capture:
                 self._capture()
             self.bytes = torch.cuda.memory_reserved(device) - before

@@ -45,7 +45,7 @@ class AttentionHeads(nn.Module):
         """The heads' outputs, side by side, and the values (batch, tokens, kv_heads, value_dim)."""
         batch, tokens, _ = x.shape
         m = self.mixer
-        q, k, v = self._project(x.reshape(batch * tokens, -1), norm, batch, tokens, 0, given)
+        q, k, v = self._project(x.reshape(batch * tokens, -1), norm, batch, tokens, given)
         y = attention_op.attention(q, k, v, window=m.window, sinks=m.sinks)
         return y.reshape(batch, tokens, -1), v
 
@@ -71,16 +71,22 @@ class AttentionHeads(nn.Module):
         if projected is None:
             weights, parts = self.projections(given is None)
             projected = norm_linear_op.norm_linears(x, norm, weights, parts, eps=NORM_EPS)
-        q, k, v = self._turned(projected, len(x), 1, position, given)
+        qk, *rest = projected
+        qk = qk.view(len(qk), -1, m.head_dim)
+        v = rest[0].view(len(qk), m.kv_heads, -1) if given is None else given
         keys, values = cache["keys"], cache["values"]
         slot = position
         if m.window is not None and position >= m.sinks:
             slot = m.sinks + (position - m.sinks) % m.window
-        keys[:, slot] = k[:, 0]
-        values[:, slot] = v[:, 0]
+        if m.rope_theta is None:
+            q, keys[:, slot] = torch.split(qk, [m.heads, m.kv_heads], dim=1)
+            values[:, slot] = v
+        else:
+            cos, sin = rope_op.rope_table(m.rope_theta, m.head_dim, position, 1, qk.device)
+            q = rope_op.rope_step(qk, v, cos[0], sin[0], keys[:, slot], values[:, slot])
         filled = min(position + 1, keys.shape[1])
-        y = attention_op.attention_step(q[:, 0], keys[:, :filled], values[:, :filled])
-        return y.flatten(1), v[:, 0]
+        y = attention_op.attention_step(q, keys[:, :filled], values[:, :filled])
+        return y.flatten(1), v
 
     def projections(self, own_values: bool = True) -> tuple[list[Tensor], list[int]]:
         """Weights to be taken side by side, and the parts of their output: queries and keys as one, values."""
@@ -91,27 +97,22 @@ class AttentionHeads(nn.Module):
         return weights, parts
 
     def _project(
-        self, x: Tensor, norm: Tensor | None, batch: int, tokens: int, start: int, given: Tensor | None
+        self, x: Tensor, norm: Tensor | None, batch: int, tokens: int, given: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys, turned by RoPE, and values, of tokens from position `start`: (batch, tokens, heads, _)."""
+        """Queries and keys, turned by RoPE, and values: (batch, tokens, heads, _)."""
         weights, parts = self.projections(given is None)
         if tokens == 1:
             projected = norm_linear_op.norm_linears(x, norm, weights, parts, eps=NORM_EPS)
         else:
             projected = project(x, norm, torch.cat(weights), parts)
-        return self._turned(projected, batch, tokens, start, given)
-
-    def _turned(
-        self, projected: Sequence[Tensor], batch: int, tokens: int, start: int, given: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        m = self.mixer
         qk, *rest = projected
         v = rest[0] if given is None else given
-        qk = qk.view(batch, tokens, m.heads + m.kv_heads, m.head_dim)
-        if m.rope_theta is not None:
-            qk = rope_op.rope(qk, *rope_op.rope_table(m.rope_theta, m.head_dim, start, tokens, qk.device))
-        q, k = torch.split(qk, [m.heads, m.kv_heads], dim=2)
-        return q, k, v.view(batch, tokens, m.kv_heads, -1)
+        qk = qk.view(batch, tokens, -1, self.mixer.head_dim)
+        if self.mixer.rope_theta is not None:
+            table = rope_op.rope_table(self.mixer.rope_theta, self.mixer.head_dim, 0, tokens, x.device)
+            qk = rope_op.rope(qk, *table)
+        q, k = torch.split(qk, [self.mixer.heads, self.mixer.kv_heads], dim=2)
+        return q, k, v.view(batch, tokens, self.mixer.kv_heads, -1)
 
     def draw(self, generator: torch.Generator) -> None:
         for projection in (self.q_proj, self.k_proj, *([self.v_proj] if self.own_values else [])):

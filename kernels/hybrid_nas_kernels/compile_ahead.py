@@ -1,4 +1,4 @@
-"""Triton kernels compiled several at a time, before they are needed.
+"""What a first step waits for, made ready several things at a time: Triton's kernels, and torch's own libraries.
 
 Triton compiles a kernel at its first launch and waits: the first step of a model would compile some 30 of them one
 after another, each with ptxas and, for what launches it, a C compiler, which are processes of their own. Here what is
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from hybrid_nas_kernels.dispatch import why_not
 
@@ -63,3 +64,18 @@ def compiled_ahead(device: torch.device) -> Iterator[None]:
             knobs.runtime.jit_cache_hook = before
             for future in pending.values():
                 future.result()
+
+
+def libraries_ahead(device: torch.device, attention: bool) -> threading.Thread:
+    """A running thread that loads what torch loads at a CUDA device's first product, and at its first attention."""
+
+    def load() -> None:
+        torch.cuda.set_device(device)
+        with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
+            x = torch.ones((1, 1, 128, 64), device=device, dtype=torch.bfloat16, requires_grad=True)
+            y = F.scaled_dot_product_attention(x, x, x, is_causal=True) if attention else x
+            torch.autograd.grad((y @ y.mT).sum(), x)
+
+    thread = threading.Thread(target=load, name="libraries", daemon=True)
+    thread.start()
+    return thread

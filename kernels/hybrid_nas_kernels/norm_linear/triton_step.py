@@ -158,7 +158,9 @@ def _close(
     tl.store(y_ptr + r[:, None] * N + n[None, :], y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-BLOCKS = {"BR": ROWS, "BN": 16, "BK": 256, "num_warps": 4, "num_stages": 4}
+SEVERAL = {"BR": ROWS, "BN": 16, "BK": 256, "num_warps": 4, "num_stages": 4}
+GATE_UP = {"BR": ROWS, "BN": 16, "BK": 256, "num_warps": 4, "num_stages": 4}
+CLOSE = {"BR": ROWS, "BN": 16, "BK": 256, "num_warps": 4, "num_stages": 4}
 
 
 def _precision(x: Tensor) -> str:
@@ -173,9 +175,9 @@ def linears_step(x: Tensor, norm: Tensor | None, weights: Sequence[Tensor], eps:
     y = torch.empty((*x.shape[:-1], sum(sizes)), dtype=x.dtype, device=x.device)
     matrices = [weight.contiguous() for weight in weights]
     matrices += matrices[:1] * (WEIGHTS - len(weights))
-    _several[(sum(triton.cdiv(size, BLOCKS["BN"]) for size in sizes),)](
+    _several[(sum(triton.cdiv(size, SEVERAL["BN"]) for size in sizes),)](
         flat, flat if norm is None else norm, *matrices, y, flat.stride(0), sum(sizes), len(flat), *sizes, eps,
-        K=flat.shape[1], NORMED=norm is not None, PRECISION=_precision(x), **BLOCKS,
+        K=flat.shape[1], NORMED=norm is not None, PRECISION=_precision(x), **SEVERAL,
     )  # fmt: skip
     return y
 
@@ -184,10 +186,10 @@ def gate_up_step(x: Tensor, norm: Tensor | None, gate: Tensor, up: Tensor, eps: 
     """silu(gate n) * (up n), n = rms_norm(x) * norm or x itself, x of `few` rows."""
     flat = rows_of(x)
     y = torch.empty((*x.shape[:-1], len(gate)), dtype=x.dtype, device=x.device)
-    _gate_up[(triton.cdiv(len(gate), BLOCKS["BN"]),)](
+    _gate_up[(triton.cdiv(len(gate), GATE_UP["BN"]),)](
         flat, flat if norm is None else norm, gate.contiguous(), up.contiguous(), y,
         flat.stride(0), len(flat), len(gate), eps,
-        K=flat.shape[1], NORMED=norm is not None, PRECISION=_precision(x), **BLOCKS,
+        K=flat.shape[1], NORMED=norm is not None, PRECISION=_precision(x), **GATE_UP,
     )  # fmt: skip
     return y
 
@@ -209,12 +211,12 @@ def close_step(
     x2 = rows_of(x2)
     kept = flat if added is None else rows_of(added)
     y = torch.empty((*x.shape[:-1], len(weight)), dtype=x.dtype, device=x.device)
-    _close[(triton.cdiv(len(weight), BLOCKS["BN"]),)](
+    _close[(triton.cdiv(len(weight), CLOSE["BN"]),)](
         flat, z, flat if norm is None else norm, weight.contiguous(),
         x2, x2 if norm2 is None else norm2, weight2.contiguous(), kept, y,
         flat.stride(0), z.stride(0), x2.stride(0), kept.stride(0), len(flat), len(weight), float(sign), eps,
         K=flat.shape[1], K2=0 if second is None else x2.shape[1],
         NORMED=norm is not None, GATED=gate is not None, NORMED2=norm2 is not None, ADDED=added is not None,
-        PRECISION=_precision(x), **BLOCKS,
+        PRECISION=_precision(x), **CLOSE,
     )  # fmt: skip
     return y
