@@ -11,6 +11,7 @@ matrices lie in one flat tensor, and all vectors in another, so the optimizer is
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +19,11 @@ from typing import Any
 
 import torch
 from hybrid_nas_kernels import adamw as adamw_op
-from hybrid_nas_kernels.compile_ahead import compiled_ahead, libraries_ahead
+from hybrid_nas_kernels.compile_ahead import compiled_ahead
 from hybrid_nas_kernels.dispatch import why_not
 from torch import Tensor, nn
 
 from hybrid_nas.architecture import Architecture
-from hybrid_nas.heads import AttentionHeads
 from hybrid_nas.model import Model
 from hybrid_nas.proxy import BETAS, EXPLODED, Diverged, Proxy, Step, decayed_and_kept, learning_rate, trapezoid
 
@@ -32,6 +32,8 @@ CHUNK = 32
 ALIGNED = 64
 COMPUTE = torch.bfloat16
 EPS = 1e-8
+AHEAD = os.environ.get("HYBRID_NAS_COMPILE_AHEAD") == "1"
+"""Compile the first step's kernels several at a time. Off unless asked for: not measured on a GPU yet."""
 CAPTURING = threading.Lock()
 """Held while a step is built and captured: trainings that share a device do so one after another."""
 
@@ -122,7 +124,6 @@ class CapturedTraining:
         self.flats: list[Flat] = []
         with CAPTURING, torch.cuda.stream(self.stream):
             before = torch.cuda.memory_reserved(device)
-            libraries = libraries_ahead(device, any(isinstance(m, AttentionHeads) for m in model.modules()))
             try:
                 self._build(proxy.budget.learning_rate or learning_rate(architecture.width))
                 self._warm_up()
@@ -132,7 +133,6 @@ class CapturedTraining:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
                 raise NoMixedPrecision(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
-            libraries.join()
             if capture:
                 self._capture()
             self.bytes = torch.cuda.memory_reserved(device) - before
@@ -158,26 +158,27 @@ class CapturedTraining:
         self.copied = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
 
     def _warm_up(self) -> None:
-        """One step that changes nothing, so that the capture finds all libraries ready. The results of the dry step
-        before it have no meaning."""
+        """One step that changes nothing: compiles kernels. With AHEAD a dry one before it, of meaningless results."""
         kept = [buffer.clone() for buffer in self.model.buffers()]  # a mixture of experts counts its steps
-        weights = [flat.master.clone() for flat in self.flats]
         self.step.fill_(self.proxy.steps)  # where the learning rate is 0
         self._load(0, 1)
-        with compiled_ahead(self.device):
-            self._step()
-        self._put_back(weights)
+        if AHEAD:
+            weights = [flat.master.clone() for flat in self.flats]
+            with compiled_ahead(self.device):
+                self._step()
+            for flat, was in zip(self.flats, weights, strict=True):
+                flat.master.copy_(was)
+                flat.publish()
+            self._forget()
         self._step()
-        self._put_back(weights)
+        self._forget()
         for buffer, was in zip(self.model.buffers(), kept, strict=True):
             buffer.copy_(was)
         self.step.zero_()
 
-    def _put_back(self, weights: Sequence[Tensor]) -> None:
-        """Every weight as it was, and the optimizer as at its start."""
-        for flat, was in zip(self.flats, weights, strict=True):
-            flat.master.copy_(was)
-            flat.publish()
+    def _forget(self) -> None:
+        """The optimizer as at its start."""
+        for flat in self.flats:
             for value in (flat.mean, flat.square):
                 value.zero_()
 

@@ -5,8 +5,6 @@ Weights are named and laid out as the published Mamba-2 and Llama-style models n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from hybrid_nas_kernels import attention as attention_op
 from hybrid_nas_kernels import causal_conv1d as conv_op
@@ -45,7 +43,7 @@ class AttentionHeads(nn.Module):
         """The heads' outputs, side by side, and the values (batch, tokens, kv_heads, value_dim)."""
         batch, tokens, _ = x.shape
         m = self.mixer
-        q, k, v = self._project(x.reshape(batch * tokens, -1), norm, batch, tokens, given)
+        q, k, v = self._project(x.reshape(batch * tokens, -1), norm, batch, tokens, 0, given)
         y = attention_op.attention(q, k, v, window=m.window, sinks=m.sinks)
         return y.reshape(batch, tokens, -1), v
 
@@ -57,62 +55,40 @@ class AttentionHeads(nn.Module):
         return {n: torch.zeros(batch, slots, m.kv_heads, d, device=device, dtype=dtype) for n, d in sizes.items()}
 
     def attend_step(
-        self,
-        x: Tensor,
-        cache: LayerCache,
-        position: int,
-        norm: Tensor | None,
-        given: Tensor | None = None,
-        projected: Sequence[Tensor] | None = None,
+        self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None, given: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """`attend` for one token, x (batch, width): (batch, values), and (batch, kv_heads, value_dim). `projected` is
-        what `projections` make of x, where they have been taken together with others."""
+        """`attend` for one token, x (batch, width): (batch, values), and (batch, kv_heads, value_dim)."""
         m = self.mixer
-        if projected is None:
-            weights, parts = self.projections(given is None)
-            projected = norm_linear_op.norm_linears(x, norm, weights, parts, eps=NORM_EPS)
-        qk, *rest = projected
-        qk = qk.view(len(qk), -1, m.head_dim)
-        v = rest[0].view(len(qk), m.kv_heads, -1) if given is None else given
+        q, k, v = self._project(x, norm, len(x), 1, position, given)
         keys, values = cache["keys"], cache["values"]
         slot = position
         if m.window is not None and position >= m.sinks:
             slot = m.sinks + (position - m.sinks) % m.window
-        if m.rope_theta is None:
-            q, keys[:, slot] = torch.split(qk, [m.heads, m.kv_heads], dim=1)
-            values[:, slot] = v
-        else:
-            cos, sin = rope_op.rope_table(m.rope_theta, m.head_dim, position, 1, qk.device)
-            q = rope_op.rope_step(qk, v, cos[0], sin[0], keys[:, slot], values[:, slot])
+        keys[:, slot] = k[:, 0]
+        values[:, slot] = v[:, 0]
         filled = min(position + 1, keys.shape[1])
-        y = attention_op.attention_step(q, keys[:, :filled], values[:, :filled])
-        return y.flatten(1), v
-
-    def projections(self, own_values: bool = True) -> tuple[list[Tensor], list[int]]:
-        """Weights to be taken side by side, and the parts of their output: queries and keys as one, values."""
-        m = self.mixer
-        weights, parts = [self.q_proj.weight, self.k_proj.weight], [(m.heads + m.kv_heads) * m.head_dim]
-        if own_values:
-            weights, parts = [*weights, self.v_proj.weight], [*parts, m.kv_values]
-        return weights, parts
+        y = attention_op.attention_step(q[:, 0], keys[:, :filled], values[:, :filled])
+        return y.flatten(1), v[:, 0]
 
     def _project(
-        self, x: Tensor, norm: Tensor | None, batch: int, tokens: int, given: Tensor | None
+        self, x: Tensor, norm: Tensor | None, batch: int, tokens: int, start: int, given: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys, turned by RoPE, and values: (batch, tokens, heads, _)."""
-        weights, parts = self.projections(given is None)
+        """Queries and keys, turned by RoPE, and values, of tokens from position `start`: (batch, tokens, heads, _)."""
+        m = self.mixer
+        turned = m.heads + m.kv_heads
+        own = () if given is not None else (self.v_proj.weight,)
+        weights = (self.q_proj.weight, self.k_proj.weight, *own)
         if tokens == 1:
-            projected = norm_linear_op.norm_linears(x, norm, weights, parts, eps=NORM_EPS)
+            q, k, *rest = norm_linear_op.norm_linears(x, norm, weights, eps=NORM_EPS)
+            qk = torch.cat((q, k), dim=-1)
         else:
-            projected = project(x, norm, torch.cat(weights), parts)
-        qk, *rest = projected
+            qk, *rest = project(x, norm, torch.cat(weights), [turned * m.head_dim, *(m.kv_values for _ in own)])
         v = rest[0] if given is None else given
-        qk = qk.view(batch, tokens, -1, self.mixer.head_dim)
-        if self.mixer.rope_theta is not None:
-            table = rope_op.rope_table(self.mixer.rope_theta, self.mixer.head_dim, 0, tokens, x.device)
-            qk = rope_op.rope(qk, *table)
-        q, k = torch.split(qk, [self.mixer.heads, self.mixer.kv_heads], dim=2)
-        return q, k, v.view(batch, tokens, self.mixer.kv_heads, -1)
+        qk = qk.view(batch, tokens, turned, m.head_dim)
+        if m.rope_theta is not None:
+            qk = rope_op.rope(qk, *rope_op.rope_table(m.rope_theta, m.head_dim, start, tokens, x.device))
+        q, k = torch.split(qk, [m.heads, m.kv_heads], dim=2)
+        return q, k, v.view(batch, tokens, m.kv_heads, -1)
 
     def draw(self, generator: torch.Generator) -> None:
         for projection in (self.q_proj, self.k_proj, *([self.v_proj] if self.own_values else [])):
@@ -169,17 +145,12 @@ class Mamba2Heads(nn.Module):
         }
 
     def scan_step(
-        self,
-        x: Tensor,
-        cache: LayerCache,
-        norm: Tensor | None,
-        given: Tensor | None = None,
-        projected: Sequence[Tensor] | None = None,
+        self, x: Tensor, cache: LayerCache, norm: Tensor | None, given: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """`scan` for one token, x (batch, width); `projected` is what `in_proj` makes of it, cut into z, xBC and dt."""
+        """`scan` for one token, x (batch, width)."""
         batch = x.shape[0]
         m = self.mixer
-        z, xBC, dt = project(x, norm, self.in_proj.weight, self.split) if projected is None else projected
+        z, xBC, dt = project(x, norm, self.in_proj.weight, self.split)
         xBC = xBC if given is None else torch.cat((given, xBC), dim=-1)
         xBC = conv_op.causal_conv1d_step(xBC, cache["conv"], self.conv1d.weight.squeeze(1), self._conv_bias())
         u, B, C = torch.split(xBC, [m.d_ssm, m.groups * m.d_state, m.groups * m.d_state], dim=-1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import torch
 from hybrid_nas_kernels import gated_norm_linear as gated_norm_op
 from hybrid_nas_kernels import mamba2 as mamba2_op
-from hybrid_nas_kernels import norm_linear as norm_linear_op
 from torch import Tensor, nn
 
 from hybrid_nas.architecture import Attention, Mamba2, Mixer, ParallelHybrid, ParallelPair
@@ -33,9 +32,8 @@ class AttentionModule(AttentionHeads, MixerModule):
         return out
 
     def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
-        attended, _ = self.attend_step(x, cache, position, norm)
-        weight = self.o_proj.weight
-        return norm_linear_op.norm_linears(attended, None, (weight,), (len(weight),), eps=NORM_EPS)[0]
+        out: Tensor = self.o_proj(self.attend_step(x, cache, position, norm)[0])
+        return out
 
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:
         del mamba_init

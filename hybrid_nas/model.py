@@ -32,10 +32,6 @@ class SwiGLUModule(nn.Module):
     def forward(self, x: Tensor, norm: Tensor | None) -> Tensor:
         return swiglu_op.swiglu(x, norm, self.gate.weight, self.up.weight, self.down.weight, eps=NORM_EPS)
 
-    def step(self, x: Tensor, norm: Tensor) -> Tensor:
-        """x + `forward` of it, for one token of each sequence."""
-        return swiglu_op.swiglu_step(x, norm, self.gate.weight, self.up.weight, self.down.weight, eps=NORM_EPS)
-
     def reset(self, generator: torch.Generator, residual_scale: float) -> None:
         for projection in (self.gate, self.up, self.down):
             draw_linear(projection.weight, generator)
@@ -104,8 +100,6 @@ class BlockModule(nn.Module):
     def step(self, x: Tensor, cache: LayerCache, position: int) -> Tensor:
         if self.mixer is not None and self.mixer_norm is not None:
             x = x + self.mixer.step(x, cache, position, self.mixer_norm.weight)
-        if isinstance(self.ffn, SwiGLUModule) and self.ffn_norm is not None:
-            return self.ffn.step(x, self.ffn_norm.weight)
         return self._ffn(x)
 
     def _ffn(self, x: Tensor) -> Tensor:

@@ -51,12 +51,9 @@ class ParallelHybridModule(MixerModule):
         }
 
     def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
-        weights, parts = self.attention.projections()
-        projected = norm_linear_op.norm_linears(
-            x, norm, [*weights, self.mamba.in_proj.weight], [*parts, *self.mamba.split], eps=NORM_EPS
-        )
-        attended, values = self.attention.attend_step(x, cache, position, norm, projected=projected[: len(parts)])
-        y, z = self.mamba.scan_step(x, cache, norm, self._given(values), projected[len(parts) :])
+        x, norm = norm_linear_op.norm_once(x, norm, eps=NORM_EPS)
+        attended, values = self.attention.attend_step(x, cache, position, norm)
+        y, z = self.mamba.scan_step(x, cache, norm, self._given(values))
         return self._fuse(x, norm, y, z, attended)
 
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:

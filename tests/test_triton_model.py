@@ -46,7 +46,7 @@ def on_triton(monkeypatch):
         monkeypatch.setattr(module, "choose", lambda *_: ("triton", "asked for by the test"))
     monkeypatch.setattr(mamba2, "choose", lambda *_: ("separate", "asked for by the test"))
     monkeypatch.setattr(cross_entropy, "triton_or", lambda *_: ("triton", "asked for by the test"))
-    for module in (attention, causal_conv1d, norm_linear, rope, ssd, swiglu):
+    for module in (attention, causal_conv1d, norm_linear, ssd, swiglu):
         monkeypatch.setattr(module, "runs_triton", lambda value: True)
 
 

@@ -1,4 +1,4 @@
-"""What a first step waits for, made ready several things at a time: Triton's kernels, and torch's own libraries.
+"""Triton kernels compiled several at a time, before they are needed.
 
 Triton compiles a kernel at its first launch and waits: the first step of a model would compile some 30 of them one
 after another, each with ptxas and, for what launches it, a C compiler, which are processes of their own. Here what is
@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from hybrid_nas_kernels.dispatch import why_not
 
@@ -35,6 +34,7 @@ def compiled_ahead(device: torch.device) -> Iterator[None]:
         return
     from triton import knobs
 
+    current = torch.cuda.current_device() if device.type == "cuda" else 0
     here, before = threading.get_ident(), knobs.runtime.jit_cache_hook
     pending: dict[tuple[Any, str], Future[Any]] = {}
 
@@ -53,7 +53,7 @@ def compiled_ahead(device: torch.device) -> Iterator[None]:
 
     def begin() -> None:
         if device.type == "cuda":
-            torch.cuda.set_device(device)  # a thread's own
+            torch.cuda.set_device(current if device.index is None else device.index)  # a thread's own
 
     with ThreadPoolExecutor(THREADS, "compile", begin) as threads:
         knobs.runtime.jit_cache_hook = hook
@@ -64,18 +64,3 @@ def compiled_ahead(device: torch.device) -> Iterator[None]:
             knobs.runtime.jit_cache_hook = before
             for future in pending.values():
                 future.result()
-
-
-def libraries_ahead(device: torch.device, attention: bool) -> threading.Thread:
-    """A running thread that loads what torch loads at a CUDA device's first product, and at its first attention."""
-
-    def load() -> None:
-        torch.cuda.set_device(device)
-        with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
-            x = torch.ones((1, 1, 128, 64), device=device, dtype=torch.bfloat16, requires_grad=True)
-            y = F.scaled_dot_product_attention(x, x, x, is_causal=True) if attention else x
-            torch.autograd.grad((y @ y.mT).sum(), x)
-
-    thread = threading.Thread(target=load, name="libraries", daemon=True)
-    thread.start()
-    return thread

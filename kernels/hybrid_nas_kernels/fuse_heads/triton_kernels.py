@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hybrid_nas_kernels.norm_linear.triton_kernels import gated_rms_norm, rms_norm
-from hybrid_nas_kernels.norm_linear.triton_step import close_step, few
 from hybrid_nas_kernels.swiglu import triton_kernels as swiglu_kernels
 
 
@@ -25,7 +24,6 @@ def fuse_heads_triton(
 ) -> Tensor:
     """As `fuse_heads`, for float32 and bfloat16; gains and scales may be float32 beside bfloat16 tokens."""
     left = list(scales)
-    sign = -1 if fusion == "difference" else 1
     if norms is None:
         mamba = swiglu_kernels.silu_mul(z, y)
     else:
@@ -33,8 +31,6 @@ def fuse_heads_triton(
         for i, scale in enumerate(scales):
             if scale is not None and scale.ndim == 1:  # a weight of the layer, not a value a token
                 gains[i], left[i] = gains[i] * scale, None
-        if len(weights) == 2 and groups == 1 and left == [None, None] and few(y, *weights) and few(attended):
-            return close_step(y, weights[0], eps, gate=z, norm=gains[0], second=(attended, gains[1], weights[1], sign))
         mamba = gated_rms_norm(y, z, gains[0], groups, eps)
         attended = rms_norm(attended, gains[1], eps)
     if left[0] is not None:
@@ -43,6 +39,7 @@ def fuse_heads_triton(
         attended = (attended * left[1]).to(y.dtype)
     if fusion == "concat":
         return F.linear(torch.cat((mamba, attended), dim=-1), weights[0])
+    sign = 1 if fusion == "add" else -1
     if len(weights) == 1:
         return F.linear(torch.add(mamba, attended, alpha=sign), weights[0])
     out = F.linear(mamba.flatten(0, -2), weights[0])

@@ -6,11 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hybrid_nas_kernels.norm_linear.triton_kernels import gated_rms_norm
-from hybrid_nas_kernels.norm_linear.triton_step import close_step, few
 
 
 def gated_norm_linear_triton(y: Tensor, z: Tensor, norm: Tensor, weight: Tensor, groups: int, eps: float) -> Tensor:
     """As `gated_norm_linear`, for float32 and bfloat16; `norm` may be float32 beside bfloat16 tokens."""
-    if groups == 1 and few(y, weight):
-        return close_step(y, weight, eps, gate=z, norm=norm)
     return F.linear(gated_rms_norm(y, z, norm, groups, eps), weight)

@@ -72,16 +72,11 @@ def add_rms_norm(x: Tensor, y: Tensor | None, norm: Tensor, *, eps: float) -> tu
     return total, rms_norm(total, norm, eps=eps)
 
 
-def norm_linears(
-    x: Tensor, norm: Tensor | None, weights: Sequence[Tensor], parts: Sequence[int], *, eps: float
-) -> tuple[Tensor, ...]:
-    """rms_norm(x) * norm (x itself without `norm`), times each of `weights` transposed, side by side and cut into
-    `parts`: for a few rows, as in decoding, where copying the weights side by side would cost more than the products.
-    """
-    if runs_triton(x):
-        return _linears(x, norm, weights, tuple(parts), eps)  # type: ignore[no-any-return]
+def norm_linears(x: Tensor, norm: Tensor | None, weights: Sequence[Tensor], *, eps: float) -> tuple[Tensor, ...]:
+    """rms_norm(x) * norm (x itself without `norm`), times each of `weights` transposed: for a few rows, as in decoding,
+    where copying the weights side by side would cost more than the products."""
     n = x if norm is None else rms_norm(x, norm, eps=eps)
-    return torch.split(torch.cat([F.linear(n, weight) for weight in weights], dim=-1), list(parts), dim=-1)
+    return tuple(F.linear(n, weight) for weight in weights)
 
 
 def norm_once(x: Tensor, norm: Tensor | None, *, eps: float) -> tuple[Tensor, Tensor | None]:
@@ -91,5 +86,4 @@ def norm_once(x: Tensor, norm: Tensor | None, *, eps: float) -> tuple[Tensor, Te
 
 
 _add_rms_norm = deferred("hybrid_nas_kernels.norm_linear.triton_kernels", "add_rms_norm", needs="triton")
-_linears = deferred("hybrid_nas_kernels.norm_linear.triton_kernels", "norm_linears_triton", needs="triton")
 _rms_norm = deferred("hybrid_nas_kernels.norm_linear.triton_kernels", "rms_norm", needs="triton")

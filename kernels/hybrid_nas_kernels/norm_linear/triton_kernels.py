@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybrid_nas_kernels.norm_linear.triton_step import WEIGHTS, few, linears_step
 from hybrid_nas_kernels.operations import operation
 from hybrid_nas_kernels.triton_sums import alignment, rows_of, sum_rows
 
@@ -24,20 +22,8 @@ def norm_linear_triton(
 ) -> tuple[Tensor, ...]:
     """As `norm_linear`, for float32 and bfloat16; `norm` may be float32 beside bfloat16 tokens. The parts are views of
     one output."""
-    y = linears_step(x, norm, (weight,), eps) if few(x, weight) else F.linear(rms_norm(x, norm, eps), weight)
+    y = F.linear(rms_norm(x, norm, eps), weight)
     return (y,) if len(parts) == 1 else torch.split(y, list(parts), dim=-1)
-
-
-def norm_linears_triton(
-    x: Tensor, norm: Tensor | None, weights: Sequence[Tensor], parts: tuple[int, ...], eps: float
-) -> tuple[Tensor, ...]:
-    """As `norm_linears`."""
-    if few(x, *weights) and len(weights) <= WEIGHTS:
-        y = linears_step(x, norm, weights, eps)
-    else:
-        n = x if norm is None else rms_norm(x, norm, eps)
-        y = torch.cat([F.linear(n, weight) for weight in weights], dim=-1)
-    return torch.split(y, list(parts), dim=-1)
 
 
 def rms_norm(x: Tensor, norm: Tensor, eps: float) -> Tensor:

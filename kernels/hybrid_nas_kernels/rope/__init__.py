@@ -7,11 +7,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton, triton_or
+from hybrid_nas_kernels.dispatch import deferred, pick, triton_or
 from hybrid_nas_kernels.rope.in_place import rope_in_place
 from hybrid_nas_kernels.rope.reference import rope_reference
 
-__all__ = ["IMPLEMENTATIONS", "choose", "rope", "rope_in_place", "rope_reference", "rope_step", "rope_table"]
+__all__ = ["IMPLEMENTATIONS", "choose", "rope", "rope_in_place", "rope_reference", "rope_table"]
 
 IMPLEMENTATIONS = {
     "reference": rope_reference,
@@ -36,22 +36,6 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, implementation: str = "auto") -
     """
     run = pick("rope", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.dtype))
     return run(x, cos, sin)
-
-
-def rope_step(x: Tensor, v: Tensor, cos: Tensor, sin: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """`rope` of one token's queries and keys side by side, x (batch, heads + kv_heads, head_dim); cos and sin
-    (head_dim / 2,). The keys go to `key` (batch, kv_heads, head_dim), the values v (batch, kv_heads, value_dim) to
-    `value`, a slot of a cache, whose heads have no gaps between them. Returns the queries."""
-    if runs_triton(x):
-        return _step(x, v, cos, sin, key, value)  # type: ignore[no-any-return]
-    turned = rope(x[:, None], cos[None], sin[None])[:, 0]
-    q, k = torch.split(turned, [turned.shape[1] - v.shape[1], v.shape[1]], dim=1)
-    key.copy_(k)
-    value.copy_(v)
-    return q
-
-
-_step = deferred("hybrid_nas_kernels.rope.triton_step", "rope_step_triton", needs="triton")
 
 
 def rope_table(theta: float, head_dim: int, start: int, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from hybrid_nas_kernels.swiglu.folded import swiglu_folded
 from hybrid_nas_kernels.swiglu.native import swiglu_native
 from hybrid_nas_kernels.swiglu.reference import swiglu_reference
 
-__all__ = ["IMPLEMENTATIONS", "choose", "swiglu", "swiglu_folded", "swiglu_native", "swiglu_reference", "swiglu_step"]
+__all__ = ["IMPLEMENTATIONS", "choose", "swiglu", "swiglu_folded", "swiglu_native", "swiglu_reference"]
 
 IMPLEMENTATIONS = {
     "reference": swiglu_reference,
@@ -29,13 +29,6 @@ def choose(device: torch.device, rows: int = FEW, dtype: torch.dtype = torch.flo
     if rows >= FEW and why_not(device, dtype) is None:
         return "native", "one node, compiled for this CPU"
     return norm_linear.choose(device, rows, dtype)
-
-
-def swiglu_step(x: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor, *, eps: float) -> Tensor:
-    """x + `swiglu` of it, for a few rows, as in decoding."""
-    if runs_triton(x):
-        return _step(x, norm, gate, up, down, eps)  # type: ignore[no-any-return]
-    return x + swiglu(x, norm, gate, up, down, eps=eps)
 
 
 def swiglu(
@@ -54,4 +47,3 @@ def swiglu(
 
 
 _normed = deferred("hybrid_nas_kernels.swiglu.triton_kernels", "swiglu_normed", needs="triton")
-_step = deferred("hybrid_nas_kernels.swiglu.triton_kernels", "swiglu_step_triton", needs="triton")

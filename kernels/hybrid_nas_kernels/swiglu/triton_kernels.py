@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hybrid_nas_kernels.norm_linear.triton_kernels import rms_norm
-from hybrid_nas_kernels.norm_linear.triton_step import close_step, few, gate_up_step
 from hybrid_nas_kernels.operations import operation
 from hybrid_nas_kernels.triton_sums import rows_of
 
@@ -27,13 +26,6 @@ TOGETHER = 256
 def swiglu_triton(x: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor, eps: float) -> Tensor:
     """As `swiglu`, for float32 and bfloat16; `norm` may be float32 beside bfloat16 tokens."""
     return swiglu_normed(rms_norm(x, norm, eps), gate, up, down)
-
-
-def swiglu_step_triton(x: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor, eps: float) -> Tensor:
-    """As `swiglu_step`."""
-    if few(x, gate, up, down):
-        return close_step(gate_up_step(x, norm, gate, up, eps), down, eps, added=x)
-    return x + swiglu_triton(x, norm, gate, up, down, eps)
 
 
 def swiglu_normed(n: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
