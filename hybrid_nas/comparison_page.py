@@ -23,11 +23,16 @@ def comparison_page(compared: Comparison) -> str:
     body = [
         f"<header><h1>{html.escape(names)}</h1><p class='answer'>{html.escape(answer(compared))}</p></header><main>",
         "<section><h2>Fronts</h2>",
+        *(f"<p class='warn'>{html.escape(text)}</p>" for text in compared.unlike),
     ]
     costs: list[Objective | None] = [*(o for o in compared.objectives if not o.trained)]
     for i, cost in enumerate(costs or [None]):
-        body.append(plot(f"fronts-{i}", fronts_figure(compared, cost), "Whiskers are 95% intervals.", figures))
-    body += [f"<p class='warn'>{html.escape(text)}</p>" for text in compared.unlike]
+        picture = fronts_figure(compared, cost)
+        beyond = (picture.layout.meta or {}).get("beyond", 0)
+        caption = "Whiskers are 95% intervals."
+        if beyond:
+            caption += f" {counted(beyond, 'design')} far off {'is' if beyond == 1 else 'are'} out of the picture."
+        body.append(plot(f"fronts-{i}", picture, caption, figures))
     rows = [
         [
             html.escape(side.name), html.escape(side.target), str(side.trained), str(side.trainings),
@@ -56,7 +61,7 @@ def comparison_page(compared: Comparison) -> str:
         body.append("<p>The runs share no trained quantity.</p>")
     for i, one in enumerate(compared.agreements):
         title = f"{one.quantity.capitalize()}: {one.first} and {one.second}"
-        body.append(f"<h3>{html.escape(title)}</h3><p>{html.escape(statement(one))}</p>")
+        body.append(f"<h3>{html.escape(title)}</h3><p>{html.escape(statement(one).partition(': ')[2])}</p>")
         if one.n > 1:
             caption = "The designs that both runs trained to the end."
             body.append(plot(f"agreement-{i}", agreement_figure(one), caption, figures))
@@ -66,7 +71,11 @@ def comparison_page(compared: Comparison) -> str:
 def answer(compared: Comparison) -> str:
     """What a reader came for: whose front beats more, and how far orders carry over."""
     shares = listed(f"{side.share:.0%} ({side.name})" for side in compared.sides)
-    told = [f"The fronts beat {shares} of the common box." if compared.one_text else compared.unlike[0]]
+    told = [
+        f"The fronts beat {shares} of the common box."
+        if compared.one_text
+        else "The runs were trained on different text, so a lower loss says nothing of designs."
+    ]
     for one in compared.agreements[:1]:
         if one.kendall is not None:
             told.append(
@@ -142,7 +151,27 @@ def fronts_figure(compared: Comparison, cost: Objective | None = None) -> go.Fig
     layout = figure_layout(height=440, legend=True)
     layout["xaxis"] |= amount_axis(x, values, spans_a_decade(values))
     layout["yaxis"]["title"] = {"text": f"{label(y.name)}, {y.unit}" if y.trained else label(y.name)}
+    if (ranges := near(compared, y)) is not None:
+        layout["yaxis"]["range"], layout["meta"] = ranges
     return figure(traces, layout)
+
+
+def near(compared: Comparison, y: Objective) -> tuple[list[float], dict[str, int]] | None:
+    """The range without designs far out, as the report has it, and how many lie beyond; None where none does."""
+    import numpy as np
+
+    found = [c for side in compared.sides for c in side.front.candidates]
+    values = np.array([y.loss(c.value(y.name)) for c in found])
+    low, high = np.quantile(values, [0.25, 0.75])
+    fence = max(high + 3 * (high - low), *(y.loss(c.value(y.name)) for s in compared.sides for c in s.front.members))
+    beyond = int((values > fence).sum())
+    if not beyond:
+        return None
+    shown = [c for c, value in zip(found, values, strict=True) if value <= fence]
+    ends = [end for c in shown if (e := c.estimates.get(y.name)) for end in (e.low, e.mean, e.high) if end is not None]
+    ends = ends or [c.value(y.name) for c in shown]
+    margin = 0.06 * (max(ends) - min(ends)) or 0.1
+    return [min(ends) - margin, max(ends) + margin], {"beyond": beyond}
 
 
 def agreement_figure(one: Agreement) -> go.Figure:

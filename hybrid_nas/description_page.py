@@ -88,7 +88,7 @@ def _roofline(described: Description, device: Device, batch: int) -> str:
     peaks = f"{readable(device.flops, 'FLOP/s')} and {readable(device.bandwidth, 'bytes/s')}"
     lead = (
         f"A roofline of {peaks}, of which large kernels are taken to reach {device.flops_share:.0%} and "
-        f"{device.bandwidth_share:.0%}, with {1e6 * device.overhead_s:.3g} µs a part; batch {batch}; predicted, not "
+        f"{device.bandwidth_share:.0%}, with {1e6 * device.overhead_s:.3g} µs a layer; batch {batch}; predicted, not "
         "measured."
     )
     pieces = [f"<p>{lead}</p>"]

@@ -27,6 +27,7 @@ POINTS_DRAWN = 60  # of one curve
 FEW = 8  # designs, below which none can be called far out
 POINTS_OFF_FRONT = 1500  # of a figure of the front
 CURVES_DRAWN = 400  # further ones are left out of the picture, never of the table
+MANY = 24  # curves, of which each is drawn thinner so that they do not become one band
 COSTS_TOLD = ("cache_bytes", "decode_flops_per_token", "params")
 HOVER_LETTERS = 34  # of a line beside a point: narrow enough to stand beside it on a phone
 
@@ -129,6 +130,8 @@ def curves_figure(trials: Iterable[Trial], front: Front) -> go.Figure:
     traces = []
     for name, group in groups.items():
         colour, width, opacity = looks[name]
+        if len(group) > MANY:
+            width, opacity = width / 2, opacity / 2
         if not group:
             continue
         for held_out in (False, True):

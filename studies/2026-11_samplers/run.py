@@ -73,11 +73,7 @@ class SyneTune:
         for design, quality in ended.items():
             if design in self.asked:
                 number, config = self.asked.pop(design)
-                if "on loss" in self.name:
-                    self.searcher.on_trial_complete(number, config, float(quality[0]))
-                else:
-                    exact = self.table.efficiency[design].tolist()
-                    self.searcher.on_trial_complete(number, config, [*quality.tolist(), *exact])
+                self._tell(number, config, design, quality)
         for _ in range(FEW if "EHVI" in self.name else ATTEMPTS):
             config = self.searcher.suggest()
             number, self.count = self.count, self.count + 1
@@ -86,10 +82,19 @@ class SyneTune:
                 self.asked[design] = number, config
                 return design
             if "EHVI" in self.name and design in ended:  # what is known costs nothing to tell again
-                exact = self.table.efficiency[design].tolist()
-                self.searcher.on_trial_complete(number, config, [*ended[design].tolist(), *exact])
+                self._tell(number, config, design, ended[design])
         left = [i for i in range(len(self.table.trials)) if i not in begun]
         return self.rng.choice(left) if left else None
+
+    def _tell(self, number: int, config: dict[str, Any], design: int, quality: Array) -> None:
+        if "on loss" in self.name:
+            self.searcher.on_trial_complete(number, config, float(quality[0]))
+            return
+        values = np.concatenate([quality, self.table.efficiency[design]])
+        if "EHVI" in self.name:  # its reference point is fixed at -2: the table's is put there, its best at -3
+            span = self.table.reference - self.table.truth.min(0)
+            values = (values - self.table.reference) / span - 2
+        self.searcher.on_trial_complete(number, config, values.tolist())
 
 
 def _searcher(name: str, config: dict[str, Any], seed: int) -> Any:
@@ -100,11 +105,16 @@ def _searcher(name: str, config: dict[str, Any], seed: int) -> Any:
 
         return MultiObjectiveRegularizedEvolution(config, population_size=10, sample_size=5, random_seed=seed)
     if "EHVI" in name:
+        from botorch.acquisition.multi_objective import logei
         from syne_tune.optimizer.schedulers.multiobjective.expected_hyper_volume_improvement import (
             ExpectedHyperVolumeImprovement,
         )
 
-        return ExpectedHyperVolumeImprovement(config, num_init_random=6, random_seed=seed)
+        logei._load_attempted = True  # botorch's compiled kernel refuses syne-tune's mix of single and double precision
+        # by gradient, its default, a search takes more than two minutes; a table is as well served by the best of 200
+        return ExpectedHyperVolumeImprovement(
+            config, num_init_random=6, optimization_strategy="random", random_seed=seed
+        )
     from syne_tune.optimizer.schedulers.searchers.regularized_evolution import RegularizedEvolution
 
     return RegularizedEvolution(config, population_size=10, sample_size=5, random_seed=seed)
