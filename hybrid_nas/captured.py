@@ -11,6 +11,7 @@ matrices lie in one flat tensor, and all vectors in another, so the optimizer is
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 from hybrid_nas_kernels import adamw as adamw_op
+from hybrid_nas_kernels.compile_ahead import compiled_ahead
 from hybrid_nas_kernels.dispatch import why_not
 from torch import Tensor, nn
 
@@ -30,6 +32,8 @@ CHUNK = 32
 ALIGNED = 64
 COMPUTE = torch.bfloat16
 EPS = 1e-8
+AHEAD = os.environ.get("HYBRID_NAS_COMPILE_AHEAD") == "1"
+"""Compile the first step's kernels several at a time. Off unless asked for: not measured on a GPU yet."""
 CAPTURING = threading.Lock()
 """Held while a step is built and captured: trainings that share a device do so one after another."""
 
@@ -154,17 +158,29 @@ class CapturedTraining:
         self.copied = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
 
     def _warm_up(self) -> None:
-        """One step that changes nothing: compiles kernels."""
+        """One step that changes nothing: compiles kernels. With AHEAD a dry one before it, of meaningless results."""
         kept = [buffer.clone() for buffer in self.model.buffers()]  # a mixture of experts counts its steps
         self.step.fill_(self.proxy.steps)  # where the learning rate is 0
         self._load(0, 1)
+        if AHEAD:
+            weights = [flat.master.clone() for flat in self.flats]
+            with compiled_ahead(self.device):
+                self._step()
+            for flat, was in zip(self.flats, weights, strict=True):
+                flat.master.copy_(was)
+                flat.publish()
+            self._forget()
         self._step()
-        for flat in self.flats:
-            for value in (flat.mean, flat.square):
-                value.zero_()
+        self._forget()
         for buffer, was in zip(self.model.buffers(), kept, strict=True):
             buffer.copy_(was)
         self.step.zero_()
+
+    def _forget(self) -> None:
+        """The optimizer as at its start."""
+        for flat in self.flats:
+            for value in (flat.mean, flat.square):
+                value.zero_()
 
     def _capture(self) -> None:
         graph = torch.cuda.CUDAGraph()

@@ -214,7 +214,7 @@ def build(
         generator = torch.Generator().manual_seed(generator)
     with torch.device("meta"):  # torch's own initialisation would be slow, and would draw from the global generator
         model = Model(architecture)
-    model.to_empty(device="cpu")
+    _allocate(model)
     branches = sum((b.mixer is not None) + (b.ffn is not None) for b in architecture.blocks)
     model.embedding.data.normal_(0.0, architecture.width**-0.5, generator=generator)
     for module in model.modules():
@@ -226,3 +226,13 @@ def build(
         if block.ffn is not None:
             block.ffn.reset(generator, branches**-0.5)
     return model.to(device=device, dtype=dtype)
+
+
+def _allocate(model: Model) -> None:
+    """As `to_empty(device="cpu")`, which from a meta tensor imports sympy: half a second of a first step."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+            setattr(module, name, nn.Parameter(empty, requires_grad=parameter.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))

@@ -136,3 +136,19 @@ def test_predictions_use_one_seed_for_all():
         (text,) = [t.values["loss"] for t in ours if t.budget.tokens == 16_000_000]
         (recall,) = [t.values["recall"] for t in ours if t.budget.tokens == 12_000_000]
         assert found[arm.name] == pytest.approx([1.0, text, recall])
+
+
+def test_the_documents_print_what_the_studies_found():
+    ratio = (STUDIES / "2026-11_paper_ratio" / "README.md").read_text()
+    spaces = (STUDIES.parent / "search_spaces" / "README.md").read_text()
+    for name in ("quick", "standard", "thorough"):
+        (found,) = [line.split(" | ") for line in ratio.splitlines() if line.startswith(f"| `{name}` |")]
+        (told,) = [line.split(" | ") for line in spaces.splitlines() if line.startswith(f"| `{name}` |")]
+        assert told[:3] == found[:3]
+        assert found[3] in told[3]
+        assert name == "quick" or found[4].split(", n =")[0] in told[3]
+    (composite,) = [line.split(" | ")[1] for line in ratio.splitlines() if line.startswith("| composite | ")]
+    (paper,) = [line.split(" | ")[1] for line in ratio.splitlines() if line.startswith("| the paper's 350M | 0.84")]
+    readme = " ".join((STUDIES.parent / "README.md").read_text().split())
+    ours, theirs = (cell.split(", n =")[0] for cell in (composite, paper))
+    assert f"together with tau {ours}; the paper's own 350M models do with {theirs}" in readme

@@ -22,7 +22,7 @@ from gpu_cases import device_rates, environment
 from hybrid_nas.architecture import Architecture, Block, ParallelHybrid
 from hybrid_nas.cost import cost
 from hybrid_nas.design import Design, architecture_of_layout
-from hybrid_nas.measure import Load, Meter, Table
+from hybrid_nas.measure import Load, Meter, Table, random_model
 from hybrid_nas.placement import Ratio
 from hybrid_nas.roofline import decode, device, prefill, train_step
 from hybrid_nas.scale import PAPER
@@ -70,6 +70,32 @@ def as_markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def steps(contexts: list[int], scale: str, out: Path) -> None:
+    """Decoding of the whole models alone, to results/gpu_decoding_steps.json and .md: half a minute."""
+    rates, rows = device_rates(), []
+    meter, env = Meter(torch.device("cuda")), environment()
+    lines = [
+        f"{env['device']}, torch {env['torch']}, {env['date']}, commit {env['commit']}; {scale}, batch {BATCH}",
+        "",
+    ]
+    lines += ["| model | context | decode tokens/s | share of memory floor |", "|---|---|---|---|"]
+    for context in contexts:
+        for name, architecture in models(scale).items():
+            spent = cost(architecture, context)
+            model = random_model(architecture, meter.device, meter.dtype)
+            with torch.no_grad():
+                seconds = meter._decode(model, BATCH, context)
+            floor = (2 * spent.params + BATCH * spent.cache_bytes) / rates["copy_bytes"]
+            rows.append({"model": name, "context": context, "decode_whole": BATCH / seconds, "share": floor / seconds})
+            lines.append(f"| {name} | {context:,} | {BATCH / seconds:,.0f} | {floor / seconds:.2f} |")
+            del model
+            torch.cuda.empty_cache()
+    result = {"environment": env, "scale": scale, "rates": rates, "rows": rows}
+    (out / "gpu_decoding_steps.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / "gpu_decoding_steps.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
 def errors(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Median of |a / b - 1| over the rows."""
     pairs = {
@@ -105,8 +131,12 @@ def main() -> None:
     parser.add_argument("--scale", choices=LAYOUTS, default="paper-1b")
     parser.add_argument("--contexts", nargs="+", type=int, default=[2048, 32_768])
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--steps", action="store_true", help="only decoding, of the whole models")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.steps:
+        steps(options.contexts, options.scale, options.out)
+        return
     rates, on = device_rates(), device("h100")
     meter = Meter(torch.device("cuda"), Table(options.out / "gpu_layers.parquet"))
     result: dict[str, Any] = {"environment": environment(), "scale": options.scale, "rates": rates, "rows": []}

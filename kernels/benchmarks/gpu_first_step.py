@@ -1,5 +1,5 @@
 """Seconds from nothing to the first loss of a captured training, in fresh processes: with an empty Triton cache, then
-with the one that this left.
+with the one that this left; kernels compiled one by one, and several at a time (HYBRID_NAS_COMPILE_AHEAD=1).
 
     python kernels/benchmarks/gpu_first_step.py [--cases width-128 ...]
 
@@ -23,11 +23,10 @@ from gpu_cases import CASES, environment
 RESULTS = Path(__file__).parent / "results"
 
 
-def first_loss(case: str, cache: str) -> dict[str, float]:
+def first_loss(case: str, cache: str, ahead: bool) -> dict[str, float]:
     command = [sys.executable, str(Path(__file__).with_name("gpu_training.py")), "--first-step", "--cases", case]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, "TRITON_CACHE_DIR": cache}
-    )
+    env = {**os.environ, "TRITON_CACHE_DIR": cache, "HYBRID_NAS_COMPILE_AHEAD": str(int(ahead))}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     found = re.search(r"CUDA ([\d.]+) s, first loss ([\d.]+) s after", done.stdout)
     assert found is not None, done.stdout
     return {"cuda_s": float(found[1]), "first_loss_s": float(found[2])}
@@ -40,8 +39,10 @@ def main() -> None:
     options = parser.parse_args()
     rows = {}
     for case in options.cases:
-        with tempfile.TemporaryDirectory() as cache:
-            rows[case] = {how: first_loss(case, cache) for how in ("cold", "warm")}
+        for ahead in (False, True):
+            with tempfile.TemporaryDirectory() as cache:
+                name = f"{case}, {'several at a time' if ahead else 'one by one'}"
+                rows[name] = {how: first_loss(case, cache, ahead) for how in ("cold", "warm")}
     env = environment()
     lines = [
         f"{env['device']}, torch {env['torch']}, triton {env['triton']}, {env['date']}, commit {env['commit']}",

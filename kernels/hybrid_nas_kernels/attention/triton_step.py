@@ -16,7 +16,7 @@ PROGRAMS = 528
 @triton.jit
 def _part(
     q_ptr, k_ptr, v_ptr, out_ptr, top_ptr, total_ptr, slots, part, scale,
-    stride_q, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
+    stride_q, stride_kb, stride_ks, stride_vb, stride_vs, stride_kh: tl.constexpr, stride_vh: tl.constexpr,
     HEADS: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, V: tl.constexpr,
     BG: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -93,7 +93,8 @@ def attention_step_triton(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     y = torch.empty((batch, heads, value_dim), dtype=q.dtype, device=q.device)
     _part[(batch * kv_heads, splits)](
         q, keys, values, out, top, total, slots, part, head_dim**-0.5,
-        q.stride(0), *keys.stride()[:3], *values.stride()[:3],
+        q.stride(0), *keys.stride()[:2], *values.stride()[:2],
+        keys.stride(2), values.stride(2),  # constants: of 72 channels a head Triton then sees that 8 divides them
         HEADS=heads, KV=kv_heads, D=head_dim, V=value_dim, BG=BG, BS=SLOTS,
         BD=max(16, triton.next_power_of_2(head_dim)), BV=BV,
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32", num_warps=4,
