@@ -25,7 +25,8 @@ from hybrid_nas.units import label, listed
 class Side:
     """One run: `share` of the common box is dominated by its front; `trained` designs reached the end, in `trainings`
     that differ in design or seed; `tokens` were trained, `budget` for one design; `seconds` of training, summed over
-    workers; `data` names the text; `others` are its objectives that not every run has."""
+    workers; `data` names the text; `others` are its objectives that not every run has, and `alone` the members that its
+    front has with them."""
 
     name: str
     target: str
@@ -38,6 +39,7 @@ class Side:
     seconds: float
     data: str = ""
     others: tuple[str, ...] = ()
+    alone: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Comparison:
                     budget=trials[0].budget.tokens,
                     seconds=sum(trial.seconds for trial in trials),
                     data=(data or {}).get(name, ""),
+                    alone=len(Front.of(trials, own_objectives, draws=0).members),
                     others=tuple(o.name for o in own_objectives if o not in common),
                 )
             )
@@ -121,6 +124,16 @@ class Comparison:
             + (f" ({'; '.join(others)}: left out)" if others else "")
             + ". Dominated: of the box from the best values that any run found to a tenth beyond the worst"
             + f"{scale}, the share that a run's front beats. Training time is summed over workers."
+        )
+
+    @property
+    def cut(self) -> str:
+        """Which fronts are short of an objective here; empty where none is."""
+        return "; ".join(
+            f"{listed(map(label, side.others))} of {side.name} {'is' if len(side.others) == 1 else 'are'} left out, "
+            f"with which its front has {side.alone} members in place of {len(side.front.members)}"
+            for side in self.sides
+            if side.others
         )
 
     @property

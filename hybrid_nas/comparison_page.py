@@ -76,6 +76,8 @@ def answer(compared: Comparison) -> str:
         if compared.one_text
         else "The runs were trained on different text, so a lower loss says nothing of designs."
     ]
+    if compared.cut:
+        told.append(f"{compared.cut[:1].upper()}{compared.cut[1:]}.")
     for one in compared.agreements[:1]:
         if one.kendall is not None:
             told.append(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from hybrid_nas.front import Front
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.plot import front_figure
 from hybrid_nas.plot_recipe import effects_figure
+from hybrid_nas.proposal import Proposal, distinct, drawn
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.run_folder import Run
 from hybrid_nas.storage import close_storage, open_storage
@@ -98,6 +100,11 @@ class Answer:
     took: float = 0.0
     at: float = field(default_factory=time.monotonic)
 
+    @cached_property
+    def space(self) -> tuple[list[Proposal], int]:
+        """Designs that the space can ask for, and how many it holds."""
+        return drawn(self.record.file), distinct(self.record.file)
+
     def follow(self, done: threading.Event) -> None:
         while not done.wait(POLL_S):
             if time.monotonic() - self.at > REST * self.took:
@@ -113,7 +120,7 @@ class Answer:
         begin = time.monotonic()
         objectives = self.record.file.objectives
         front = Front.of(trials, objectives)
-        recipe = Recipe.of(trials, objectives, front)
+        recipe = Recipe.of(trials, objectives, front, *self.space)
         study = self.record.study
         if optuna_dashboard.get_note(study).strip() == "" or optuna_dashboard.get_note(study).startswith(HEAD):
             optuna_dashboard.save_note(study, note(self.record.file, front, recipe))
@@ -122,14 +129,14 @@ class Answer:
             optuna_dashboard.save_note(again, OF_REPLICATES.format(study.study_name))
         if front.candidates:
             _picture(study, "front", front_figure(front))
-        for quantity in drawn(recipe):
+        for quantity in charted(recipe):
             _picture(study, f"effects-on-{quantity}", effects_figure(recipe, quantity))
         self.at = time.monotonic()
         self.written, self.took = len(trials), self.at - begin
         return True
 
 
-def drawn(recipe: Recipe) -> list[str]:
+def charted(recipe: Recipe) -> list[str]:
     """The quantities in which some effect is estimated: a chart of the others would be empty."""
     return [
         quantity
@@ -175,8 +182,9 @@ def note(file: StudyFile, front: Front, recipe: Recipe) -> str:
     open_ = [f"`{rule.choice}`" for rule in recipe.rules if not rule.says]
     if open_:
         lines += [f"Undecided so far: {listed(open_)}.", ""]
-    if recipe.outlook:
-        lines += ["## What more trials would decide", "", *(f"- {step.sentence}" for step in recipe.outlook), ""]
+    if recipe.outlook or recipe.beyond:
+        lines += ["## What more trials would decide", ""] + [f"{recipe.beyond}\n"] * bool(recipe.beyond)
+        lines += [*(f"- {step.sentence}" for step in recipe.outlook), ""]
     lines += [*(f"{text}\n" for text in recipe.silent.values()), front.statement, "", READING]
     return "\n".join(lines)
 
@@ -194,8 +202,9 @@ def _cell(estimate: Any, name: str, value: float) -> str:
     unit = QUANTITIES[name].unit
     if estimate is None:
         return readable(value, unit)
-    half = "" if estimate.high is None else f" ± {bare(estimate.high - estimate.mean, unit)}"
-    return f"{bare(estimate.mean, unit)}{half}"
+    told = bare(estimate.mean, unit)
+    ends = (estimate.low, estimate.high)
+    return told if None in ends else f"{told} [{', '.join(bare(end, unit) for end in ends)}]"
 
 
 def _picture(study: optuna.Study, name: str, figure: Any) -> None:

@@ -121,7 +121,7 @@ class Evidence:
         if questioned:
             pairs = questioned_pairs(effects, choice, pairs, sign)
             pairs = tuple(replace(pair, decided=pair.decided and not pair.rests_on) for pair in pairs)
-            pairs = split_pairs(effects, choice, pairs, sign, unit)
+        pairs = split_pairs(effects, choice, pairs, sign, unit)
         beaten = tuple(option for option in options if any(p.worse == option and p.decided for p in pairs))
         thin = tuple(option for option in options if counts[option] < MIN_TRAININGS)
         kept = tuple(option for option in options if option not in beaten and option not in thin)

@@ -180,10 +180,11 @@ class Front:
         """What all designs had in common, and what the intervals mean, or why there are none."""
         if not self.candidates:
             return "No trial is complete: there is no front."
-        return " ".join(filter(None, (self._certainty, self._unlearned)))
+        return " ".join(filter(None, (self._certainty, self.unlearned)))
 
     @property
-    def _unlearned(self) -> str:
+    def unlearned(self) -> str:
+        """What is no more than guessing in any design, and what that makes of members that are there for it."""
         told = []
         for name in self.idle:
             best = max(c.value(name) for c in self.candidates)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from hybrid_nas.attainment import Step
 from hybrid_nas.axes import LIGHT, amount_axis, figure_layout, spans_a_decade
 from hybrid_nas.candidate import Candidate
+from hybrid_nas.design import Design
 from hybrid_nas.front import Front
 from hybrid_nas.objective import QUANTITIES, Objective
-from hybrid_nas.recipe import describe
+from hybrid_nas.recipe import common, describe
 from hybrid_nas.trial import Point, Trial
 from hybrid_nas.units import bare, label, readable
 
@@ -45,7 +46,7 @@ def front_figure(front: Front, x: Objective | None = None, y: Objective | None =
     x = x or (costs[0] if costs else Objective.named("cache_bytes"))
     logarithmic = spans_a_decade([c.value(x.name) for c in front.candidates])
     members, rest = front.members, [c for c in front.candidates if not c.member]
-    shown, alike = nearest(rest), shared(front.candidates)
+    shown, alike = nearest(rest), common(Design.from_dict(c.design) for c in front.candidates)
     traces: list[dict[str, Any]] = []
     if {o.name for o in front.objectives} == {x.name, y.name} and members:
         traces += _steps(front, x, y)
@@ -291,16 +292,6 @@ def hover(candidate: Candidate, alike: Iterable[str] = ()) -> str:
     if candidate.probability is not None:
         lines.append(f"on the front in {candidate.probability:.0%} of redraws")
     return "<br>".join(safe(part) for line in lines for part in textwrap.wrap(line, HOVER_LETTERS))
-
-
-def shared(candidates: Iterable[Candidate]) -> set[str]:
-    """Names of the choices that every design makes, and makes alike."""
-    designs = [c.design for c in candidates]
-    return (
-        {name for name in designs[0] if all(name in d and d[name] == designs[0][name] for d in designs)}
-        if len(designs) > 1
-        else set()
-    )
 
 
 def _labels(front: Front, x: Objective, y: Objective, logarithmic: bool) -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from hybrid_nas.agreement import Finding, agreement
 from hybrid_nas.candidate import SURE, Candidate
-from hybrid_nas.choices import merged
+from hybrid_nas.choices import merged, settings_of
+from hybrid_nas.design import Design
 from hybrid_nas.effects import Effects
 from hybrid_nas.evidence import Evidence
 from hybrid_nas.front import Front
@@ -32,9 +33,9 @@ METHOD = (
     " noise between seeds. A claim is made where Holm's correction over all pairs of options of the choice holds at "
     "5% and each option has at least 3 trainings, and where the difference does not rest on the designs with one "
     "option of another choice (looked for up to 500 designs). Where a difference varies over the options of another "
-    "choice by more than its own mean, it is given at each of these options and the mean is no claim; everything else"
-    " is undecided. Trials stopped early have no final value; where their held-out losses do not foretell it they are"
-    " left out, which understates how bad the options are that were stopped most."
+    "choice (of at most 8) by more than its own mean, it is given at each of these options and the mean is no claim; "
+    "everything else is undecided. Trials stopped early have no final value; where their held-out losses do not "
+    "foretell it they are left out, which understates how bad the options are that were stopped most."
 )
 
 
@@ -130,7 +131,7 @@ class Recipe:
         ordered = [Rule(choice, tuple(found), _contradictions(found)) for choice, found in sorted(rules.items())]
         ordered.sort(key=lambda rule: tuple((-e.worth, -e.at_most) for e in rule.evidence))
         findings = agreement(trials, front.noise, drawn=drawn, foretold=of_loss, reach=reach)
-        alike = common(trials)
+        alike = common(trial.design for trial in trials)
         told = [e for rule in ordered for e in rule.evidence]
         return cls(
             answer=_answer(front, alike),
@@ -212,14 +213,19 @@ class Recipe:
         }
 
 
-def common(trials: Iterable[Trial]) -> dict[str, Any]:
-    """What all designs that choose it choose alike, but for what says where layers stand."""
+def common(designs: Iterable[Design]) -> dict[str, Any]:
+    """What all designs to which it applies choose alike, but for what says where layers stand. A choice left at its
+    default is a choice: with full attention in some designs, a window of the others is not common."""
     found: dict[str, list[Any]] = {}
-    designs = {trial.design for trial in trials}
+    options: dict[str, set[str]] = {}
+    designs = set(designs)
     for design in designs:
+        for name, option in settings_of(design).items():
+            options.setdefault(name, set()).add(option)
         for name, value in design.to_dict().items():
             if name not in PLACED and value not in found.setdefault(name, []):
                 found[name].append(value)
+    found = {name: values for name, values in found.items() if len(options.get(name, "x")) == 1}
     return {name: values[0] for name, values in sorted(found.items()) if len(values) == 1} if len(designs) > 1 else {}
 
 
@@ -298,13 +304,13 @@ def _standing(front: Front, knee: Candidate) -> str:
     if knee.probability is None:
         return "the noise was not measured, so how sure this is, is not known"
     if knee.probability < SURE:
-        return f"its place on the front lies inside the noise (kept in {knee.probability:.0%} of redraws of it)"
+        return f"its place on the front lies inside the noise (kept in {knee.probability:.0%} of redraws of the noise)"
     if front.knee_probability is not None and front.knee_probability < SURE and not front.knee_is_end:
         return (
             "its place on the front stands outside the noise, but which member is the knee does not "
-            f"(this one in {front.knee_probability:.0%} of redraws of it)"
+            f"(this one in {front.knee_probability:.0%} of redraws of the noise)"
         )
-    return f"its place stands outside the noise (kept in {knee.probability:.0%} of redraws of it)"
+    return f"its place stands outside the noise (kept in {knee.probability:.0%} of redraws of the noise)"
 
 
 def _contradictions(found: list[Evidence]) -> tuple[str, ...]:

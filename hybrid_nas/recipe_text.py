@@ -82,7 +82,7 @@ def _designs(recipe: Recipe) -> list[str]:
 
 def _table(rule: Rule, told: list[Evidence]) -> list[str]:
     """Options in the space's order: the order says nothing about which is better."""
-    head = [rule.choice, "n", "stopped"]
+    head = [rule.choice, "stopped"]
     for evidence in told:
         better = "more" if evidence.more_is_better else "less"
         head.append(f"{evidence.quantity} against the other options ({better} is better)")
@@ -92,11 +92,11 @@ def _table(rule: Rule, told: list[Evidence]) -> list[str]:
         for evidence in told:
             row = next((o for o in evidence.options if o.option == option.option), None)
             if row is None or row.effect is None or row.low is None or row.high is None:
-                cells.append("–")
+                cells.append("–" if row is None else f"– (n = {row.n})")
                 continue
             low, high = bare(row.low, evidence.unit, signed=True), bare(row.high, evidence.unit, signed=True)
-            cells.append(f"{bare(row.effect, evidence.unit, signed=True)} [{low}, {high}] ({row.method})")
-        rows.append([option.option, str(option.n), str(option.stopped), *cells])
+            cells.append(f"{bare(row.effect, evidence.unit, signed=True)} [{low}, {high}] ({row.method}, n = {row.n})")
+        rows.append([option.option, str(option.stopped), *cells])
     return _rows(head, rows)
 
 

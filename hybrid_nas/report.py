@@ -179,7 +179,7 @@ def _members(trials: list[Trial], front: Front, recipe: Recipe) -> str:
         f'<span><i data-b="{html.escape(letter)}">{html.escape(letter)}</i>{html.escape(what)}</span>'
         for letter, what in named.items()
     )
-    alike = common(trials)
+    alike = common(trial.design for trial in trials)
     shown = [_member(c, roles.get(c.key, []), front.objectives, alike) for c in _named_first(front, roles)]
     members = "".join(shown[:MEMBERS_SHOWN])
     if rest := shown[MEMBERS_SHOWN:]:

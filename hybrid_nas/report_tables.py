@@ -95,7 +95,7 @@ def trials_table(trials: list[Trial]) -> str:
 def trial_rows(trials: list[Trial], front: Front, drawn: Container[int]) -> Rows:
     """Every trial; `drawn` are the numbers of those that are points of the picture of the front."""
     members = {number for c in front.members for number in c.trials}
-    alike = common(trials)
+    alike = common(trial.design for trial in trials)
     return [(t.number, t.state, t.number in members, t.number in drawn, phrases(t), _cells(t, alike)) for t in trials]
 
 

@@ -17,6 +17,7 @@ from hybrid_nas.effects import Contrast, Effects, Fit, holm
 
 ALPHA = 0.05
 MIN_TRAININGS = 3
+MOST = 8  # options of another choice, beyond which single designs would stand for each
 JOIN = " × "
 NOWHERE = "–"  # of a choice that does not apply
 
@@ -69,7 +70,8 @@ def splits(
     guess: the figure at that option stands in its place, if it is further off than half the average."""
     tested: list[tuple[int, Split, float, float]] = []
     for other in effects.choices:
-        fit, sizes = _cells(effects, choice, other) if other != choice else (None, {})
+        asked = other != choice and len(effects.choices[other]) <= MOST
+        fit, sizes = _cells(effects, choice, other) if asked else (None, {})
         if fit is None:
             continue
         for i, pair in enumerate(pairs):

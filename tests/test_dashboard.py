@@ -73,12 +73,14 @@ def test_it_is_served_to_this_machine_alone_unless_told_otherwise(run: Run) -> N
 
 
 def test_the_server_shows_note_pictures_and_artifacts(run: Run) -> None:
-    from hybrid_nas.dashboard import HEAD, Answer, drawn, serving
+    from hybrid_nas.dashboard import HEAD, Answer, charted, serving
     from hybrid_nas.front import Front
+    from hybrid_nas.proposal import distinct, drawn
     from hybrid_nas.recipe import Recipe
 
     front = Front.of(run.trials(), run.study_file().objectives)
-    recipe = Recipe.of(run.trials(), run.study_file().objectives, front)
+    file = run.study_file()
+    recipe = Recipe.of(run.trials(), file.objectives, front, drawn(file), distinct(file))
     with serving(run, port=0) as address:
         studies = json.loads(get(f"{address}/api/studies"))["study_summaries"]
         one = next(study["study_id"] for study in studies if not study["study_name"].endswith("-replicates"))
@@ -87,7 +89,7 @@ def test_the_server_shows_note_pictures_and_artifacts(run: Run) -> None:
         assert body.startswith(HEAD)
         assert all(f"`{member.layout}`" in body for member in front.members)
         figures = {plot["id"]: json.loads(plot["graph_object"]) for plot in detail["plotly_graph_objects"]}
-        assert figures.keys() - {"front"} == {f"effects-on-{quantity}" for quantity in drawn(recipe)}
+        assert figures.keys() - {"front"} == {f"effects-on-{quantity}" for quantity in charted(recipe)}
         assert all(any(trace.get("x") for trace in one["data"]) for one in figures.values())  # none is empty
         drawn = next(trace for trace in figures["front"]["data"] if trace.get("name") == "front")
         assert len(drawn["x"]) == len(front.members)
@@ -103,6 +105,11 @@ def test_the_server_shows_note_pictures_and_artifacts(run: Run) -> None:
     assert optuna_dashboard.get_note(again).startswith("# Replicates")
     assert f"`{record.study.study_name}`, which has the answer" in optuna_dashboard.get_note(again)
     assert "Optuna's own marks" in body
+    assert all(step.sentence in body for step in recipe.outlook)
+    assert recipe.beyond in body
+    estimate = front.members[0].estimates["loss"]
+    assert estimate.low is not None
+    assert f"{estimate.mean:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]" in body
     answer = Answer(record)
     assert answer.write()
     assert not answer.write()  # nothing new

@@ -128,7 +128,7 @@ def report(
 
 def print_front(run: Run, trials: list[Trial]) -> None:
     from hybrid_nas.front import Front
-    from hybrid_nas.recipe import describe
+    from hybrid_nas.recipe import common, describe
     from hybrid_nas.units import readable
 
     file = run.study_file()
@@ -150,7 +150,8 @@ def print_front(run: Run, trials: list[Trial]) -> None:
             else:
                 half = "" if estimate.high is None else f" ± {estimate.high - estimate.mean:.4f}"
                 if objective.unit == "accuracy" and estimate.high is not None:  # not the same on both sides
-                    half = f" [{estimate.low:.2f}, {estimate.high:.2f}]"
+                    cells.append(f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]")
+                    continue
                 cells.append(f"{estimate.mean:.4f}{half}")
         marks = [name for name, key in (("knee", front.knee),) if key == member.key and not front.knee_is_end]
         table.add_row(str(member.number), member.layout, *cells, str(len(member.seeds)), ", ".join(marks))
@@ -159,5 +160,10 @@ def print_front(run: Run, trials: list[Trial]) -> None:
         out.print(front.mode, style="dim", markup=False, highlight=False)
     for origin in front.origins:
         out.print(origin, style="dim", markup=False, highlight=False)
+    if front.unlearned and members:
+        out.print(front.unlearned, style="yellow", markup=False, highlight=False)
+    alike = common(trial.design for trial in trials)
     for member in members:
-        out.print(f"{member.number:>5}  {describe(member.design)}", style="dim", markup=False, highlight=False)
+        out.print(f"{member.number:>5}  {describe(member.design, alike)}", style="dim", markup=False, highlight=False)
+    if alike:
+        out.print(f"  all  {describe(alike)}, where it applies", style="dim", markup=False, highlight=False)

@@ -61,6 +61,6 @@ def compare(
     out.print(compared.basis, style="dim", highlight=False)
     for one in compared.agreements:
         out.print(f"{one.first} and {one.second}, {statement(one)}", highlight=False, soft_wrap=True)
-    for text in compared.unlike:
+    for text in (*compared.unlike, *([compared.cut] if compared.cut else [])):
         out.print(text, style="yellow", highlight=False, soft_wrap=True)
     out.print(f"\n{page}: the picture", highlight=False)

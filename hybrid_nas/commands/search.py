@@ -315,7 +315,7 @@ class _Writing:
             and now - max(self.shown.values(), default=0.0) > SHOWN_S / 10
         ):
             self.shown[task.number] = now
-            self.study.show(task.asked, f"loss {loss:.4f} at {tokens:,} tokens")
+            self.study.show(task.asked, f"training loss {loss:.4f} at {tokens:,} tokens")
 
     def ended(self, trial: Trial) -> None:
         self.shown.pop(trial.number, None)
