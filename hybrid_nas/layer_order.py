@@ -14,6 +14,7 @@ from hybrid_nas.rank import spearman
 
 DRAWS = 2000
 EXHAUSTIVE = 5
+FEWEST = 3  # seeds for an interval
 """Up to so many seeds every resample is taken; beyond, DRAWS of them."""
 
 
@@ -44,7 +45,8 @@ class LayerRun:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Spearman's rho between two orders of the layers, of seed means; 95% by resampling whole seeds, None with one."""
+    """Spearman's rho between two orders of the layers, of seed means; 95% by resampling whole seeds, None with
+    fewer than three, whose resamples are too few to be an interval."""
 
     value: float
     low: float | None
@@ -101,8 +103,8 @@ class LayerOrder:
         value = self.rho(self.seeds)
         if value is None:
             return None
-        if len(self.seeds) == 1:
-            return Agreement(value, None, None, 1)
+        if len(self.seeds) < FEWEST:
+            return Agreement(value, None, None, len(self.seeds))
         resampled = [rho for seeds in self._resamples() if (rho := self.rho(seeds)) is not None]
         ordered = sorted(resampled)
         low, high = (ordered[round(q * (len(ordered) - 1))] for q in (0.025, 0.975))

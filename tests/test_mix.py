@@ -174,6 +174,10 @@ def test_a_seed_counts_only_when_it_is_whole() -> None:
     alone = LayerOrder(4, RUNS[:5]).agreement()
     assert alone is not None
     assert (alone.low, alone.high, alone.seeds) == (None, None, 1)
+    two = LayerOrder(4, RUNS[:10]).agreement()
+    assert two is not None
+    assert (two.low, two.high, two.seeds) == (None, None, 2)  # four resamples are no interval
+    assert str(two).endswith(", n = 2 seeds")
     flat = LayerOrder(4, tuple(replace(run, loss=2.0) for run in RUNS))
     assert flat.agreement() is None  # a constant side orders nothing
 
