@@ -42,6 +42,16 @@ def level(value: float) -> int:
     return 0 if value < LEVELS[0] else 2 if value > LEVELS[1] else 1
 
 
+def possible(value: float, unit: str, most: float = 1.0) -> float:
+    """A difference as far as it can be: two accuracies differ by no more than 1, and `most` is what a difference of
+    differences can be. Other units have no bounds.
+
+    >>> possible(1.07, "accuracy"), possible(-1.3, "accuracy", 2.0), possible(1.07, "nats/byte")
+    (1.0, -1.3, 1.07)
+    """
+    return max(-most, min(most, value)) if unit == "accuracy" else value
+
+
 @dataclass(frozen=True)
 class AccuracyNoise:
     """(deviation of the log odds of one training, degrees of freedom) by level: of `means` over several seeds, and of

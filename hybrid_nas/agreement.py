@@ -7,16 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from hybrid_nas.accuracy import possible
 from hybrid_nas.choices import option_order
 from hybrid_nas.effects import Contrast, Effects, Weights, holm
-from hybrid_nas.evidence import MIN_TRAININGS, OUT_OF_REACH, more_trials
 from hybrid_nas.noise import Noise, trainings
 from hybrid_nas.objective import QUANTITIES
+from hybrid_nas.pair_effects import OUT_OF_REACH, more_trials
 from hybrid_nas.placement import Ratio
+from hybrid_nas.positions import Depths, depths
 from hybrid_nas.predicted import QUANTITY, Predictions, predicted
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.published import CLAIMS, Claim, options_of
 from hybrid_nas.reach import SEEDS, Reach
+from hybrid_nas.simple_effects import MIN_TRAININGS
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, counted, listed, readable
 
@@ -113,6 +116,8 @@ def _ask(
         return Question(claim, "", (0, 0), None, f"no trial has a value of {claim.quantity}")
     foretold = foretold if claim.quantity == QUANTITY else Predictions()
     effects = Effects(trials, values[claim.quantity], noise[claim.quantity], claim.settings, foretold)
+    if claim.by_depth and (found := depths("attention", trials, values[claim.quantity], effects.noise, foretold)):
+        return _by_depth(claim, effects, found)
     counts = effects.counts(claim.factor)
     options = sorted(counts, key=option_order)
     these, those = _sides(claim, options)
@@ -138,6 +143,26 @@ def _ask(
     short = effects.short_of(claim.factor) / len(effects.designs)
     why = "too few designs for a model" if short else "in these designs it comes together with another choice"
     return Question(claim, what, sides, None, f"{what}: {why}", short)
+
+
+def _by_depth(claim: Claim, effects: Effects, found: Depths) -> Question:
+    """One layer moved from the first place to the middle, as the position map has it: designs with attention in the
+    first layer mostly have the next layers there too, which is another matter."""
+    counts = effects.counts(str(claim.factor))
+    sides = counts.get("other", 0), counts.get("attention", 0)
+    if min(sides) < MIN_TRAININGS:
+        return Question(
+            claim, "", sides, None, "it needs three trainings with attention in the first layer, and without"
+        )
+    what = "one attention layer: in the middle half against in the first place, the other layers where they are"
+    contrast = found.first_layer()
+    if contrast is not None:
+        return Question(claim, what, sides, contrast)
+    why = (
+        "in these designs attention in the first layer always comes with further layers right behind it (placement "
+        "front), so that the two cannot be told apart; one layer alone there would (ratio 1:12 placed front)"
+    )
+    return Question(claim, what, sides, None, f"{what}: {why}")
 
 
 def _equal_data(trials: list[Trial]) -> bool:
@@ -204,9 +229,10 @@ def _judged(question: Question, contrast: Contrast, p: float | None, claims: int
     claim = question.claim
     unit = QUANTITIES[claim.quantity].unit
     half = contrast.half_width
-    low, high = contrast.difference - half, contrast.difference + half
+    at = possible(contrast.difference, unit)
+    low, high = possible(contrast.difference - half, unit), possible(contrast.difference + half, unit)
     told = (
-        f"{question.what}, {claim.quantity}: {bare(contrast.difference, unit, True)} [{bare(low, unit, True)}, "
+        f"{question.what}, {claim.quantity}: {bare(at, unit, True)} [{bare(low, unit, True)}, "
         f"{bare(high, unit, True)}] {unit}, n = {contrast.n}, by {contrast.method}"
     )
     verdict: Verdict = "undecided"
@@ -238,7 +264,7 @@ def _judged(question: Question, contrast: Contrast, p: float | None, claims: int
         )
     return Finding(
         claim.id, claim.text, claim.printed, verdict, told, claim.quantity, True,
-        contrast.difference, low, high, contrast.n, contrast.method, True, more, trainings, then,
+        at, low, high, contrast.n, contrast.method, True, more, trainings, then,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ trained to the end, on the means over their seeds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -23,23 +23,27 @@ from hybrid_nas.units import label, listed
 
 @dataclass(frozen=True)
 class Side:
-    """One run: `share` of the common box is dominated by its front; `tokens` were trained, `budget` for one design;
-    `seconds` of training, summed over workers; `others` are its objectives that not every run has."""
+    """One run: `share` of the common box is dominated by its front; `trained` designs reached the end, in `trainings`
+    that differ in design or seed; `tokens` were trained, `budget` for one design; `seconds` of training, summed over
+    workers; `data` names the text; `others` are its objectives that not every run has."""
 
     name: str
     target: str
     front: Front
     share: float
-    trials: int
+    trained: int
+    trainings: int
     tokens: int
     budget: int
     seconds: float
+    data: str = ""
     others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How two runs order the designs they share in one quantity. `kendall` is None below two of them."""
+    """How two runs order the designs they share in one quantity. `kendall` is None below two of them. `shared` is how
+    many both trained to the end; those of them that are one trained model on both sides count once in `n`."""
 
     first: str
     second: str
@@ -48,6 +52,7 @@ class Agreement:
     spearman: Correlation | None
     best_in_common: tuple[int, int] | None  # of the best quarter of either, how many are in both; how many that is
     pairs: tuple[tuple[Candidate, Candidate], ...]
+    shared: int = 0
 
     @property
     def n(self) -> int:
@@ -61,9 +66,11 @@ class Comparison:
     agreements: tuple[Agreement, ...]
 
     @classmethod
-    def of(cls, runs: Sequence[tuple[str, str, list[Trial], Sequence[Objective]]]) -> Comparison:
-        """`runs`: name, name of the target, trials, objectives. ValueError where their objectives have nothing in
-        common, or a run has no complete trial."""
+    def of(
+        cls, runs: Sequence[tuple[str, str, list[Trial], Sequence[Objective]]], data: Mapping[str, str] | None = None
+    ) -> Comparison:
+        """`runs`: name, name of the target, trials, objectives; `data`: what a run's text is. ValueError where their
+        objectives have nothing in common, or a run has no complete trial."""
         names = [[objective.name for objective in objectives] for _, _, _, objectives in runs]
         common = tuple(o for o in runs[0][3] if all(o.name in other for other in names))
         if not common:
@@ -80,17 +87,18 @@ class Comparison:
         sides = []
         for (name, target, trials, own_objectives), front in zip(runs, fronts, strict=True):
             own = replace(front, reference=reference, ideal=ideal)
-            search = [trial for trial in trials if trial.replicate_of is None]
             sides.append(
                 Side(
                     name=name,
                     target=target,
                     front=own,
                     share=_share(own),
-                    trials=len(search),
+                    trained=front.counts["designs"],
+                    trainings=front.counts["trainings"],
                     tokens=sum(trial.tokens for trial in trials),
                     budget=trials[0].budget.tokens,
                     seconds=sum(trial.seconds for trial in trials),
+                    data=(data or {}).get(name, ""),
                     others=tuple(o.name for o in own_objectives if o not in common),
                 )
             )
@@ -104,16 +112,42 @@ class Comparison:
     @property
     def basis(self) -> str:
         """What is compared, and what the columns mean."""
-        others = [f"{side.name} also {listed(side.others)}" for side in self.sides if side.others]
+        others = [f"{side.name} also {listed(map(label, side.others))}" for side in self.sides if side.others]
         box = self.sides[0].front.box
         logarithmic = [label(o.name) for o in self.objectives if box.logarithmic(o)]
         scale = f", {listed(logarithmic)} on a log scale" if logarithmic else ""
         return (
-            f"Compared on {listed([o.name for o in self.objectives])}, the objectives that all have"
+            f"Compared on {listed(label(o.name) for o in self.objectives)}, the objectives that all have"
             + (f" ({'; '.join(others)}: left out)" if others else "")
             + ". Dominated: of the box from the best values that any run found to a tenth beyond the worst"
             + f"{scale}, the share that a run's front beats. Training time is summed over workers."
         )
+
+    @property
+    def one_text(self) -> bool:
+        """Whether all were trained on one text, so that their losses are of the same thing."""
+        named = {side.data.partition(" (")[0] for side in self.sides}
+        sized = {
+            side.data for side in self.sides if " (" in side.data
+        }  # with its size and hash, where that is recorded
+        return len(named) == 1 and len(sized) <= 1
+
+    @property
+    def unlike(self) -> tuple[str, ...]:
+        """What stands in the way of reading the runs against each other."""
+        told = []
+        if not self.one_text:
+            texts = "; ".join(f"{side.name}: {side.data or 'unknown'}" for side in self.sides)
+            told.append(
+                f"The runs were trained on different text ({texts}): their losses are not of the same thing, and no "
+                "difference between them is one of designs. Only how each orders the designs that both trained can be "
+                "compared."
+            )
+        if not self.one_target:
+            told.append("The runs have different targets: their costs are not of the same models.")
+        if len({side.budget for side in self.sides}) > 1:
+            told.append("The runs spend different budgets on a design: a lower loss may be the longer training.")
+        return tuple(told)
 
     @property
     def one_target(self) -> bool:
@@ -124,6 +158,8 @@ class Comparison:
         return {
             "objectives": [objective.name for objective in self.objectives],
             "one_target": self.one_target,
+            "one_text": self.one_text,
+            "unlike": list(self.unlike),
             "basis": self.basis,
             "runs": [
                 {
@@ -131,7 +167,9 @@ class Comparison:
                     "target": side.target,
                     "hypervolume_share": side.share,
                     "members": [member.to_dict() for member in side.front.members],
-                    "trials": side.trials,
+                    "data": side.data,
+                    "designs": side.trained,
+                    "trainings": side.trainings,
                     "tokens": side.tokens,
                     "budget_tokens": side.budget,
                     "seconds": side.seconds,
@@ -144,6 +182,7 @@ class Comparison:
                     "second": one.second,
                     "quantity": one.quantity,
                     "n": one.n,
+                    "shared": one.shared,
                     "kendall": one.kendall and one.kendall.to_dict(),
                     "spearman": one.spearman and one.spearman.to_dict(),
                     "best_quarter_in_common": one.best_in_common,
@@ -166,7 +205,8 @@ def _agreement(one: Side, two: Side, quantity: str) -> Agreement:
     mine, theirs = (
         {key(c): c for c in reversed(side.front.candidates) if quantity in c.estimates} for side in (one, two)
     )
-    pairs = _told_apart([(mine[model], theirs[model]) for model in reversed(mine) if model in theirs])
+    both_have = [(mine[model], theirs[model]) for model in reversed(mine) if model in theirs]
+    pairs = _told_apart(both_have)
     x, y = ([pair[i].estimates[quantity].mean for pair in pairs] for i in (0, 1))
     best = None
     quarter = len(pairs) // 4
@@ -175,7 +215,7 @@ def _agreement(one: Side, two: Side, quantity: str) -> Agreement:
         tops = [set(sorted(range(len(pairs)), key=lambda i: sign * side[i])[:quarter]) for side in (x, y)]
         best = len(tops[0] & tops[1]), quarter
     both = kendall(x, y), spearman(x, y)
-    return Agreement(one.name, two.name, quantity, *both, best, tuple(pairs))
+    return Agreement(one.name, two.name, quantity, *both, best, tuple(pairs), len(both_have))
 
 
 def _told_apart(pairs: list[tuple[Candidate, Candidate]]) -> list[tuple[Candidate, Candidate]]:

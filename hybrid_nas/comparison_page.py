@@ -9,8 +9,9 @@ from hybrid_nas.axes import LIGHT, SERIES, amount_axis, figure_layout, spans_a_d
 from hybrid_nas.comparison import Agreement, Comparison
 from hybrid_nas.objective import QUANTITIES, Objective
 from hybrid_nas.page import Figures, document, plot, table
-from hybrid_nas.plot import figure, hover, safe
-from hybrid_nas.units import count, duration, label, listed
+from hybrid_nas.plot import figure, hover, intervals, safe
+from hybrid_nas.rank import Correlation
+from hybrid_nas.units import count, counted, duration, label, listed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -22,33 +23,45 @@ def comparison_page(compared: Comparison) -> str:
     body = [
         f"<header><h1>{html.escape(names)}</h1><p class='answer'>{html.escape(answer(compared))}</p></header><main>",
         "<section><h2>Fronts</h2>",
+        *(f"<p class='warn'>{html.escape(text)}</p>" for text in compared.unlike),
     ]
     costs: list[Objective | None] = [*(o for o in compared.objectives if not o.trained)]
     for i, cost in enumerate(costs or [None]):
-        body.append(plot(f"fronts-{i}", fronts_figure(compared, cost), "Whiskers are 95% intervals.", figures))
-    if not compared.one_target:
-        body.append("<p class='warn'>The runs have different targets: their costs are not of the same models.</p>")
-    if len({side.budget for side in compared.sides}) > 1:
-        body.append(
-            "<p class='warn'>The runs spend different budgets on a design: a lower loss may be the longer training.</p>"
-        )
+        picture = fronts_figure(compared, cost)
+        beyond = (picture.layout.meta or {}).get("beyond", 0)
+        caption = "Whiskers are 95% intervals."
+        if beyond:
+            caption += f" {counted(beyond, 'design')} far off {'is' if beyond == 1 else 'are'} out of the picture."
+        body.append(plot(f"fronts-{i}", picture, caption, figures))
     rows = [
         [
-            html.escape(side.name), html.escape(side.target), str(side.trials), count(side.budget), count(side.tokens),
+            html.escape(side.name), html.escape(side.target), str(side.trained), str(side.trainings),
+            count(side.budget), count(side.tokens),
             duration(side.seconds), str(len(side.front.members)), f"{side.share:.1%}",
         ]
         for side in compared.sides
     ]  # fmt: skip
-    head = ["run", "target", "trials", "tokens a design", "tokens in all", "training time", "front", "dominated"]
+    head = [
+        "run",
+        "target",
+        "designs",
+        "trainings",
+        "tokens a design",
+        "tokens in all",
+        "training time",
+        "front",
+        "dominated",
+    ]
     body += [
-        table(head, rows, numeric=range(2, 8)),
+        table(head, rows, numeric=range(2, 9)),
         f"<p class='note'>{html.escape(compared.basis)}</p>",
         "</section><section><h2>Rank agreement</h2>",
     ]
     if not compared.agreements:
         body.append("<p>The runs share no trained quantity.</p>")
     for i, one in enumerate(compared.agreements):
-        body.append(f"<h3>{html.escape(f'{one.first} and {one.second}')}</h3><p>{html.escape(statement(one))}</p>")
+        title = f"{one.quantity.capitalize()}: {one.first} and {one.second}"
+        body.append(f"<h3>{html.escape(title)}</h3><p>{html.escape(statement(one).partition(': ')[2])}</p>")
         if one.n > 1:
             caption = "The designs that both runs trained to the end."
             body.append(plot(f"agreement-{i}", agreement_figure(one), caption, figures))
@@ -58,28 +71,52 @@ def comparison_page(compared: Comparison) -> str:
 def answer(compared: Comparison) -> str:
     """What a reader came for: whose front beats more, and how far orders carry over."""
     shares = listed(f"{side.share:.0%} ({side.name})" for side in compared.sides)
-    told = f"The fronts beat {shares} of the common box."
+    told = [
+        f"The fronts beat {shares} of the common box."
+        if compared.one_text
+        else "The runs were trained on different text, so a lower loss says nothing of designs."
+    ]
     for one in compared.agreements[:1]:
         if one.kendall is not None:
-            told += (
-                f" {one.first} and {one.second} order the designs that both trained, by {one.quantity}, with Kendall's "
-                f"tau {one.kendall}."
+            told.append(
+                f"{one.first} and {one.second} order the designs that both trained, by {one.quantity}, with Kendall's "
+                f"tau {one.kendall}: {meaning(one.kendall)}."
             )
-    return told
+        else:
+            told.append(f"They have {counted(one.n, 'design')} in common, which says nothing of their order.")
+    return " ".join(told)
+
+
+def meaning(tau: Correlation) -> str:
+    """A tau in words.
+
+    >>> meaning(Correlation(0.47, -0.33, 1.0, 6))
+    'the interval holds 0, so it shows no agreement and rules none out'
+    >>> meaning(Correlation(0.8, 0.6, 0.95, 12))
+    'of two designs both call the same one better in 90% of cases (80% to 98%)'
+    """
+    if tau.low is None or tau.high is None:
+        return "too few designs for an interval, so it shows nothing"
+    if tau.low <= 0 <= tau.high:
+        return "the interval holds 0, so it shows no agreement and rules none out"
+    ends = f"{(1 + tau.low) / 2:.0%} to {(1 + tau.high) / 2:.0%}"
+    told = f"of two designs both call the same one better in {(1 + tau.value) / 2:.0%} of cases ({ends})"
+    return f"they order against each other: {told}" if tau.high < 0 else told
 
 
 def statement(one: Agreement) -> str:
-    """
-    A sentence: Kendall's tau with its interval, Spearman's rho, and how many of the best are common.
-    """
+    """Kendall's tau with its interval and in words, Spearman's rho, and how many of the best are common."""
+    have = counted(one.shared, "design")
     if one.kendall is None or one.spearman is None:
-        return f"{one.quantity}: {one.n} designs in common, too few or too alike to be ordered."
-    best = ""
-    if one.best_in_common:
+        why = "in common: too few" if one.n < 2 else "in common, too alike"
+        return f"{one.quantity}: {have} {why} to be ordered."
+    told = f"{one.quantity}: Kendall's tau {one.kendall}: {meaning(one.kendall)}. Spearman's rho {one.spearman}."
+    if one.n < one.shared:
+        told += f" Of {have} in common, those that are one trained model in both runs count once."
+    if one.best_in_common and one.best_in_common[1] > 1:
         both, quarter = one.best_in_common
-        best = f"; of the best quarter ({quarter}) {both} {'is' if both == 1 else 'are'} in both"
-    thin = " (too few designs for an interval)" if one.kendall.low is None else ""
-    return f"{one.quantity}: Kendall's tau {one.kendall}; Spearman's rho {one.spearman}{best}{thin}."
+        told += f" Of the best {quarter} of each, {both} {'is' if both == 1 else 'are'} the same."
+    return told
 
 
 def fronts_figure(compared: Comparison, cost: Objective | None = None) -> go.Figure:
@@ -94,7 +131,6 @@ def fronts_figure(compared: Comparison, cost: Objective | None = None) -> go.Fig
         members = sorted(side.front.members, key=lambda c: (x.loss(c.value(x.name)), y.loss(c.value(y.name))))
         rest = [c for c in side.front.candidates if not c.member]
         for found, size, opacity in ((rest, 5, 0.35), (members, 9, 1.0)):
-            estimates = [c.estimates.get(y.name) for c in found]
             traces.append(
                 {
                     "type": "scatter",
@@ -104,10 +140,7 @@ def fronts_figure(compared: Comparison, cost: Objective | None = None) -> go.Fig
                     "showlegend": found is members,
                     "x": [c.value(x.name) for c in found],
                     "y": [c.value(y.name) for c in found],
-                    "error_y": {
-                        "array": [0.0 if e is None or e.high is None else e.high - e.mean for e in estimates],
-                        "color": colour, "thickness": 1, "width": 0, "visible": found is members,
-                    },
+                    "error_y": intervals(found, y.name, colour) if found is members else {"visible": False},
                     "line": {"color": colour, "width": 1.2, "shape": "hv"},
                     "marker": {"color": colour, "size": size},
                     "opacity": opacity,
@@ -118,7 +151,27 @@ def fronts_figure(compared: Comparison, cost: Objective | None = None) -> go.Fig
     layout = figure_layout(height=440, legend=True)
     layout["xaxis"] |= amount_axis(x, values, spans_a_decade(values))
     layout["yaxis"]["title"] = {"text": f"{label(y.name)}, {y.unit}" if y.trained else label(y.name)}
+    if (ranges := near(compared, y)) is not None:
+        layout["yaxis"]["range"], layout["meta"] = ranges
     return figure(traces, layout)
+
+
+def near(compared: Comparison, y: Objective) -> tuple[list[float], dict[str, int]] | None:
+    """The range without designs far out, as the report has it, and how many lie beyond; None where none does."""
+    import numpy as np
+
+    found = [c for side in compared.sides for c in side.front.candidates]
+    values = np.array([y.loss(c.value(y.name)) for c in found])
+    low, high = np.quantile(values, [0.25, 0.75])
+    fence = max(high + 3 * (high - low), *(y.loss(c.value(y.name)) for s in compared.sides for c in s.front.members))
+    beyond = int((values > fence).sum())
+    if not beyond:
+        return None
+    shown = [c for c, value in zip(found, values, strict=True) if value <= fence]
+    ends = [end for c in shown if (e := c.estimates.get(y.name)) for end in (e.low, e.mean, e.high) if end is not None]
+    ends = ends or [c.value(y.name) for c in shown]
+    margin = 0.06 * (max(ends) - min(ends)) or 0.1
+    return [min(ends) - margin, max(ends) + margin], {"beyond": beyond}
 
 
 def agreement_figure(one: Agreement) -> go.Figure:
@@ -126,12 +179,9 @@ def agreement_figure(one: Agreement) -> go.Figure:
     traces = []
     first, second = ([pair[i].estimates[one.quantity] for pair in one.pairs] for i in (0, 1))
     wide = {
-        axis: {
-            "array": [0.0 if e.high is None else e.high - e.mean for e in side],
-            "color": LIGHT["faint"], "thickness": 1, "width": 0,
-        }
-        for axis, side in (("error_x", first), ("error_y", second))
-    }  # fmt: skip
+        axis: intervals([pair[i] for pair in one.pairs], one.quantity, LIGHT["faint"])
+        for i, axis in enumerate(("error_x", "error_y"))
+    }
     traces.append(
         {
             "type": "scatter",

@@ -34,6 +34,16 @@ if TYPE_CHECKING:
 
 HEAD = "# The answer so far"  # a note that begins otherwise is a person's, and is left alone
 POLL_S = 5.0
+READING = (
+    "How to read this page: the front above counts replicates, that is trainings of its members at further seeds. "
+    "Optuna's own marks (Best Trial, the Pareto front) know a trial's first training alone, so the two may differ. The "
+    "replicates are in the study of the same name that ends in `-replicates`. A trial's `progress` is where its "
+    "training stands, `ran` what it took, `at ...` what the design costs at the target scale."
+)
+OF_REPLICATES = (
+    "# Replicates\n\nTrainings at further seeds of designs of the study `{}`, which has the answer: they measure the "
+    "noise between seeds. `replicate of` is the number of the trial there."
+)
 REST = 20  # between two writings, at least this many times as long as one took
 
 
@@ -107,13 +117,27 @@ class Answer:
         study = self.record.study
         if optuna_dashboard.get_note(study).strip() == "" or optuna_dashboard.get_note(study).startswith(HEAD):
             optuna_dashboard.save_note(study, note(self.record.file, front, recipe))
+        again = self.record.replicates
+        if again is not None and optuna_dashboard.get_note(again).strip() == "":
+            optuna_dashboard.save_note(again, OF_REPLICATES.format(study.study_name))
         if front.candidates:
             _picture(study, "front", front_figure(front))
-        for quantity in recipe.quantities:
+        for quantity in drawn(recipe):
             _picture(study, f"effects-on-{quantity}", effects_figure(recipe, quantity))
         self.at = time.monotonic()
         self.written, self.took = len(trials), self.at - begin
         return True
+
+
+def drawn(recipe: Recipe) -> list[str]:
+    """The quantities in which some effect is estimated: a chart of the others would be empty."""
+    return [
+        quantity
+        for quantity in recipe.quantities
+        if any(
+            o.effect is not None for r in recipe.rules for e in r.evidence if e.quantity == quantity for o in e.options
+        )
+    ]
 
 
 def note(file: StudyFile, front: Front, recipe: Recipe) -> str:
@@ -139,21 +163,21 @@ def note(file: StudyFile, front: Front, recipe: Recipe) -> str:
             mark = " (knee)" if member.key == front.knee and not front.knee_is_end else ""
             lines.append(f"| {member.number}{mark} | `{member.layout}` | {' | '.join(cells)} | {len(member.seeds)} |")
         lines.append("")
-    decided = [rule for rule in recipe.rules if rule.decided]
+    decided = [rule for rule in recipe.rules if rule.says]
     if decided:
         lines += ["## Rules", ""]
         for rule in decided:
             lines += [f"- **{rule.choice}**: " + " ".join(
-                f"{e.quantity}: {e.statement}" for e in rule.evidence if e.decided
+                f"{e.quantity}: {e.statement}" for e in rule.evidence if e.says
             )]  # fmt: skip
             lines += [f"- {text}" for text in rule.contradictions]
         lines.append("")
-    open_ = [f"`{rule.choice}`" for rule in recipe.rules if not rule.decided]
+    open_ = [f"`{rule.choice}`" for rule in recipe.rules if not rule.says]
     if open_:
         lines += [f"Undecided so far: {listed(open_)}.", ""]
     if recipe.outlook:
         lines += ["## What more trials would decide", "", *(f"- {step.sentence}" for step in recipe.outlook), ""]
-    lines.append(front.statement)
+    lines += [*(f"{text}\n" for text in recipe.silent.values()), front.statement, "", READING]
     return "\n".join(lines)
 
 

@@ -47,7 +47,9 @@ def description_page(described: Description, device: Device, batch: int, title: 
                 html.escape(share.name),
                 str(share.count),
                 _shared(share.params, cost.params, "parameters"),
-                _shared(share.train_flops_per_token, cost.train_flops_per_token, "FLOP/token"),
+                _shared(share.train_flops_per_token, cost.train_flops_per_token, "FLOP/token")
+                if share.train_flops_per_token
+                else "not counted",
                 _shared(share.decode_flops_per_token, cost.decode_flops_per_token, "FLOP/token"),
                 readable(share.kv_bytes, "bytes") if share.kv_bytes else "",
                 readable(share.state_bytes, "bytes") if share.state_bytes else "",
@@ -56,11 +58,16 @@ def description_page(described: Description, device: Device, batch: int, title: 
         ],
         numeric=range(1, 7),
     )
+    counted = (
+        "Training FLOPs are counted as the paper counts them, without the embedding and the classifier; the times "
+        "below have the classifier, which takes its share of a real step."
+    )
     body = [
         f"<header><h1>{html.escape(title)}</h1><p class='answer'><code>{html.escape(architecture.layout)}</code></p>",
         f"<p class='meta'>{told}</p></header><main>",
         f'<div class="strip alone">{strip(architecture.layout, "")}</div><div class="legend">{legend}</div>',
-        f"<section><h2>Blocks</h2>{blocks}</section><section><h2>Cost by part</h2>{parts}</section>",
+        f"<section><h2>Blocks</h2>{blocks}</section>",
+        f"<section><h2>Cost by part</h2>{parts}<p class='note'>{counted}</p></section>",
         f"<section><h2>On {html.escape(device.name)}, predicted</h2>{_roofline(described, device, batch)}</section>",
         more,
         f"<p class='note'>Architecture {architecture.id}.</p></main>",
@@ -79,7 +86,11 @@ def _bar(share: float) -> str:
 def _roofline(described: Description, device: Device, batch: int) -> str:
     memory = described.memory(batch)
     peaks = f"{readable(device.flops, 'FLOP/s')} and {readable(device.bandwidth, 'bytes/s')}"
-    lead = f"A roofline of {peaks} at the shares that large kernels reach, batch {batch}; predicted, not measured."
+    lead = (
+        f"A roofline of {peaks}, of which large kernels are taken to reach {device.flops_share:.0%} and "
+        f"{device.bandwidth_share:.0%}, with {1e6 * device.overhead_s:.3g} µs a layer; batch {batch}; predicted, not "
+        "measured."
+    )
     pieces = [f"<p>{lead}</p>"]
     for name, found in described.predictions(device, batch).items():
         kept = memory.get(name)

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from hybrid_nas.choices import Settings, option_order, settings_of
+from hybrid_nas.choices import Settings, settings_of
+from hybrid_nas.coded import Coded
 from hybrid_nas.noise import Noise, Trainings, proxy_id
 from hybrid_nas.predicted import Predictions
 from hybrid_nas.student import student, two_sided_p
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
 
 MIN_DF = 3
 MIN_PAIRS = 3
@@ -126,14 +128,13 @@ class Effects:
         return 1 / n + (1 - 1 / n) / self.noise.replicated if shifted and n > 1 else 1 / n
 
     @cached_property
+    def coded(self) -> Coded:
+        return Coded.of(self.designs)
+
+    @cached_property
     def choices(self) -> dict[str, tuple[str, ...]]:
         """Choice -> its options, in a person's order; those with at least two options among complete trials."""
-        found: dict[str, set[str]] = {}
-        for designs in self.designs.values():
-            for settings in designs:
-                for name, option in settings.items():
-                    found.setdefault(name, set()).add(option)
-        return {name: tuple(sorted(options, key=option_order)) for name, options in found.items() if len(options) > 1}
+        return {name: options for name, options in self.coded.options.items() if len(options) > 1}
 
     def counts(self, choice: str) -> dict[str, int]:
         """Option -> distinct trainings (proxy and seed) of designs that take it, replicates included."""
@@ -171,24 +172,17 @@ class Effects:
 
     def without(self, choice: str, other: str, option: str) -> Fit | None:
         """The model of a choice over the designs that do not take `option` of another."""
-        x, rows = self._columns(choice, lambda settings: settings.get(other) != option)
+        x, rows = self._columns(choice, ~self.coded.taking(other, option))
         return self.fit(x, rows, self.choices[choice]) if rows else None
 
-    def _columns(
-        self, choice: str, kept: Callable[[Settings], bool] = lambda settings: True
-    ) -> tuple[Array, list[str]]:
+    def _columns(self, choice: str, kept: Mask | None = None) -> tuple[Array, list[str]]:
         """The model's matrix, a row for each of the proxies, the options' columns first."""
         import numpy as np
 
-        rows = {p: [s for s in designs if choice in s and kept(s)] for p, designs in self.designs.items()}
-        rows = {proxy: designs for proxy, designs in rows.items() if designs}
-        options = self.choices[choice]
-        x = np.zeros((len(rows), len(options)))
-        for row, designs in enumerate(rows.values()):
-            for settings in designs:
-                x[row, options.index(settings[choice])] += 1 / len(designs)
-        others = adjustment({p: [_without(s, choice) for s in designs] for p, designs in rows.items()})
-        return np.hstack([x, others]), list(rows)
+        coded = self.coded
+        kept = coded.having(choice) if kept is None else coded.having(choice) & kept
+        x = coded.shares(kept, coded.column(choice)[kept], len(coded.options[choice]))
+        return np.hstack([x, coded.adjustment(kept, (choice,))]), coded.rows(kept)
 
     def fit(self, x: Array, proxies: Iterable[str], options: tuple[str, ...]) -> Fit | None:
         """Least squares of the means of these proxies on `x`, a row each, whose first columns are the options'."""
@@ -201,14 +195,13 @@ class Effects:
 
     def by_pairs(self, choice: str, family: Iterable[Weights]) -> list[Contrast | None]:
         """Within contexts (all other choices equal) that hold every option of a contrast at a common seed."""
+        import numpy as np
+
         family = list(family)
-        contexts: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
-        for proxy, designs in self.designs.items():
-            for settings in designs:
-                if choice in settings and proxy not in self.predicted:
-                    rest = tuple(sorted(item for item in settings.items() if item[0] != choice))
-                    contexts.setdefault(rest, {})[settings[choice]] = proxy
-        found = [self._differences(contexts.values(), weights) for weights in family]
+        coded = self.coded
+        foretold = np.array([proxy in self.predicted for proxy in coded.proxies], dtype=bool)
+        contexts = coded.contexts(coded.having(choice) & ~foretold[coded.row], choice)
+        found = [self._differences(contexts, weights) for weights in family]
         squares = sum(float(((d - d.mean()) ** 2).sum()) / scale for d, _, scale in found if len(d))
         raw_df = sum(len(d) - 1 for d, _, _ in found if len(d))
         df = raw_df * (len(self.choices[choice]) - 1) / max(len(family), 1)  # contrasts of one choice overlap
@@ -242,43 +235,6 @@ class Effects:
         values = np.array([difference for difference, _ in differences.values()])
         noise = math.fsum(v for _, v in differences.values()) / len(differences) if differences else 0.0
         return values, noise, scale
-
-
-def adjustment(rows: Mapping[str, list[Settings]]) -> Array:
-    """Columns that take out what the choices in `rows` do, a row a proxy: the effects of a choice's options add up to
-    0, and a choice that does not apply to a proxy adds nothing there."""
-    import numpy as np
-
-    options: dict[str, set[str]] = {}
-    for designs in rows.values():
-        for settings in designs:
-            for name, option in settings.items():
-                options.setdefault(name, set()).add(option)
-    columns: dict[tuple[str, str], int] = {}
-    last: dict[str, str] = {}
-    for name in sorted(options):
-        *free, last[name] = sorted(options[name], key=option_order)
-        columns |= {(name, option): len(columns) + i for i, option in enumerate(free)}
-    cells = {key: ([column], 1.0) for key, column in columns.items()}
-    for name, option in last.items():
-        cells[name, option] = [column for (other, _), column in columns.items() if other == name], -1.0
-    where: list[int] = []
-    what: list[int] = []
-    values: list[float] = []
-    for row, designs in enumerate(rows.values()):
-        for settings in designs:
-            for key in settings.items():
-                found, sign = cells[key]
-                where += [row] * len(found)
-                what += found
-                values += [sign / len(designs)] * len(found)
-    x = np.zeros((len(rows), len(columns)))
-    np.add.at(x, (where, what), values)
-    return x
-
-
-def _without(settings: Settings, *names: str) -> Settings:
-    return {name: option for name, option in settings.items() if name not in names}
 
 
 @dataclass(frozen=True)

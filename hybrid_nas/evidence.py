@@ -2,74 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
-from statistics import NormalDist
 from typing import Any
 
-from hybrid_nas.effects import Contrast, Effects, holm
-from hybrid_nas.objective import QUANTITIES
+from hybrid_nas.effects import Effects
+from hybrid_nas.pair_effects import (
+    OptionEffect,
+    PairEffect,
+    more_is_better,
+    option_effects,
+    pair_effects,
+    questioned_pairs,
+    split_pairs,
+    trials_to_model,
+    unit_of,
+)
 from hybrid_nas.reach import SEEDS, Reach
+from hybrid_nas.simple_effects import MIN_TRAININGS
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, counted, listed, readable
 
-ALPHA = 0.05
-MIN_TRAININGS = 3
-POWER = 0.8
-OUT_OF_REACH = 20  # a difference that needs this many times the trials is named by its bound instead
-
-
-@dataclass(frozen=True)
-class OptionEffect:
-    """An option against the mean of the choice's other options, in the quantity's own direction and unit; those with
-    too few trainings for a claim are not in that mean.
-
-    `n` counts distinct trainings, `stopped` and `failed` trials that have no value; where many were stopped the
-    effect is understated, since those stop that do badly. `effect` is None where the trials hold no evidence.
-    """
-
-    option: str
-    n: int
-    stopped: int
-    failed: int
-    effect: float | None = None
-    low: float | None = None
-    high: float | None = None
-    method: str | None = None
-
-    @property
-    def thin(self) -> bool:
-        """Whether it has too few trainings to be in a claim."""
-        return self.n < MIN_TRAININGS
-
-
-@dataclass(frozen=True)
-class PairEffect:
-    """`better` against `worse` as estimated: `difference` is 0 or more; only where `decided` is the order a claim.
-
-    The interval is for this pair alone; `p_holm` is corrected for all pairs of the choice, and decides. `n` counts
-    proxies (model) or pairs; `more_trials` is how many more search trials would decide a difference of the size
-    estimated, None where it is decided already or out of reach; `more_trainings` is said instead where the space has
-    not so many designs left. `rests_on` is an option of another choice without whose
-    designs a difference that passes the correction would be less than half and not clear of 0: `without`. Such a
-    difference is not decided: it is what the two options do to that one.
-    """
-
-    better: str
-    worse: str
-    difference: float
-    low: float
-    high: float
-    p_holm: float
-    decided: bool
-    n: int
-    method: str
-    more_trials: int | None
-    more_trainings: int | None = None
-    rests_on: str = ""
-    without: float | None = None
+TOLD = 3  # pairs that a sentence names for an option of another choice
 
 
 @dataclass(frozen=True)
@@ -100,6 +54,28 @@ class Evidence:
         return bool(self.beaten)
 
     @property
+    def conditional(self) -> tuple[str, ...]:
+        """The choices at whose options, and only there, a difference is decided."""
+        found = [p.split.other for p in self.pairs if p.conditional and p.split]
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """The choices over which some difference varies by more than its mean."""
+        return tuple(dict.fromkeys(p.split.other for p in self.pairs if p.split and len(p.split.parts) > 1))
+
+    @property
+    def says(self) -> bool:
+        """Whether anything is decided, at large or where another choice has some option."""
+        return self.decided or bool(self.conditional)
+
+    @property
+    def at_most(self) -> float:
+        """The largest difference that is decided somewhere."""
+        parts = [part for p in self.pairs if p.split for part in p.split.parts if part.clear]
+        return max([self.worth, *(abs(part.difference) for part in parts)])
+
+    @property
     def more_trials(self) -> int | None:
         """How many more search trials would decide the clearest pair of kept options; None where none is in reach."""
         open_ = [p for p in self.pairs if _open(p, self.kept)]
@@ -114,13 +90,13 @@ class Evidence:
 
     @property
     def more_is_better(self) -> bool:
-        return _more_is_better(self.quantity)
+        return more_is_better(self.quantity)
 
     def to_dict(self) -> dict[str, Any]:
         data = asdict(self)
         del data["choice"], data["quantity"]
         more = {"more_trials": self.more_trials, "more_trainings": self.more_trainings}
-        return {**data, "decided": self.decided, **more}
+        return {**data, "decided": self.decided, "conditional": list(self.conditional), **more}
 
     @classmethod
     def of(
@@ -134,17 +110,18 @@ class Evidence:
     ) -> Evidence:
         """`reach` says how many designs there still are. `questioned`: look for what a decided difference rests on, by
         a fit without each option of the others."""
-        unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
-        sign = -1.0 if _more_is_better(quantity) else 1.0
+        unit = unit_of(quantity)
+        sign = -1.0 if more_is_better(quantity) else 1.0
         trials = list(trials)
         options = effects.choices[choice]
         counts = effects.counts(choice)
         reach = Reach.of(trials) if reach is None else reach
-        pairs = _pairs(effects, choice, options, counts, sign, reach)
-        to_model = _to_model(effects, choice, reach.searched) if not pairs else None
+        pairs = pair_effects(effects, choice, options, counts, sign, reach)
+        to_model = trials_to_model(effects, choice, reach.searched) if not pairs else None
         if questioned:
-            pairs = _questioned(effects, choice, pairs, sign)
+            pairs = questioned_pairs(effects, choice, pairs, sign)
             pairs = tuple(replace(pair, decided=pair.decided and not pair.rests_on) for pair in pairs)
+            pairs = split_pairs(effects, choice, pairs, sign, unit)
         beaten = tuple(option for option in options if any(p.worse == option and p.decided for p in pairs))
         thin = tuple(option for option in options if counts[option] < MIN_TRAININGS)
         kept = tuple(option for option in options if option not in beaten and option not in thin)
@@ -152,12 +129,12 @@ class Evidence:
             choice=choice,
             quantity=quantity,
             unit=unit,
-            options=_options(effects, choice, options, counts, trials),
+            options=option_effects(effects, choice, options, counts, trials),
             pairs=pairs,
             kept=kept,
             beaten=beaten,
             thin=thin,
-            worth=max((p.difference for p in pairs if p.decided), default=0.0),
+            worth=max((p.least for p in pairs if p.decided), default=0.0),
             bound=max((p.high for p in pairs if _open(p, kept)), default=None),
             statement="",
             trials_to_model=reach.split(to_model)[0],
@@ -168,104 +145,7 @@ class Evidence:
 
 def _open(pair: PairEffect, kept: tuple[str, ...]) -> bool:
     """Whether more evidence of the same kind could decide the pair."""
-    return not pair.decided and not pair.rests_on and {pair.better, pair.worse} <= set(kept)
-
-
-def _questioned(effects: Effects, choice: str, pairs: tuple[PairEffect, ...], sign: float) -> tuple[PairEffect, ...]:
-    """The pairs, each decided one with what it rests on, where that is the designs of one option of another choice."""
-    asked = list(pairs)
-    decided = [i for i, pair in enumerate(pairs) if pair.decided]
-    for other, options in effects.choices.items() if decided else ():
-        for option in options if other != choice else ():
-            fit = effects.without(choice, other, option)
-            for i in decided if fit is not None else ():
-                pair = asked[i]
-                found = fit.contrast({pair.better: 1.0, pair.worse: -1.0}) if fit else None
-                if found is None:
-                    continue
-                left = -sign * found.difference
-                least = pair.difference / 2 if pair.without is None else pair.without
-                if left < least and left - found.half_width < 0:
-                    asked[i] = replace(pair, rests_on=f"{other} {option}", without=left)
-    return tuple(asked)
-
-
-def _to_model(effects: Effects, choice: str, searched: int) -> int | None:
-    short = effects.short_of(choice)
-    return math.ceil(short * searched / len(effects.designs)) if short else None
-
-
-def _more_is_better(quantity: str) -> bool:
-    return quantity in QUANTITIES and QUANTITIES[quantity].direction == "maximize"
-
-
-def _pairs(
-    effects: Effects, choice: str, options: tuple[str, ...], counts: dict[str, int], sign: float, reach: Reach
-) -> tuple[PairEffect, ...]:
-    named = list(combinations(options, 2))
-    contrasts = effects.contrasts(choice, [{a: 1.0, b: -1.0} for a, b in named])
-    found = [(pair, contrast) for pair, contrast in zip(named, contrasts, strict=True) if contrast is not None]
-    pairs = []
-    for ((a, b), contrast), p in zip(found, holm([c.p for _, c in found]), strict=True):
-        difference = sign * contrast.difference
-        better, worse = (a, b) if difference <= 0 else (b, a)
-        decided = p < ALPHA and min(counts[a], counts[b]) >= MIN_TRAININGS
-        more, trainings = reach.split(None if decided else more_trials(contrast, len(found), reach.searched))
-        pairs.append(
-            PairEffect(
-                better=better,
-                worse=worse,
-                difference=abs(difference),
-                low=abs(difference) - contrast.half_width,
-                high=abs(difference) + contrast.half_width,
-                p_holm=p,
-                decided=decided,
-                n=contrast.n,
-                method=contrast.method,
-                more_trials=more,
-                more_trainings=trainings,
-            )
-        )
-    return tuple(pairs)
-
-
-def more_trials(contrast: Contrast, claims: int, searched: int) -> int | None:
-    """Search trials beyond the `searched` that show the estimated difference 4 times in 5 among `claims` corrected
-    claims; None where that is out of reach.
-
-    A normal estimate: errors shrink with the root of the number of trials, if further ones are like these.
-    """
-    if not contrast.difference:
-        return None
-    normal = NormalDist()
-    needed = normal.inv_cdf(1 - ALPHA / 2 / claims) + normal.inv_cdf(POWER)
-    share = (needed * contrast.error / contrast.difference) ** 2
-    return None if share > OUT_OF_REACH else max(1, math.ceil(searched * share) - searched)
-
-
-def _options(
-    effects: Effects, choice: str, options: tuple[str, ...], counts: dict[str, int], trials: Iterable[Trial]
-) -> tuple[OptionEffect, ...]:
-    lost = {state: dict.fromkeys(options, 0) for state in ("stopped", "failed")}
-    for trial in trials:
-        if trial.state not in lost:
-            continue
-        option = (effects.settings_of(trial) or {}).get(choice)
-        if option in lost[trial.state]:
-            lost[trial.state][option] += 1
-    solid = [option for option in options if counts[option] >= MIN_TRAININGS]
-    family = []
-    for option in options:
-        others = [o for o in solid if o != option] or [o for o in options if o != option]
-        family.append({option: 1.0, **dict.fromkeys(others, -1 / len(others))})
-    rows = []
-    for option, contrast in zip(options, effects.contrasts(choice, family), strict=True):
-        row = OptionEffect(option, counts[option], lost["stopped"][option], lost["failed"][option])
-        if contrast is not None:
-            low, high = contrast.difference - contrast.half_width, contrast.difference + contrast.half_width
-            row = OptionEffect(option, row.n, row.stopped, row.failed, contrast.difference, low, high, contrast.method)
-        rows.append(row)
-    return tuple(rows)
+    return not pair.decided and not pair.rests_on and not pair.split and {pair.better, pair.worse} <= set(kept)
 
 
 def _resting(evidence: Evidence) -> list[str]:
@@ -273,12 +153,67 @@ def _resting(evidence: Evidence) -> list[str]:
     unit = evidence.unit
     found: dict[str, list[str]] = {}
     for p in sorted(evidence.pairs, key=lambda p: -p.difference):
-        if p.rests_on:
+        if p.rests_on and not p.split:
             found.setdefault(p.rests_on, []).append(
                 f"{p.better} over {p.worse} by {readable(p.difference, unit)} [{bare(p.low, unit)}, "
                 f"{bare(p.high, unit)}] (n = {p.n}, by {p.method}; without them {bare(p.without or 0.0, unit, True)})"
             )
     return [f"Not decided, resting on designs with {rest}: {'; '.join(told)}." for rest, told in found.items()]
+
+
+def _depending(evidence: Evidence) -> list[str]:
+    """For each choice that pairs depend on, the pairs at each of its options."""
+    told = []
+    for other in dict.fromkeys(p.split.other for p in evidence.pairs if p.split and not p.split.agreed):
+        split = [p for p in evidence.pairs if p.split and p.split.other == other and not p.split.agreed]
+        clear: dict[str, list[tuple[float, str]]] = {}
+        for p in split:
+            for part in p.split.parts if p.split else ():
+                found = clear.setdefault(part.option, [])
+                if part.clear:
+                    ends = (p.better, p.worse) if part.difference > 0 else (p.worse, p.better)
+                    low, high = (part.low, part.high) if part.difference > 0 else (-part.high, -part.low)
+                    found.append(
+                        (
+                            abs(part.difference),
+                            f"{' over '.join(ends)} by {_figure(abs(part.difference), low, high, evidence.unit)}",
+                        )
+                    )
+        names = listed(dict.fromkeys(option for p in split for option in (p.better, p.worse)))
+        thin = {part.option for p in split for part in (p.split.parts if p.split else ()) if part.thin}
+        at: dict[str, list[str]] = {}
+        for option, found in clear.items():
+            best = [text for _, text in sorted(found, reverse=True)]
+            more = f" and {len(best) - TOLD} more" if len(best) > TOLD else ""
+            at.setdefault(
+                ", ".join(best[:TOLD]) + more
+                if best
+                else "too few trainings"
+                if option in thin
+                else "nothing is clear",
+                [],
+            ).append(option)
+        told.append(f"No single figure holds between {names}, it depends on {other}: {_cases(at)}.")
+    return told
+
+
+def _cases(at: dict[str, list[str]]) -> str:
+    """What is found, and at which options."""
+    return "; ".join(f"with {listed(options)} {found}" for found, options in at.items())
+
+
+def _figure(value: float, low: float, high: float, unit: str) -> str:
+    return f"{readable(value, unit)} [{bare(low, unit)}, {bare(high, unit)}]"
+
+
+def _beats(pair: PairEffect, unit: str) -> str:
+    if pair.split is None:
+        found = _figure(pair.difference, pair.low, pair.high, unit)
+    else:
+        at = [f"{_figure(part.difference, part.low, part.high, unit)} with {part.option}" for part in pair.split.parts]
+        lead = f"an amount that depends on {pair.split.other}, " if len(at) > 1 else ""
+        found = f"{lead}{listed(at)}" + ("" if lead else f", the only {pair.split.other} that was tried there")
+    return f"{pair.better} beats {pair.worse} by {found} (n = {pair.n}, by {pair.method})"
 
 
 def _statement(evidence: Evidence) -> str:
@@ -295,12 +230,9 @@ def _statement(evidence: Evidence) -> str:
     parts = []
     for option in evidence.beaten:
         best = max((p for p in evidence.pairs if p.worse == option and p.decided), key=lambda p: p.difference)
-        parts.append(
-            f"{best.better} beats {option} by {readable(best.difference, evidence.unit)} "
-            f"[{bare(best.low, evidence.unit)}, {bare(best.high, evidence.unit)}] (n = {best.n}, by {best.method})"
-        )
+        parts.append(_beats(best, evidence.unit))
     sentences = ["; ".join(parts) + "."] if parts else []
-    sentences += _resting(evidence)
+    sentences += _depending(evidence) + _resting(evidence)
     open_ = [p for p in evidence.pairs if _open(p, evidence.kept)]
     if evidence.bound is not None:
         names = listed(option for option in evidence.kept if any(option in (p.better, p.worse) for p in open_))

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from hybrid_nas.effects import Effects, Fit, adjustment, holm
+from hybrid_nas.accuracy import possible
+from hybrid_nas.effects import Effects, Fit, holm
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.student import f_p, f_quantile, student
 from hybrid_nas.units import bare, readable
@@ -81,20 +82,17 @@ def _test(effects: Effects, pair: tuple[str, str]) -> tuple[float, Fit, Any] | N
     import numpy as np
 
     one, two = pair
-    rows = {p: [s for s in designs if one in s and two in s] for p, designs in effects.designs.items()}
-    rows = {proxy: designs for proxy, designs in rows.items() if designs}
-    options = tuple(dict.fromkeys(s[one] + JOIN + s[two] for designs in rows.values() for s in designs))
-    order = {name: {option: i for i, option in enumerate(effects.choices[name])} for name in pair}
-    options = tuple(sorted(options, key=lambda cell: [order[n][o] for n, o in zip(pair, _split(cell), strict=True)]))
-    firsts, seconds = ({_split(cell)[i] for cell in options} for i in (0, 1))
+    coded = effects.coded
+    kept = coded.having(one, two)
+    width = len(coded.options[two])
+    found, cell = np.unique(coded.column(one)[kept] * width + coded.column(two)[kept], return_inverse=True)
+    pairs = [(coded.options[one][at // width], coded.options[two][at % width]) for at in found.tolist()]
+    firsts, seconds = ({options[i] for options in pairs} for i in (0, 1))
     if min(len(firsts), len(seconds)) < 2:
         return None
-    x = np.zeros((len(rows), len(options)))
-    for row, designs in enumerate(rows.values()):
-        for settings in designs:
-            x[row, options.index(settings[one] + JOIN + settings[two])] += 1 / len(designs)
-    rest = {p: [{k: v for k, v in s.items() if k not in pair} for s in designs] for p, designs in rows.items()}
-    fit = effects.fit(np.hstack([x, adjustment(rest)]), rows, options)
+    options = tuple(JOIN.join(pair) for pair in pairs)
+    x = coded.shares(kept, cell, len(options))
+    fit = effects.fit(np.hstack([x, coded.adjustment(kept, pair)]), coded.rows(kept), options)
     if fit is None:
         return None
     main = np.array(
@@ -141,6 +139,7 @@ def _described(quantity: str, pair: tuple[str, str], p: float, fit: Fit, basis: 
     if best is None:
         return None
     _, contrast, first, second = best
+    unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
     q = basis.shape[1]
     half = math.sqrt(q * f_quantile(q, fit.df)) * contrast.error
     means = []
@@ -148,9 +147,17 @@ def _described(quantity: str, pair: tuple[str, str], p: float, fit: Fit, basis: 
         own = fit.contrast({name: 1.0})
         if own is not None:
             margin = student(own.df) * own.error
-            means.append(Cell(a, c, own.difference, own.difference - margin, own.difference + margin, own.n))
-    difference = contrast.difference
+            low, value, high = (
+                _level(x, unit) for x in (own.difference - margin, own.difference, own.difference + margin)
+            )
+            means.append(Cell(a, c, value, low, high, own.n))
+    at = contrast.difference
+    low, difference, high = (possible(value, unit, 2.0) for value in (at - half, at, at + half))
     return Interaction(
-        pair, quantity, p, p < ALPHA, first, second, difference, difference - half, difference + half, contrast.n,
-        tuple(means),
+        pair, quantity, p, p < ALPHA, first, second, difference, low, high, contrast.n, tuple(means)
     )  # fmt: skip
+
+
+def _level(value: float, unit: str) -> float:
+    """A mean as far as it can be: an accuracy lies from 0 to 1."""
+    return min(1.0, max(0.0, value)) if unit == "accuracy" else value

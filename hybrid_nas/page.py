@@ -43,7 +43,7 @@ def document(
         '<link rel="icon" href="data:,">',
         f"<title>{html.escape(title)}</title>",
         f"<style>{_asset('report.css')}{_blocks(letters)}</style></head><body>",
-        body,
+        minus(body),
     ]
     if figures or rows:
         data = json.dumps({"figures": {key: json.loads(one.to_json()) for key, one in figures.items()}, "rows": rows})
@@ -58,6 +58,20 @@ def document(
 
         parts.append(f'<script type="application/gzip" id="library">{_packed(get_plotlyjs())}</script>')
     return "\n".join([*parts, f"<script>{_asset('report.js')}</script>", "</body></html>\n"])
+
+
+def minus(body: str) -> str:
+    """Hyphens before numbers as minus signs, in what is read: not in tags, nor in what may be copied.
+
+    >>> minus('<p style="--a:-1">-0.5 [-1.2, 3]</p><code>x -1</code>')
+    '<p style="--a:-1">−0.5 [−1.2, 3]</p><code>x -1</code>'
+    """
+    parts = re.split(r"(<(pre|code)\b.*?</\2>|<[^>]*>)", body, flags=re.DOTALL)
+    return "".join(
+        re.sub(r"(?<![\w.\-)])-(?=\d)", "\u2212", text) if i % 3 == 0 else text
+        for i, text in enumerate(parts)
+        if i % 3 < 2
+    )
 
 
 def _packed(text: str) -> str:

@@ -27,6 +27,7 @@ POINTS_DRAWN = 60  # of one curve
 FEW = 8  # designs, below which none can be called far out
 POINTS_OFF_FRONT = 1500  # of a figure of the front
 CURVES_DRAWN = 400  # further ones are left out of the picture, never of the table
+MANY = 24  # curves, of which each is drawn thinner so that they do not become one band
 COSTS_TOLD = ("cache_bytes", "decode_flops_per_token", "params")
 HOVER_LETTERS = 34  # of a line beside a point: narrow enough to stand beside it on a phone
 
@@ -87,10 +88,10 @@ def _ranges(front: Front, x: Objective, y: Objective, logarithmic: bool) -> dict
     values = np.array([y.loss(c.value(y.name)) for c in front.candidates])
     if len(values) < FEW:
         return None
-    halves = [
-        e.high - e.mean if (e := c.estimates.get(y.name)) is not None and e.high is not None else 0.0
-        for c in front.candidates
-    ]
+    drawn = [c.estimates.get(y.name) for c in front.candidates]
+    ends = [(e.low, e.high) if e and e.low is not None and e.high is not None else None for e in drawn]
+    told = zip(ends, values, strict=True)
+    spans = np.array([(v, v) if e is None else sorted((y.loss(e[0]), y.loss(e[1]))) for e, v in told])
     low, high = np.quantile(values, [0.25, 0.75])
     fence = max(high + 3 * (high - low), max(y.loss(c.value(y.name)) for c in front.members))
     costs = np.array([c.value(x.name) for c in front.candidates])
@@ -101,7 +102,7 @@ def _ranges(front: Front, x: Objective, y: Objective, logarithmic: bool) -> dict
         return [low - margin, high + margin]
 
     def ranges(kept: Any) -> dict[str, list[float]]:
-        low, high = padded(float((values - halves)[kept].min()), float((values + halves)[kept].max()))
+        low, high = padded(float(spans[kept, 0].min()), float(spans[kept, 1].max()))
         return {
             "xaxis": padded(float(costs[kept].min()), float(costs[kept].max())),
             "yaxis": sorted([y.loss(low), y.loss(high)]),
@@ -129,6 +130,8 @@ def curves_figure(trials: Iterable[Trial], front: Front) -> go.Figure:
     traces = []
     for name, group in groups.items():
         colour, width, opacity = looks[name]
+        if len(group) > MANY:
+            width, opacity = width / 2, opacity / 2
         if not group:
             continue
         for held_out in (False, True):
@@ -248,22 +251,33 @@ def _points(
     width: float,
     alike: Iterable[str],
 ) -> dict[str, Any]:
-    widths = [
-        e.high - e.mean if (e := c.estimates.get(y.name)) is not None and e.high is not None else 0.0
-        for c in candidates
-    ]
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
         "x": [c.value(x.name) for c in candidates],
         "y": [c.value(y.name) for c in candidates],
-        "error_y": {"array": widths, "color": colour, "thickness": width, "width": 0, "visible": any(widths)},
+        "error_y": intervals(candidates, y.name, colour, width),
         "marker": {"color": colour, "size": size},
         "text": [hover(c, alike) for c in candidates],
         "customdata": [list(c.trials) for c in candidates],
         "hovertemplate": "%{text}<extra></extra>",
     }
+
+
+def intervals(candidates: Iterable[Candidate], name: str, colour: str, thickness: float = 1) -> dict[str, Any]:
+    """Whiskers of the candidates' estimates of one quantity; none where there is no interval."""
+    found = [c.estimates.get(name) for c in candidates]
+    ends = [(e.low, e.mean, e.high) if e and e.low is not None and e.high is not None else (0, 0, 0) for e in found]
+    told = whiskers([(float(low), float(mean), float(high)) for low, mean, high in ends], colour)
+    return {**told, "thickness": thickness, "visible": any(low < high for low, _, high in ends)}
+
+
+def whiskers(ends: Iterable[tuple[float, float, float]], colour: str) -> dict[str, Any]:
+    """Of (low, value, high): intervals that end where a quantity does are not the same on both sides."""
+    ends = list(ends)
+    up, down = [high - value for _, value, high in ends], [value - low for low, value, _ in ends]
+    return {"array": up, "arrayminus": down, "symmetric": False, "color": colour, "width": 0}
 
 
 def hover(candidate: Candidate, alike: Iterable[str] = ()) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hybrid_nas.axes import LIGHT, SERIES, figure_layout
 from hybrid_nas.interactions import Interaction
 from hybrid_nas.objective import QUANTITIES
-from hybrid_nas.plot import figure, safe
+from hybrid_nas.plot import figure, safe, whiskers
 from hybrid_nas.positions import PositionMap
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.units import bare
@@ -27,7 +27,8 @@ def effects_figure(recipe: Recipe, quantity: str) -> go.Figure:
         evidence = next((e for e in rule.evidence if e.quantity == quantity), None)
         if evidence is None:
             continue
-        rows.append((f"<b>{safe(rule.choice)}</b>{'' if evidence.decided else ', undecided'}", None, ""))
+        on = f", depends on {safe(', '.join(evidence.depends_on))}" if evidence.depends_on else ""
+        rows.append((f"<b>{safe(rule.choice)}</b>{on or ('' if evidence.decided else ', undecided')}", None, ""))
         for option in evidence.options:
             beaten, kept = option.option in evidence.beaten, option.option in evidence.kept
             look = "beaten" if beaten else "ahead" if evidence.decided and kept else "undecided"
@@ -51,7 +52,7 @@ def effects_figure(recipe: Recipe, quantity: str) -> go.Figure:
                     "name": name,
                     "x": [o.effect for _, o in shown],
                     "y": [y for y, _ in shown],
-                    "error_x": {"array": [o.high - o.effect for _, o in shown], "color": colour, "width": 0},
+                    "error_x": whiskers([(o.low, o.effect, o.high) for _, o in shown], colour),
                     "marker": {"color": colour, "symbol": symbol, "size": 8},
                     "text": [
                         f"{safe(o.option)}: {bare(o.effect, unit, True)} "
@@ -97,7 +98,7 @@ def interaction_figure(interaction: Interaction) -> go.Figure:
                 "name": f"{safe(one)} {safe(first)}",
                 "x": [seconds.index(cell.second) + shift for cell in cells],
                 "y": [cell.mean for cell in cells],
-                "error_y": {"array": [cell.high - cell.mean for cell in cells], "color": colour, "width": 0},
+                "error_y": whiskers([(cell.low, cell.mean, cell.high) for cell in cells], colour),
                 "line": {"color": colour, "width": 1.4},
                 "marker": {"color": colour, "size": 7},
                 "text": [
@@ -115,7 +116,7 @@ def interaction_figure(interaction: Interaction) -> go.Figure:
 
 
 def positions_figure(one: PositionMap) -> go.Figure:
-    """The effect of standing in each part of the depth, with its interval; parts without an estimate stay empty."""
+    """What one layer is worth in each part of the depth, with its interval; parts without an estimate stay empty."""
     unit = _unit(one.quantity)
     told = [(i, part) for i, part in enumerate(one.parts) if part.effect is not None and part.high is not None]
     trace = {
@@ -123,11 +124,9 @@ def positions_figure(one: PositionMap) -> go.Figure:
         "mode": "markers",
         "x": [i for i, _ in told],
         "y": [part.effect for _, part in told],
-        "error_y": {
-            "array": [part.high - part.effect for _, part in told if part.high is not None and part.effect is not None],
-            "color": LIGHT["accent"],
-            "width": 0,
-        },
+        "error_y": whiskers(
+            [(part.low or 0.0, part.effect or 0.0, part.high or 0.0) for _, part in told], LIGHT["accent"]
+        ),
         "marker": {"color": LIGHT["accent"], "size": 9},
         "text": [
             f"{part.part}: {bare(part.effect or 0, unit, True)} [{bare(part.low or 0, unit, True)}, "

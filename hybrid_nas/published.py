@@ -29,6 +29,7 @@ class Claim:
     quantity falls off along the order of the options that `these` takes. `factor` None: `needs` says what is missing.
 
     `equal_compute` claims are about designs that had equal FLOPs, not equal tokens; `needs` says so of the others.
+    `by_depth` claims are about one layer that moves, asked of the model of the position map.
     `where` keeps the designs that the claim is about. `drop` are choices that the factor stands in place of. `space` is
     a shipped space that holds designs on both sides.
     """
@@ -47,6 +48,7 @@ class Claim:
     needs: str = ""
     space: str = ""
     equal_compute: bool = False
+    by_depth: bool = False
 
     def settings(self, trial: Trained) -> Settings | None:
         """The trial's settings with the factor among them; None where the claim is not about the trial."""
@@ -155,7 +157,7 @@ CLAIMS = (
     Claim(
         "C4", "Never attention in the first layer.", "one layer, first against middle: +0.030 (1B), +0.037 (350M)",
         factor="first layer", these=_is("other"), those=_is("attention"), drop=WHERE_LAYERS_STAND, where=_inter,
-        space="inter_layer",
+        space="inter_layer", by_depth=True,
     ),
     Claim(
         "C5", "Middle and end are alike; only the front is bad.", "1:3 middle 2.733, end 2.735",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import tempfile
 import threading
@@ -31,6 +32,7 @@ from hybrid_nas.source_code import fingerprint, package_folders
 FAILURES = 3
 """How often Tune begins a trial again whose worker is lost."""
 COUNT_S = 5.0
+ANSWER_S = 10.0
 
 
 class Wrong(RuntimeError):
@@ -116,6 +118,20 @@ def described(trial: Any) -> str:
     return "its worker is gone"
 
 
+def answers_at(address: str) -> None:
+    """Ray would wait for minutes where nothing answers. Raises Wrong."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in host or not port.isdecimal():
+        return  # `auto`, or a client's address: Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise Wrong(
+            f"no Ray cluster answers at {address} ({getattr(error, 'strerror', None) or error}); start its head there: "
+            f"ray start --head --node-ip-address={host} --port={port}"
+        ) from error
+
+
 class Driver:
     """One connection to a cluster, and Tune upon it."""
 
@@ -144,6 +160,8 @@ class Driver:
         if self.settings["send_code"]:
             environment["py_modules"] = [str(folder) for folder in package_folders()]
         only_here = {"address": "local", "include_dashboard": False}
+        if address is not None:
+            answers_at(address)
         try:
             ray.init(
                 **(only_here if address is None else {"address": address}),

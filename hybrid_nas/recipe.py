@@ -26,14 +26,15 @@ from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, counted, label, listed, readable
 
 METHOD = (
-    "Effects come from a main-effects model over all complete trials to which a choice applies, adjusted for the other "
-    "choices, or from paired differences at one seed between designs that differ in that choice alone, whichever is "
-    "clearly sharper. Intervals are 95%, each for itself; the residual variance is never taken below the noise between "
-    "seeds. A claim is made where Holm's correction over all pairs of options of the choice holds at 5% and each "
-    "option has at least 3 trainings, and where the difference does not rest on the designs with one option of another "
-    "choice (looked for up to 500 designs); everything else is undecided. Trials stopped early have no final value; "
-    "where their held-out losses do not foretell it they are left out, which understates how bad the options are that "
-    "were stopped most."
+    "Effects come from a main-effects model over all complete trials to which a choice applies, adjusted for the "
+    "other choices, or from paired differences at one seed between designs that differ in that choice alone, "
+    "whichever is clearly sharper. Intervals are 95%, each for itself; the residual variance is never taken below the"
+    " noise between seeds. A claim is made where Holm's correction over all pairs of options of the choice holds at "
+    "5% and each option has at least 3 trainings, and where the difference does not rest on the designs with one "
+    "option of another choice (looked for up to 500 designs). Where a difference varies over the options of another "
+    "choice by more than its own mean, it is given at each of these options and the mean is no claim; everything else"
+    " is undecided. Trials stopped early have no final value; where their held-out losses do not foretell it they are"
+    " left out, which understates how bad the options are that were stopped most."
 )
 
 
@@ -57,6 +58,11 @@ class Rule:
     def decided(self) -> bool:
         return any(e.decided for e in self.evidence)
 
+    @property
+    def says(self) -> bool:
+        """Whether anything is decided, at large or where another choice has some option."""
+        return any(e.says for e in self.evidence)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "choice": self.choice,
@@ -68,7 +74,8 @@ class Rule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`named` are the designs to look at: the knee and the best in each objective. Rules come most worth first."""
+    """`named` are the designs to look at: the knee and the best in each objective. Rules come most worth first. `alike`
+    is what all designs choose alike."""
 
     answer: str
     beside: tuple[str, ...]
@@ -83,6 +90,7 @@ class Recipe:
     outlook: tuple[Further, ...]
     beyond: str
     predicted: str
+    alike: dict[str, Any]
 
     @classmethod
     def of(
@@ -120,11 +128,12 @@ class Recipe:
             crossed += interactions(effects, quantity)
             maps += position_maps(trials, front.noise, quantity, foretold)
         ordered = [Rule(choice, tuple(found), _contradictions(found)) for choice, found in sorted(rules.items())]
-        ordered.sort(key=lambda rule: tuple(-worth for worth in rule.worth))
+        ordered.sort(key=lambda rule: tuple((-e.worth, -e.at_most) for e in rule.evidence))
         findings = agreement(trials, front.noise, drawn=drawn, foretold=of_loss, reach=reach)
+        alike = common(trials)
         told = [e for rule in ordered for e in rule.evidence]
         return cls(
-            answer=_answer(front),
+            answer=_answer(front, alike),
             beside=tuple(_beside(front, objectives)),
             named=named,
             rules=tuple(ordered),
@@ -137,6 +146,7 @@ class Recipe:
             outlook=outlook(told, findings, reach.searched),
             beyond=beyond(told, findings, reach),
             predicted=said,
+            alike=alike,
         )
 
     @property
@@ -176,7 +186,8 @@ class Recipe:
         - `rules`, most worth first: `choice`, `decided`, `contradictions`, `evidence` by quantity: `kept` and `beaten`
           options, `worth`, `bound`, `statement`, `options` (effect against the mean of the others, interval, n,
           stopped, failed, method) and `pairs` (better, worse, difference, interval, p_holm, decided, n, method,
-          more_trials)
+          more_trials, and `split`: the pair at each option of the choice that it depends on by more than its mean);
+          `conditional` are choices at whose options alone a difference is decided
         - `interactions` by pair of choices: `p_holm`, `decided`, the difference of differences that stands out most
           with its interval, `cells` (mean of the designs with two options), `statement`
         - `positions`: what attention is worth in each part of the depth, with intervals
@@ -240,7 +251,7 @@ def estimate_text(candidate: Candidate, quantity: str) -> str:
     return f"{readable(estimate.mean, unit)} [{bare(estimate.low, unit)}, {bare(estimate.high, unit)}] (n={estimate.n})"
 
 
-def _answer(front: Front) -> str:
+def _answer(front: Front, alike: Iterable[str]) -> str:
     if front.knee is None:
         return "No trial is complete, so there is no answer yet."
     knee = front.candidate(front.knee)
@@ -250,7 +261,7 @@ def _answer(front: Front) -> str:
     )
     what = "The knee of the front" if not front.knee_is_end else "The front has no knee; its best end in quality"
     context = f"{knee.cost.context:,} tokens"
-    return f"{what} is `{knee.layout}` ({describe(knee.design)}): {told} at {context}; {_standing(front, knee)}."
+    return f"{what} is `{knee.layout}` ({describe(knee.design, alike)}): {told} at {context}; {_standing(front, knee)}."
 
 
 def _beside(front: Front, objectives: Sequence[Objective]) -> Iterator[str]:
@@ -287,13 +298,13 @@ def _standing(front: Front, knee: Candidate) -> str:
     if knee.probability is None:
         return "the noise was not measured, so how sure this is, is not known"
     if knee.probability < SURE:
-        return f"its place on the front lies inside the noise (kept in {knee.probability:.0%} of redraws)"
+        return f"its place on the front lies inside the noise (kept in {knee.probability:.0%} of redraws of it)"
     if front.knee_probability is not None and front.knee_probability < SURE and not front.knee_is_end:
         return (
             "its place on the front stands outside the noise, but which member is the knee does not "
-            f"(this one in {front.knee_probability:.0%} of redraws)"
+            f"(this one in {front.knee_probability:.0%} of redraws of it)"
         )
-    return f"its place stands outside the noise (kept in {knee.probability:.0%} of redraws)"
+    return f"its place stands outside the noise (kept in {knee.probability:.0%} of redraws of it)"
 
 
 def _contradictions(found: list[Evidence]) -> tuple[str, ...]:

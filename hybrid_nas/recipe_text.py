@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from hybrid_nas.evidence import Evidence, PairEffect
+from hybrid_nas.evidence import Evidence
 from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.outlook import affordable, continued
+from hybrid_nas.pair_effects import PairEffect
 from hybrid_nas.recipe import Recipe, Rule, describe, estimate_text
+from hybrid_nas.simple_effects import Simple
 from hybrid_nas.units import bare, label, listed, readable
 
 NAMED_COSTS = ("cache_bytes", "decode_flops_per_token", "decode_bytes_per_token", "train_flops_per_token", "params")
 SOURCE = "arXiv:2510.04800"
-WANTING = "Undecided for want of trials:"
+WANTING = "Undecided: this space could ask it, these trials cannot:"
 NOT_ASKED = "Undecided, since this study cannot ask it:"
 CONTINUES = (
     "Estimated from the noise and the differences found so far, if further trials are like these. The command that "
@@ -25,9 +27,13 @@ def markdown(recipe: Recipe, command: str = "") -> str:
         lines += ["## Designs", "", *_designs(recipe), ""]
     if recipe.prices:
         lines += ["## What quality costs", ""]
-        lines += [f"- The {name} design {price.sentence}." for name, price in recipe.prices.items()]
+        lines += [
+            f"- The {f'best {label(name[5:])}' if name.startswith('best ') else name} design {price.sentence}."
+            for name, price in recipe.prices.items()
+        ]
         lines += ["", "The designs are picked by their estimates, which flatters those trained at one seed.", ""]
     lines += ["## Rules", ""]
+    lines += [f"{spelled(recipe)}\n"] if spelled(recipe) else []
     if not recipe.rules:
         lines += ["No choice has two options among the complete trials: there is nothing to compare.", ""]
     lines += [f"{text}\n" for text in recipe.silent.values()]
@@ -39,24 +45,39 @@ def markdown(recipe: Recipe, command: str = "") -> str:
         lines += [f"- {evidence.quantity}: {evidence.statement}" for evidence in told]
         lines += [f"- {contradiction}" for contradiction in rule.contradictions]
         lines += ["", *_table(rule, told), ""]
+        if depends := [f"{e.quantity} over {listed(e.depends_on)}" for e in told if e.depends_on]:
+            lines += [f"An average of {' and of '.join(depends)}, which no single design gets.", ""]
     lines += _depends(recipe) + _depths(recipe) + _agreement(recipe) + _outlook(recipe, command)
     return "\n".join([*lines, "## How this was found", "", recipe.method, ""])
+
+
+SPELLED = {
+    "family": "`family` inter is attention in layers of its own, intra in parallel with Mamba-2",
+    "position": "`position` none is NoPE, rope is RoPE",
+}
+
+
+def spelled(recipe: Recipe) -> str:
+    """The options whose names in a study file are not those of the field."""
+    told = [text for name, text in SPELLED.items() if any(name in rule.choice.split(" and ") for rule in recipe.rules)]
+    return f"{'; '.join(told)}." if told else ""
 
 
 def _designs(recipe: Recipe) -> list[str]:
     head = ["", "trial", "layout", "design", *recipe.quantities, *map(label, NAMED_COSTS)]
     rows = [
         [
-            name,
+            f"best {label(name[5:])}" if name.startswith("best ") else name,
             str(c.number),
             f"`{c.layout}`",
-            describe(c.design),
+            describe(c.design, recipe.alike),
             *(estimate_text(c, quantity) for quantity in recipe.quantities),
             *(readable(c.value(name), QUANTITIES[name].unit) for name in NAMED_COSTS),
         ]
         for name, c in recipe.named.items()
     ]
-    return _rows(head, rows)
+    alike = [f"All designs to which it applies: {describe(recipe.alike)}."] if recipe.alike else []
+    return [*_rows(head, rows), "", *alike]
 
 
 def _table(rule: Rule, told: list[Evidence]) -> list[str]:
@@ -91,7 +112,7 @@ def _depends(recipe: Recipe) -> list[str]:
         return [*lines, "The trials cannot test any pair of choices.", ""]
     rest = len(recipe.interactions) - len(recipe.depends)
     if rest:
-        pairs = f"{rest} pair{'s' if rest > 1 else ''} of choices"
+        pairs = f"{rest} {'other ' if recipe.depends else ''}pair{'s' if rest > 1 else ''} of choices"
         lines += ["", f"No departure from additivity shows in {pairs} that could be tested."]
     return [*lines, ""]
 
@@ -100,12 +121,11 @@ def _depths(recipe: Recipe) -> list[str]:
     lines: list[str] = []
     for one in recipe.positions:
         unit = QUANTITIES[one.quantity].unit if one.quantity in QUANTITIES else ""
-        if all(part.effect is None for part in one.parts):
+        if not one.told:
             continue
-        title = f"## Where {one.kind} layers stand: effect on {one.quantity}"
+        title = f"## What one {one.kind} layer is worth at each depth: {one.quantity}"
         rows = [[part.part, str(part.n), _interval(part.effect, part.low, part.high, unit)] for part in one.parts]
-        against = f"{one.quantity} against standing equally everywhere"
-        lines += [title, "", *_rows(["part of the depth", "designs", against], rows), ""]
+        lines += [title, "", one.caption, "", *_rows(["part of the depth", "designs", one.quantity], rows), ""]
     return lines
 
 
@@ -168,7 +188,8 @@ def latex(recipe: Recipe) -> str:
                 "Rules by their worth. Differences are of the better option against the worse; intervals are for each "
                 "difference alone, decided is by Holm's correction over the options of a choice at 5\\,\\%, and needs "
                 "three trainings of either; a difference that goes when the designs with one option of another choice "
-                "are left out is not decided.",
+                "are left out is not decided, and one that varies over another choice by more than its mean is given "
+                "at each of that choice's options.",
                 "rules",
             ),
             "",
@@ -207,8 +228,11 @@ def _rule_rows(recipe: Recipe) -> list[list[str]]:
     for rule in recipe.rules:
         for evidence in rule.evidence:
             pairs = sorted(evidence.pairs, key=lambda p: (not p.decided, -p.difference))
-            told = [pair for pair in pairs if pair.decided or pair.rests_on]
+            told = [pair for pair in pairs if pair.decided or pair.rests_on or pair.split]
             for pair in told or pairs[:1]:
+                if pair.split is not None:
+                    rows += [_split_row(rule.choice, evidence, pair, part) for part in pair.split.parts]
+                    continue
                 numbers = [bare(number, evidence.unit) for number in (pair.difference, pair.low, pair.high)]
                 rows.append(
                     [
@@ -221,6 +245,20 @@ def _rule_rows(recipe: Recipe) -> list[list[str]]:
                     ]
                 )
     return rows
+
+
+def _split_row(choice: str, evidence: Evidence, pair: PairEffect, part: Simple) -> list[str]:
+    """A pair at one option of the choice that it depends on."""
+    at = f", with {pair.split.other} {part.option}" if pair.split else ""
+    numbers = [bare(number, evidence.unit) for number in (part.difference, part.low, part.high)]
+    return [
+        tex(choice),
+        tex(evidence.quantity),
+        tex(f"{pair.better} / {pair.worse}{at}"),
+        "${}\\ [{}, {}]$".format(*numbers),
+        f"{part.n}, model",
+        "yes" if part.clear else "no",
+    ]
 
 
 def _caveat(pair: PairEffect, unit: str) -> str:

@@ -24,6 +24,7 @@ from hybrid_nas.units import bare, counted, duration, label, listed, moment, rea
 from hybrid_nas.words import letters, part_name
 
 CLOSE_SHOWN = 8
+MEMBERS_SHOWN = 8  # the others are behind a fold
 
 
 def write_report(
@@ -179,7 +180,10 @@ def _members(trials: list[Trial], front: Front, recipe: Recipe) -> str:
         for letter, what in named.items()
     )
     alike = common(trials)
-    members = "".join(_member(c, roles.get(c.key, []), front.objectives, alike) for c in front.members)
+    shown = [_member(c, roles.get(c.key, []), front.objectives, alike) for c in _named_first(front, roles)]
+    members = "".join(shown[:MEMBERS_SHOWN])
+    if rest := shown[MEMBERS_SHOWN:]:
+        members += f"<details><summary>{counted(len(rest), 'further member')}</summary>{''.join(rest)}</details>"
     text = f'<div class="legend">{legend}</div>{members}'
     if alike:
         text += f"<p class='note'>All designs to which it applies: {html.escape(describe(alike))}.</p>"
@@ -194,6 +198,12 @@ def _members(trials: list[Trial], front: Front, recipe: Recipe) -> str:
             f"on the front): {close}{f' and {further} more' if further > 0 else ''}.</p>"
         )
     return text
+
+
+def _named_first(front: Front, roles: Mapping[str, list[str]]) -> list[Candidate]:
+    """Members in the front's order; where some are folded away, those that the answer names come first."""
+    members = list(front.members)
+    return sorted(members, key=lambda c: c.key not in roles) if len(members) > MEMBERS_SHOWN else members
 
 
 def _prices(recipe: Recipe) -> str:

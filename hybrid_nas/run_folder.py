@@ -138,6 +138,11 @@ class Run:
         path = self.path / "environment.json"
         return dict(json.loads(path.read_text())) if path.is_file() else {}
 
+    def text(self, file: StudyFile) -> str:
+        """What the run was trained on, in words."""
+        named = ", ".join((file.data or {}).values())
+        return str(self.information().get("data") or named or "the default text, Python's standard library")
+
     def write_trials(self, trials: list[Trial], always: bool = False) -> None:
         """trials.parquet, at once or when the last time is twenty times as long ago as writing it took."""
         begin = time.monotonic()

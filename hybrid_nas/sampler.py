@@ -26,12 +26,14 @@ from hybrid_nas.proposal import Proposal
 from hybrid_nas.questions import Option
 from hybrid_nas.stopping import Stopping
 from hybrid_nas.study_file import StudyFile
-from hybrid_nas.surrogate import MOST, Spellings
+from hybrid_nas.surrogate import MOST, Spellings, doubt
 from hybrid_nas.trial import Trial
 
 ATTEMPTS = 24
 STARTUP = 8
+SPREAD = 6
 LEAST = 4
+ALIKE = 0.03
 CANDIDATES = 1_000
 DRAWN = 200
 
@@ -49,7 +51,9 @@ def make_sampler(kind: str, seed: int) -> BaseSampler:
             case "nsga2":
                 return optuna.samplers.NSGAIISampler(seed=seed, population_size=16)
             case "gp":
-                return optuna.samplers.GPSampler(seed=seed, deterministic_objective=False, n_startup_trials=STARTUP)
+                return optuna.samplers.GPSampler(
+                    seed=seed, deterministic_objective=False, n_startup_trials=STARTUP, warn_independent_sampling=False
+                )
             case _:
                 return optuna.samplers.RandomSampler(seed=seed)
 
@@ -58,9 +62,10 @@ class UnseenDesigns(BaseSampler):
     """Asks an inner sampler until it proposes a proposal that no trial holds yet.
 
     The first trials are the seeds, then the ends of each efficiency axis, so that every front has both. `grid` takes
-    the proposals in the space's order, `ehvi` the one from which the front is expected to gain most, once `LEAST`
-    trainings have ended and `STARTUP` designs, all equally likely, were begun. After 24 proposals of known or refused
-    designs one of the census is drawn at random. `holders` has the number of the trial that holds each key; `trials`
+    the proposals in the space's order. `ehvi` takes the one from which the front is expected to gain most, once
+    `LEAST` trainings have ended and `SPREAD` designs were begun; until then one of those that the designs begun will
+    tell least of (within `ALIKE` of the least). After 24 proposals of known or refused designs one of the census is
+    drawn at random. `holders` has the number of the trial that holds each key; `trials`
     are those that have finished.
     """
 
@@ -107,10 +112,9 @@ class UnseenDesigns(BaseSampler):
         if self._first:
             return space.answers(self._first[0].design)
         rng = random.Random(self._seed(trial.number, ATTEMPTS))
-        ours = self.file.search.sampler == "ehvi"
-        if ours and (expected := self._expected(trial.number, rng)) is not None:
-            return expected
-        for attempt in range(0 if ours else ATTEMPTS):
+        if self.file.search.sampler == "ehvi":
+            return self._chosen(trial.number, rng)
+        for attempt in range(ATTEMPTS):
             answers, design = self._inner(study, trial, attempt)
             try:
                 proposal = Proposal.of(design, self.file)
@@ -141,42 +145,51 @@ class UnseenDesigns(BaseSampler):
                 found[proposal.key] = proposal
         return list(found.values())
 
-    def _expected(self, number: int, rng: random.Random) -> dict[str, Option] | None:
-        """The answers that spell the design with the largest expected improvement; None while too little is known."""
-        objectives = self.file.objectives
-        latest = [self.trials[at] for at in sorted(self.trials)[-MOST:]]
-        stopping = Stopping.of(latest, self.file)
-        told = {key: seen.quality for key, seen in stopping.ends.items()}
-        if len(told) < LEAST or len(self.holders) < STARTUP:
-            return None
-        foretold = stopping.foretold()
+    def _left(self, number: int, rng: random.Random) -> list[Proposal]:
+        """Proposals to choose from: up to `CANDIDATES` of the census that are free, and some that are drawn anew where
+        the census is a sample."""
         free = [proposal for key, proposal in self.census.proposals.items() if self._free(key, number)]
         if len(free) > CANDIDATES:
             free = rng.sample(free, CANDIDATES)
-        if not self.census.complete:
-            free += self._drawn(DRAWN, number, rng)
-        if not free:
-            return None
-        cost = {proposal.key: proposal.cost for proposal in free} | {trial.key: trial.cost for trial in latest}
+        return free if free and self.census.complete else free + self._drawn(DRAWN, number, rng)
+
+    def _chosen(self, number: int, rng: random.Random) -> dict[str, Option]:
+        """The answers that spell the design with the largest expected improvement, or one of which little is known."""
+        free = self._left(number, rng)
+        latest = [self.trials[at] for at in sorted(self.trials)[-MOST:]]
+        cost = {p.key: p.cost for p in (*self.census.proposals.values(), *free)} | {t.key: t.cost for t in latest}
         for key, design in [(p.key, p.design) for p in free] + [(t.key, t.design) for t in latest]:
-            if key not in self._spelled:
-                self._spelled[key] = self.file.space.answers(design)
+            self._spell(key, design)
         running = []
         for key, holder in self.holders.items():
             if holder not in self.trials and holder != number and key in self.census.proposals:
                 running.append(key)
-                cost[key] = self.census.proposals[key].cost
-                self._spelled.setdefault(key, self.file.space.answers(self.census.proposals[key].design))
-        rows, ahead = [*told, *foretold], [p.key for p in free]
+                self._spell(key, self.census.proposals[key].design)
+        ahead = [p.key for p in free]
+        stopping = Stopping.of(latest, self.file)
+        told = {key: seen.quality for key, seen in stopping.ends.items()}
+        if len(told) < LEAST or len(self.holders) < SPREAD:
+            begun = [*dict.fromkeys(t.key for t in latest), *running]
+            spellings = Spellings.of([self._spelled[key] for key in (*begun, *ahead)])
+            left = doubt(spellings, range(len(begun)), range(len(begun), len(begun) + len(ahead)))
+            return self._spelled[
+                rng.choice([key for key, d in zip(ahead, left, strict=True) if d > left.max() - ALIKE])
+            ]
+        foretold = stopping.foretold()
+        rows = [*told, *foretold]
         quality = [*told.values(), *(tuple(value for value, _ in pairs) for pairs in foretold.values())]
         variance = [*([0.0] * len(q) for q in told.values()), *([v for _, v in pairs] for pairs in foretold.values())]
         keys = [*rows, *running, *ahead]
-        exact = [objective for objective in objectives if not objective.trained]
+        exact = [objective for objective in self.file.objectives if not objective.trained]
         efficiency = np.array([[o.loss(cost[key].value(o.name)) for o in exact] for key in keys])
-        begun = len(rows) + len(running)
-        known = Known(range(len(rows)), np.array(quality), np.array(variance), range(len(rows), begun))
+        begins = len(rows) + len(running)
+        known = Known(range(len(rows)), np.array(quality), np.array(variance), range(len(rows), begins))
         spellings = Spellings.of([self._spelled[key] for key in keys])
-        return self._spelled[keys[next_design(spellings, efficiency, known, range(begun, len(keys)))]]
+        return self._spelled[keys[next_design(spellings, efficiency, known, range(begins, len(keys)))]]
+
+    def _spell(self, key: str, design: Design) -> None:
+        if key not in self._spelled:
+            self._spelled[key] = self.file.space.answers(design)
 
     def _inner(self, study: optuna.Study, trial: FrozenTrial, attempt: int) -> tuple[dict[str, Option], Design]:
         """One full set of answers from the inner sampler, and the design that they spell."""

@@ -34,10 +34,11 @@ from hybrid_nas.units import count, duration, label, readable
 
 ROW = "trial"
 KEY = "key"
-SO_FAR = "so far"
+SO_FAR = "progress"
 REPLICATES = "-replicates"
 COSTS_TOLD = ("cache_bytes", "decode_flops_per_token", "train_flops_per_token", "params")
 FIRST_REPLICATE = 1_000_000
+ENDED = {"complete": "trained to the end", "stopped": "stopped early", "failed": "failed"}
 STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -82,8 +83,9 @@ class Study:
                 self._take(trial)
             elif trial.state == TrialState.RUNNING:
                 self._unfinished.append(trial)
-                if KEY in trial.user_attrs:
-                    self._hold(trial.number, trial.user_attrs[KEY])
+                told = {**trial.user_attrs, **trial.system_attrs}  # older runs have it among the former
+                if KEY in told:
+                    self._hold(trial.number, told[KEY])
 
     def _take(self, frozen: FrozenTrial) -> None:
         row = _row(frozen)
@@ -130,7 +132,7 @@ class Study:
         except Refused as reason:
             raise RuntimeError(f"trial {trial.number} holds {design}, which is refused: {reason}") from reason
         self._hold(trial.number, proposal.key)
-        trial.set_user_attr(KEY, proposal.key)
+        self.storage.set_trial_system_attr(trial._trial_id, KEY, proposal.key)
         trial.set_user_attr("layout", proposal.target.layout)
         for constraint in self.file.constraints:
             trial.set_constraint(constraint.name, constraint.excess(proposal.cost))
@@ -151,6 +153,7 @@ class Study:
         """What a person reads of the trial in Optuna's dashboard; Optuna takes nothing more once it is told."""
         told.set_user_attr(f"at {self.file.target.name}", costs_told(trial))
         told.set_user_attr("ran", _ran(trial))
+        told.set_user_attr(SO_FAR, ENDED[trial.state])  # in place of how far it was
         if trial.implementations:
             told.set_user_attr(
                 "implementations", ", ".join(f"{op} {name}" for op, name in trial.implementations.items())
@@ -224,12 +227,17 @@ class Record:
         self.study = optuna.load_study(study_name=_name(file), storage=self.storage)
         self._replicates = _name(file) + REPLICATES in names
 
+    @property
+    def replicates(self) -> optuna.Study | None:
+        """Optuna's study of the replicates, where there is one."""
+        if not self._replicates:
+            return None
+        return optuna.load_study(study_name=_name(self.file) + REPLICATES, storage=self.storage)
+
     def trials(self) -> list[Trial]:
         """Every finished trial, as `Study.all_trials` gives them."""
         rows = [_row(trial) for trial in self.study.get_trials(deepcopy=False) if _has_row(trial)]
-        if self._replicates:
-            name = _name(self.file) + REPLICATES
-            again = optuna.load_study(study_name=name, storage=self.storage)
+        if (again := self.replicates) is not None:
             rows += [_row(trial) for trial in again.get_trials(deepcopy=False)]
         return rows
 
@@ -275,8 +283,5 @@ def costs_told(trial: Trial) -> str:
 def _ran(trial: Trial) -> str:
     if trial.shared_with is not None:
         return f"shares the training of trial {trial.shared_with}: one model at the proxy scale"
-    what = ", ".join(f"{operation} {name}" for operation, name in trial.implementations.items())
-    text = f"{count(trial.tokens)} tokens on {trial.device} in {duration(trial.seconds)}" + (
-        f"; {what}" if what else ""
-    )
+    text = f"{count(trial.tokens)} tokens on {trial.device} in {duration(trial.seconds)}"
     return f"{text}; {trial.failure}" if trial.failure else text

@@ -1,8 +1,9 @@
 """A model of quality over a space's designs, from the trials so far: a Gaussian process on the answers that spell them.
 
 Its kernel is a sum of main effects, interactions of two choices, and a rest in which two designs are alike only as far
-as all their answers are. How much each part weighs, and the noise, is what makes the trials most likely. Answers that
-are amounts (a ratio, a state size) are alike by their distance, others if they are equal.
+as all their answers are. How much each part weighs, and the noise, is not chosen: a few trials cannot tell, so the
+models of all `WEIGHTS` and `NOISES` have a say, each by how likely it makes the trials. Answers that are amounts (a
+ratio, a state size) are alike by their distance, others if they are equal.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 LENGTH = 0.5  # of an amount's range: how far likeness reaches
 WEIGHTS = ((1.0, 0.0, 0.0), (0.7, 0.3, 0.0), (0.5, 0.25, 0.25), (0.3, 0.3, 0.4), (0.0, 0.5, 0.5), (0.0, 0.0, 1.0))
 NOISES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+UNHEARD = 0.01  # of the likelihood of the likeliest: models below it are left out, to save time
+EVEN, NOISE = (0.5, 0.25, 0.25), 0.05  # what is taken for granted before any trial has ended
 PRIOR = 4.0  # the scale of the whole is integrated out as if so many values of scale 1 had been seen before
 MOST = 400
 """Trials that a model is fitted to, the latest: its work grows with their cube."""
@@ -98,17 +101,35 @@ def posterior(
     center, scale = float(np.median(values)), float(values.std()) or 1.0
     y, own, n = (values - center) / scale, variances / scale**2, len(values)
     parts = spellings.alike(at, at)
-    best, found = -np.inf, None
+    models = []
     for weights, noise in product(WEIGHTS, NOISES):
-        kernel = sum(w * part for w, part in zip(weights, parts, strict=True))
-        root = np.linalg.cholesky(kernel + np.diag(noise + own))
+        root = np.linalg.cholesky(sum(w * part for w, part in zip(weights, parts, strict=True)) + np.diag(noise + own))
         white = np.linalg.solve(root, y)
         fit = float(white @ white)
         likelihood = -float(np.log(np.diag(root)).sum()) - (n + PRIOR) / 2 * np.log(PRIOR + fit)
-        if likelihood > best:
-            best, found = likelihood, (weights, root, white, (PRIOR + fit) / (PRIOR + n))
-    assert found is not None
-    weights, root, white, spread = found
-    across = np.linalg.solve(root, sum(w * part for w, part in zip(weights, spellings.alike(at, to), strict=True)))
-    variance = spread * np.maximum(sum(weights) - (across**2).sum(0), 1e-12)
-    return center + scale * (across.T @ white), scale * np.sqrt(variance)
+        models.append((likelihood, weights, root, white, (PRIOR + fit) / (PRIOR + n)))
+    best = max(likelihood for likelihood, *_ in models)
+    total, mean, square = 0.0, np.zeros(len(to)), np.zeros(len(to))
+    parts = spellings.alike(at, to)
+    for likelihood, weights, root, white, spread in models:
+        share = float(np.exp(likelihood - best))
+        if share > UNHEARD:
+            across = np.linalg.solve(root, sum(w * part for w, part in zip(weights, parts, strict=True)))
+            told = across.T @ white
+            total += share
+            mean += share * told
+            square += share * (told**2 + spread * np.maximum(sum(weights) - (across**2).sum(0), 1e-12))
+    mean, square = mean / total, square / total
+    return center + scale * mean, scale * np.sqrt(np.maximum(square - mean**2, 1e-12))
+
+
+def doubt(spellings: Spellings, rows: Sequence[int], columns: Sequence[int]) -> Array:
+    """How little the designs of `rows` will tell of those of `columns`, whatever they turn out to be: 0 to 1."""
+    at, to = np.asarray(rows[-MOST:]), np.asarray(columns)
+    if not len(at):
+        return np.ones(len(to))
+    known, across = (
+        sum(w * part for w, part in zip(EVEN, spellings.alike(at, other), strict=True)) for other in (at, to)
+    )
+    told: Array = np.asarray(across * np.linalg.solve(known + NOISE * np.eye(len(at)), across)).sum(0)
+    return 1 - told

@@ -8,6 +8,7 @@ from datetime import datetime
 
 BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
 DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z")
+COUNTS = ("", "k", "M", "B", "T", "P", "E", "Z")  # parameters and tokens are counted in billions
 DECIMALS = {"nats/byte": 4, "nats/token": 4, "accuracy": 3}  # of units that take no prefix
 LABELS = {
     "cache_bytes": "cache",
@@ -39,12 +40,14 @@ def readable(value: float, unit: str, signed: bool = False) -> str:
 
 def bare(value: float, unit: str, signed: bool = False) -> str:
     """As `readable`, without the name of a unit that has no prefixes."""
-    sign = "+" if signed and value > 0 else ""
     if unit in DECIMALS:
-        return f"{sign}{value:.{DECIMALS[unit]}f}"
+        value = round(value, DECIMALS[unit]) + 0.0  # no minus before a nought
+        return f"{'+' if signed and value > 0 else ''}{value:.{DECIMALS[unit]}f}"
+    sign = "+" if signed and value > 0 else ""
     if not math.isfinite(value):
         return str(value)
     step, prefixes = (1024.0, BINARY) if unit.startswith("bytes") else (1000.0, DECIMAL)
+    prefixes = COUNTS if unit == "parameters" else prefixes
     power = 0
     while abs(value) >= 999.5 and power < len(prefixes) - 1:
         value, power = value / step, power + 1
@@ -72,6 +75,8 @@ def count(number: float) -> str:
 
     >>> count(0), count(950), count(20_480), count(1_500_000)
     ('0', '950', '20.5 k', '1.5 M')
+    >>> count(1_240_000_000)
+    '1.2 B'
     """
     return bare(number, "parameters")
 

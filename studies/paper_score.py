@@ -2,7 +2,7 @@
 from proxies.
 
 The composite is decided once for all tables: the z-score of the loss on text (`bytes`) less that of the recall over
-four tasks (`tasks`), each over the arms of the table.
+four tasks (`tasks`, mean over seeds), each over the arms of the table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from paper_study import SETTINGS, setting_of
+from paper_study import SETTINGS, most_seeds, setting_of
 from paper_truth import Row
 
 from hybrid_nas.cost import params_nonembedding
@@ -60,8 +60,9 @@ def standard(values: Mapping[str, float]) -> Values:
     return dict(zip(values, (array - array.mean()) / (array.std() or 1.0), strict=True))
 
 
-def composite(trials: Sequence[Trial], share: float = 1.0, seed: int | None = None) -> Values:
-    text = standard(at(trials, "bytes", share, "loss", seed))
+def composite(trials: Sequence[Trial], share: float = 1.0, seed: int | None = None, text_of: str = "bytes") -> Values:
+    """`seed`: that of the tasks; text was trained at one."""
+    text = standard(at(trials, text_of, share, "loss"))
     recall = standard(at(trials, "tasks", share, "recall", seed))
     return {key: text[key] + recall[key] for key in text if key in recall}
 
@@ -69,7 +70,7 @@ def composite(trials: Sequence[Trial], share: float = 1.0, seed: int | None = No
 def minutes(setting: str, share: float = 1.0, seeds: int | None = None) -> float:
     """GPU-minutes of one arm: the wall clock of the run that trained it times its GPUs, over its trainings."""
     entry = SETTINGS[setting]
-    return float(entry["gpu_seconds"]) / 60 * share * (entry["seeds"] if seeds is None else seeds)
+    return float(entry["gpu_seconds"]) / 60 * share * (most_seeds(setting) if seeds is None else seeds)
 
 
 def tau(values: Mapping[str, float], of: Sequence[Arm], scale: int = 0) -> Correlation | None:
@@ -93,16 +94,21 @@ def score_table(trials: Sequence[Trial], of: Sequence[Arm]) -> str:
         cells = "-" if cost is None else f"{cost * len(of):.1f}"
         lines.append(f"| {name} | {cells} | {tau(values, of)} |")
 
-    for setting, what in (("words", "text, words"), ("bytes", "text, bytes")):
+    for setting, what in (("words", "text, words"), ("bytes", "text, bytes"), ("long", "text, twice the bytes")):
         if at(trials, setting):
             line(what, minutes(setting), at(trials, setting))
-    line("recall, four tasks", minutes("tasks"), at(trials, "tasks", 1.0, "recall"))
-    line("composite of bytes and tasks", minutes("bytes") + minutes("tasks"), composite(trials))
+    n = len({trial.seed for trial in trials if setting_of(trial) == "tasks"})
+    line(f"recall, four tasks, {n} seeds", minutes("tasks"), at(trials, "tasks", 1.0, "recall"))
+    line(f"composite of bytes and tasks, {n} seeds", minutes("bytes") + minutes("tasks"), composite(trials))
+    for seed in range(n):
+        cost = minutes("bytes", 1, 1) + minutes("tasks", 1, 1)
+        line(f"composite, seed {seed} of the tasks alone", cost, composite(trials, 1.0, seed))
     for share in (0.5, 0.25, 0.125):
         cost = minutes("bytes", share) + minutes("tasks", share)
         line(f"composite after {share:g} of the tokens", cost, composite(trials, share))
-    if min(int(SETTINGS[s]["seeds"]) for s in ("bytes", "tasks")) > 1:
-        line("composite, one seed", minutes("bytes", 1, 1) + minutes("tasks", 1, 1), composite(trials, 1.0, 0))
+    line(
+        "composite of twice the bytes and tasks", minutes("long") + minutes("tasks"), composite(trials, text_of="long")
+    )
     for name, values in baselines(of).items():
         line(name, None, values)
     lines.append("| random | 0 | 0 by definition |")
@@ -111,7 +117,7 @@ def score_table(trials: Sequence[Trial], of: Sequence[Arm]) -> str:
 
 def arm_table(trials: Sequence[Trial], of: Sequence[Arm]) -> str:
     """Our table beside theirs."""
-    columns = {s: at(trials, s) for s in ("words", "bytes") if at(trials, s)}
+    columns = {s: at(trials, s) for s in ("words", "bytes", "long") if at(trials, s)}
     recall, both = at(trials, "tasks", 1.0, "recall"), composite(trials)
     head = ["arm", "layers", "1B", "350M", *(f"text, {s}" for s in columns), "recall", "composite"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
@@ -124,7 +130,7 @@ def arm_table(trials: Sequence[Trial], of: Sequence[Arm]) -> str:
     return "\n".join(lines)
 
 
-def setting_text(trials: Sequence[Trial]) -> str:
+def setting_text(trials: Sequence[Trial], table: str = "") -> str:
     lines = []
     for setting in SETTINGS:
         these = [t for t in trials if setting_of(t) == setting]
@@ -132,14 +138,16 @@ def setting_text(trials: Sequence[Trial]) -> str:
             continue
         first, n = these[0], len({t.seed for t in these})
         named = ", ".join(f"`{task}`" for task in first.budget.tasks)
+        seconds = SETTINGS[setting].get("gpu_seconds_of", {}).get(table, SETTINGS[setting].get("gpu_seconds"))
+        devices = sorted({trial.device for trial in these})
         tasks = f", half of the sequences {named}" if named else ""
         lines.append(
             f"- `{setting}`: {len({t.target.id for t in these})} arms, {n} seed{'s' if n > 1 else ''}, "
             f"{first.tokens:,} tokens in batches of {first.budget.batch} sequences{tasks}, "
             f"{sum(t.state != 'complete' for t in these)} failed; "
             + (
-                f"{minutes(setting, 1, 1) * 60:.1f} GPU-seconds a training, packed ({first.device})"
-                if "gpu_seconds" in SETTINGS[setting]
+                f"{seconds:.1f} GPU-seconds a training, packed ({' and '.join(devices)})"
+                if seconds is not None
                 else f"{np.median([t.seconds for t in these]):.0f} seconds a training, median, on a busy CPU's thread"
             )
         )

@@ -13,29 +13,49 @@ from typing import Any
 
 from hybrid_nas.budget import Budget
 from hybrid_nas.cli import app
+from hybrid_nas.data import Corpus, open_corpus
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.study_file import StudyFile, read_study
-from hybrid_nas.table_file import merged, of_spaces, proposals
-from hybrid_nas.trial import Trial, write_trials
+from hybrid_nas.table_file import merged, of_spaces, proposals, write_part
+from hybrid_nas.table_file import setting_of as table_setting
+from hybrid_nas.trial import Trial, read_trials, write_trials
 
 SETTINGS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "paper_settings.json").read_text())
-"""name -> `set`: what it changes in study.yaml; `seeds`: how many; `tables`: of which arms; `gpu_seconds`: wall clock
-of the run that trained it times its GPUs, over its trainings (none where a CPU did)."""
+"""name -> `set`: what it changes in study.yaml; `seeds`: how many, of all tables or by table; `tables`: of which arms;
+`gpu_seconds`: wall clock of the run that trained it times its GPUs, over its trainings (none where a CPU did), and
+`gpu_seconds_of` a table where that differs; `without`, by table: arms not trained, told by words of their line."""
+
+
+def text_of(folder: Path, setting: str) -> str:
+    """study.yaml, less the arms that the setting does not train."""
+    lines = (folder / "study.yaml").read_text().splitlines(keepends=True)
+    without = SETTINGS[setting].get("without", {}).get(table_of(folder), [])
+    return "".join(line for line in lines if not any(words in line for words in without))
 
 
 def study(folder: Path, setting: str) -> StudyFile:
-    source = folder / "study.yaml"
-    return read_study(source.read_text(), str(source), tuple(SETTINGS[setting]["set"]))
+    changes = tuple(SETTINGS[setting]["set"])
+    return read_study(text_of(folder, setting), str(folder / "study.yaml"), changes, folder.resolve())
 
 
-def seeds_of(setting: str) -> int:
-    return int(SETTINGS[setting]["seeds"])
+def table_of(folder: Path) -> str:
+    return folder.name.rpartition("_")[2]
+
+
+def seeds_of(setting: str, table: str) -> int:
+    """How many seeds the arms of the table are trained at."""
+    seeds = SETTINGS[setting]["seeds"]
+    return int(seeds[table] if isinstance(seeds, dict) else seeds)
+
+
+def most_seeds(setting: str) -> int:
+    seeds = SETTINGS[setting]["seeds"]
+    return max(int(n) for n in seeds.values()) if isinstance(seeds, dict) else int(seeds)
 
 
 def settings_of(folder: Path) -> list[str]:
     """Those that the table of the folder was trained at."""
-    table = folder.name.rpartition("_")[2]
-    return [setting for setting, entry in SETTINGS.items() if table in entry["tables"]]
+    return [setting for setting, entry in SETTINGS.items() if table_of(folder) in entry["tables"]]
 
 
 def jobs(folder: Path) -> list[tuple[int, Proposal, int]]:
@@ -43,7 +63,7 @@ def jobs(folder: Path) -> list[tuple[int, Proposal, int]]:
     found = []
     for setting in settings_of(folder):
         every = proposals([study(folder, setting)], None)
-        found += [(proposal, seed) for seed in range(seeds_of(setting)) for proposal in every]
+        found += [(proposal, seed) for seed in range(seeds_of(setting, table_of(folder))) for proposal in every]
     return [(number, proposal, seed) for number, (proposal, seed) in enumerate(found)]
 
 
@@ -69,11 +89,29 @@ def assemble(folder: Path, parts: dict[str, list[Path]]) -> None:
     write_trials([t.with_changes(number=i) for i, t in enumerate(found)], folder / "trials.parquet")
 
 
+def begin(folder: Path, setting: str, part: Path) -> None:
+    """A part that holds what trials.parquet has of the setting, so that no training is repeated."""
+    known = [t for t in read_trials(folder / "trials.parquet") if setting_of(t) == setting]
+    if known:
+        file = study(folder, setting)
+        text = open_corpus(Corpus.from_dict(dict(file.data or {})))
+        part.parent.mkdir(exist_ok=True)
+        write_part(known, table_setting(file, text.fingerprint), part)
+
+
 def run(folder: Path) -> None:
     """Train what is missing of every setting, into `parts` of the folder, and assemble."""
     parts = {setting: folder / "parts" / f"{setting}.parquet" for setting in settings_of(folder)}
     for setting, part in parts.items():
+        if not part.exists() and (folder / "trials.parquet").exists():
+            begin(folder, setting, part)
+        part.parent.mkdir(exist_ok=True)
+        arms = folder / "parts" / f"{setting}.yaml"
+        arms.write_text(text_of(folder, setting))
+        data = study(folder, setting).data or {}
         changes = [word for value in SETTINGS[setting]["set"] for word in ("--set", value)]
-        command = ["table", str(folder / "study.yaml"), "--seeds", str(seeds_of(setting)), "--out", str(part)]
+        changes += ["--set", f"data={data['path']}"]
+        seeds = str(seeds_of(setting, table_of(folder)))
+        command = ["table", str(arms), "--seeds", seeds, "--out", str(part)]
         app([*command, *changes, *sys.argv[1:]], standalone_mode=False)
     assemble(folder, {setting: [part] for setting, part in parts.items()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import paper_choose
 import paper_predict
 from markers import Made
 from paper_score import Arm, arm_table, arms, at, baselines, composite, minutes, score_table, setting_text, tau
@@ -22,8 +23,10 @@ LEARNED = 0.5  # of the symbols that can be known
 
 
 def seeds(trials: Sequence[Trial]) -> str:
-    n = min(int(SETTINGS[setting]["seeds"]) for setting in ("bytes", "tasks"))
-    return f"n = {n} seed{'s' if n > 1 else ', unproven'}"
+    of = {s: len({t.seed for t in trials if setting_of(t) == s}) for s in ("bytes", "tasks")}
+    if of["bytes"] == of["tasks"] == 1:
+        return "n = 1 seed, unproven"
+    return f"n = {of['bytes']} seed of text, {of['tasks']} of the tasks; unproven"
 
 
 def joint(trials: Sequence[Trial]) -> str:
@@ -39,8 +42,14 @@ def joint(trials: Sequence[Trial]) -> str:
     mixed = [arm for arm in of if set("MH") & set(arm.trial.proxy.layout)]
     for name, values in (
         ("text, bytes", at(every, "bytes")),
+        ("text, twice the bytes", at(every, "long")),
         ("recall, four tasks", at(every, "tasks", 1.0, "recall")),
         ("composite", composite(every)),
+        *((f"composite, seed {seed} of the tasks alone", composite(every, 1.0, seed)) for seed in range(3)),
+        ("composite with twice the bytes", composite(every, text_of="long")),
+        ("parameters at 1B, more is better", baselines(of)["parameters at 1B, more is better"]),
+        ("training FLOPs at 1B, more is better", baselines(of)["training FLOPs at 1B, more is better"]),
+        ("the paper's 350M", baselines(of)["the paper's 350M"]),
     ):
         lines.append(f"| {name} | {tau(values, of)} | {tau(values, mixed)} |")
     return "\n".join([*lines, "", f"The composite costs {cost * len(of):.1f} GPU-minutes for all {len(of)} arms."])
@@ -90,6 +99,11 @@ def ratio_claims(trials: Sequence[Trial]) -> str:
     )
 
 
+def choice(trials: Sequence[Trial]) -> str:
+    del trials
+    return paper_choose.table_text(*(paper_predict.printed(table) for table in ROWS))
+
+
 PRESETS = {"quick": 0.25, "standard": 0.5, "thorough": 1.0}
 """Name of a proxy -> the share of the tokens of `tasks` that it trains on."""
 
@@ -102,13 +116,17 @@ def presets(trials: Sequence[Trial]) -> str:
         these, rows = paper_predict.printed(table)
         both += these
         of += [arm for arm in rows if arm.key not in {known.key for known in of}]
-    lines = ["| `proxy` | tokens | GPU-seconds a training, packed | tau of recall with 1B | tau of loss with 1B |"]
-    lines.append("|---" * 5 + "|")
+    lines = ["| `proxy` | tokens | GPU-seconds a training, packed | tau of recall with 1B, one seed (each of three) "]
+    lines[0] += "| mean recall of three seeds | mean loss of three seeds |"
+    lines.append("|---" * 6 + "|")
     whole = next(t for t in both if t.budget.tasks).tokens
     for name, share in PRESETS.items():
         recall, loss = at(both, "tasks", share, "recall"), at(both, "tasks", share)
+        single = [tau(at(both, "tasks", share, "recall", seed), of) for seed in range(3)]
+        alone = [f"{found.value:.2f}" for found in single if found]
         lines.append(
-            f"| `{name}` | {whole * share / 1e6:.0f}M | {minutes('tasks', share, 1) * 60:.1f} | {tau(recall, of)} | "
+            f"| `{name}` | {whole * share / 1e6:.0f}M | {minutes('tasks', share, 1) * 60:.1f} | {', '.join(alone)} | "
+            f"{tau(recall, of)} | "
             f"{tau(loss, of)} |"
         )
     return "\n".join(lines)
@@ -133,11 +151,12 @@ def extrapolated(trials: Sequence[Trial]) -> str:
 
 
 def fusion_arms(trials: Sequence[Trial]) -> str:
-    loss = at(trials, "small")
-    lines = ["| arm | layers | 1B | 350M | text |", "|---" * 5 + "|"]
+    early, late = at(trials, "small"), at(trials, "bytes")
+    lines = ["| arm | layers | 1B | 350M | text, 0.2M | text, 16M |", "|---" * 6 + "|"]
     for arm in arms(trials, FUSION):
         cells = ["-" if value is None else f"{value:.3f}" for value in arm.printed]
-        lines.append(f"| {arm.name} | {arm.trial.proxy.depth} | {' | '.join(cells)} | {loss[arm.key]:.4f} |")
+        cells += ["-" if arm.key not in of else f"{of[arm.key]:.4f}" for of in (early, late)]
+        lines.append(f"| {arm.name} | {arm.trial.proxy.depth} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -147,14 +166,16 @@ def fusion_score(trials: Sequence[Trial]) -> str:
         arm for arm in of if arm.name not in ("attention alone", "Mamba-2 alone", "Diff-T", "Diff-M", "T/T add")
     ]
     lines = ["| order by | tau with 1B, all arms [95%] | parallel halves of both kinds alone |", "|---|---|---|"]
-    for name, values in {"text": at(trials, "small"), **baselines(of)}.items():
+    ours = {"text, 0.2M": at(trials, "small")}
+    ours |= {f"text, {16 * share:g}M": at(trials, "bytes", share) for share in (0.25, 0.5, 1.0)}
+    for name, values in {**ours, **baselines(of)}.items():
         lines.append(f"| {name} | {tau(values, of)} | {tau(values, parallel)} |")
     return "\n".join([*lines, "| random | 0 by definition | 0 by definition |"])
 
 
 def fusion_claims(trials: Sequence[Trial]) -> str:
     """The effect of one choice, all else equal: ours beside theirs."""
-    loss, of = at(trials, "small"), {arm.name: arm for arm in arms(trials, FUSION)}
+    loss, of = at(trials, "bytes"), {arm.name: arm for arm in arms(trials, FUSION)}
     pairs = {
         "norm": ("norm", "no norm", ("none, add, S, J", "none, add, S, S", "none, difference, S, S")),
         "separate output projections": (
@@ -181,10 +202,15 @@ def fusion_claims(trials: Sequence[Trial]) -> str:
 
 
 def fusion_verdict(trials: Sequence[Trial]) -> str:
-    found = tau(at(trials, "small"), arms(trials, FUSION))
+    of, loss = arms(trials, FUSION), at(trials, "bytes")
+    found = tau(loss, of)
     assert found is not None
     says = "reached" if found.value >= GOAL else "beyond this proxy"
-    return f"{says}: a minute of one CPU thread orders the arms with tau {found} (goal {GOAL}; n = 1 seed, unproven)"
+    cost = SETTINGS["bytes"]["gpu_seconds_of"]["fusion"] * len(loss) / 60
+    return (
+        f"{says}: 16 million bytes order the arms with tau {found}, at {cost:.1f} GPU-minutes; a minute of one "
+        f"CPU thread with {tau(at(trials, 'small'), of)} (goal {GOAL}; n = 1 seed, unproven)"
+    )
 
 
 def tables(table: str) -> dict[str, Made]:
@@ -197,10 +223,12 @@ def tables(table: str) -> dict[str, Made]:
             "claims": placement_claims if table == "placement" else ratio_claims,
             "verdict": verdict(table),
         }
-        return made | ({"joint": joint, "presets": presets, "extrapolated": extrapolated} if table == "ratio" else {})
+        if table == "ratio":
+            made |= {"joint": joint, "chosen": choice, "presets": presets, "extrapolated": extrapolated}
+        return made
     if table == "fusion":
         return {
-            "setting": setting_text,
+            "setting": lambda trials: setting_text(trials, "fusion"),
             "arms": fusion_arms,
             "score": fusion_score,
             "claims": fusion_claims,

@@ -115,11 +115,11 @@ class Ray:
 
     @classmethod
     @contextlib.contextmanager
-    def cluster(cls, home: Path) -> Iterator[Ray]:
+    def cluster(cls, home: Path, port: int | None = None) -> Iterator[Ray]:
         """The head. Ray's token, which keeps others out, lies in HOME."""
         pytest.importorskip("ray", reason="the extra `ray` is not installed")
         environment = {**os.environ, "HOME": str(home)}
-        ray = cls(home, environment)
+        ray = cls(home, environment, port or free_port())
         ray._start("--head", f"--port={ray.port}", "--num-cpus=0", "--include-dashboard=false", "--disable-usage-stats")
         try:
             yield ray

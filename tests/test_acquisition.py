@@ -12,7 +12,7 @@ from hybrid_nas.dominance import hypervolume, non_dominated
 from hybrid_nas.improvement import Room, spread_out
 from hybrid_nas.study import Study
 from hybrid_nas.study_file import read_study
-from hybrid_nas.surrogate import Spellings, amount, posterior
+from hybrid_nas.surrogate import EVEN, NOISE, Spellings, amount, doubt, posterior
 from hybrid_nas.trial import Trial
 
 SPACE = """\
@@ -76,6 +76,35 @@ def test_the_model_finds_main_effects_and_knows_where_it_does_not_know() -> None
     assert sd[unseen].mean() > sd[seen].mean()
     unsure = posterior(Spellings.of(designs), seen, range(64), values, np.full(24, 100.0))[1]
     assert (unsure > sd).all()  # values that are only foretold say less
+
+
+def test_doubt_is_the_variance_that_is_left_of_a_joint_normal() -> None:
+    """Told by the inverse of the whole covariance, whose last entry is one over what is left, noise included."""
+    designs = [{"a": a, "b": b, "c": c} for a in "pqr" for b in "st" for c in (16, 64, 128)]
+    spellings, begun = Spellings.of(designs), [0, 7, 12]
+    left = doubt(spellings, begun, range(18))
+    parts = spellings.alike(np.arange(18), np.arange(18))
+    kernel = sum(w * part for w, part in zip(EVEN, parts, strict=True)) + NOISE * np.eye(18)
+    for j in range(18):
+        if j not in begun:
+            inverse = np.linalg.inv(kernel[np.ix_([*begun, j], [*begun, j])])
+            assert left[j] == pytest.approx(1 / inverse[-1, -1] - NOISE)
+    assert max(left[begun]) < min(left[[j for j in range(18) if j not in begun]])
+    assert (doubt(spellings, [], range(18)) == 1).all()
+
+
+def test_a_search_begins_with_designs_that_are_unlike() -> None:
+    """Those after the ends of the cost axis share fewer answers with each other than such as chance takes."""
+
+    def shared(sampler: str) -> float:
+        same = []
+        for seed in range(5):
+            designs = [trial.design.to_dict() for trial in run(sampler, 6, seed)[0]]
+            for i, one in enumerate(designs):
+                same += [sum(other.get(k) == v for k, v in one.items()) / len(one) for other in designs[:i]]
+        return float(np.mean(same))
+
+    assert shared("ehvi") < 0.9 * shared("random")
 
 
 def test_the_choice_is_the_one_that_the_front_gains_from() -> None:

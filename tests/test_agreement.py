@@ -8,11 +8,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from synthetic import grid, study, trial
+from synthetic import built, grid, study, trial
 
 from hybrid_nas.agreement import agreement
 from hybrid_nas.design import Design, Ratio
 from hybrid_nas.noise import Noise, trainings
+from hybrid_nas.positions import part_of
 from hybrid_nas.published import CLAIMS
 
 STUDIES = 200
@@ -129,3 +130,34 @@ def test_a_claim_about_equal_compute_is_asked_of_designs_that_had_it():
         equal = [t.with_changes(budget=replace(t.budget, flops=1e12)) for t in trials]
         assert not findings(trials)["C3"].tested
         assert findings(equal)["C3"].verdict == verdict, findings(equal)["C3"]
+
+
+def test_attention_in_the_first_layer_is_asked_of_one_layer_that_moves():
+    """A bad first layer, and a bad first quarter that `front` brings along: the claim is about the former alone."""
+
+    def truth(first, quarter):
+        def of(design):
+            layout = built(design)[0].layout
+            layers = [part_of(i, len(layout)) for i, letter in enumerate(layout) if letter == "A"]
+            return 2 + sum({"first layer": first, "first quarter": quarter}.get(part, 0.0) for part in layers)
+
+        return of
+
+    verdicts = {}
+    for first, quarter in ((0.03, 0.0), (0.0, 0.03)):
+        trials = study(grid(), truth(first, quarter), np.random.default_rng(1), own=0.002)
+        verdicts[first, quarter] = findings(trials)["C4"]
+    bad, confounded = verdicts.values()
+    assert bad.verdict == "supported"
+    assert bad.difference == pytest.approx(-0.03, abs=0.01)
+    assert confounded.verdict == "undecided", confounded
+    assert abs(confounded.difference) < 0.015
+    assert "the other layers where they are" in bad.why
+
+
+def test_where_the_first_layer_comes_with_the_next_ones_the_claim_says_so():
+    rng = np.random.default_rng(1)
+    designs = grid(ratios=("1:3",), placements=("front", "end"))
+    found = findings([trial(i, d, 2 + rng.normal(0, 0.01)) for i, d in enumerate(designs)])["C4"]
+    assert (found.verdict, found.tested) == ("undecided", False)
+    assert "always comes with further layers right behind it (placement front)" in found.why

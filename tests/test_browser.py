@@ -257,6 +257,35 @@ def test_it_reads_on_a_phone_and_in_the_dark(tab: Tab, studied: Any, tmp_path: P
     assert tab.said == []
 
 
+@pytest.mark.parametrize("tab", [{"viewport": PHONE}], indirect=True)
+def test_a_described_trial_and_a_comparison_fit_a_phone(tab: Tab, studied: Any, tmp_path: Path) -> None:
+    from hybrid_nas.comparison import Comparison
+    from hybrid_nas.comparison_page import comparison_page
+    from hybrid_nas.description import Description
+    from hybrid_nas.description_page import description_page
+    from hybrid_nas.pictures import curve_svg
+    from hybrid_nas.roofline import device
+
+    _, trials, _ = studied
+    loss = f"<section><h2>In run</h2>{curve_svg(trials[0].curve)}</section>"
+    described = Description.of(trials[0].target, 8192)
+    (tmp_path / "design.html").write_text(description_page(described, device("h100"), 1, "run#0", loss))
+    sides = [(name, "paper-350m", trials, objectives()) for name in ("one", "two")]
+    (tmp_path / "compare.html").write_text(comparison_page(Comparison.of(sides)))
+    for name in ("design.html", "compare.html"):
+        tab.page.goto((tmp_path / name).as_uri())
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
+    assert tab.said == []
+
+
+def test_the_table_of_trials_shows_every_column_on_a_screen(tab: Tab, studied: Any) -> None:
+    page = opened(tab, studied[0])
+    box = "document.querySelector('#trials').parentElement"
+    assert page.evaluate(f"{box}.scrollWidth <= {box}.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") <= DESK["width"]
+    assert tab.said == []
+
+
 @pytest.mark.parametrize("tab", [{"viewport": PHONE}, {"viewport": DESK}], indirect=True)
 def test_what_stands_beside_a_point_is_in_sight_and_labels_hide_no_member(tab: Tab, studied: Any) -> None:
     page = opened(tab, studied[0])

@@ -6,14 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiGLU
+from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, ParallelHybrid, SwiGLU
 from hybrid_nas.budget import Budget
 from hybrid_nas.captured import CapturedTraining, Flat, NoMixedPrecision, train, unusable
 from hybrid_nas.data import Corpus, open_corpus
 from hybrid_nas.evaluate import Kept, evaluate
 from hybrid_nas.model import build
+from hybrid_nas.moe import MoE
 from hybrid_nas.proxy import Diverged, Proxy
 from hybrid_nas.proxy import train as plain_train
+from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 
 CPU = torch.device("cpu")
 BUDGET = Budget(tokens=60 * 8 * 128, batch=8, recall_symbols=8, validation_tokens=2048, rungs=(0.25, 0.5))
@@ -71,6 +73,33 @@ def test_the_graph_trains_as_the_same_step_launched_one_by_one():
     assert [s.number for s in graph if s.held_out is not None] == [15, 30]
     for a, b in zip(graph, eager, strict=True):
         assert a.loss == pytest.approx(b.loss, abs=5e-3)  # attention's backward adds in any order
+
+
+HALVES = (Attention(heads=4, kv_heads=2, head_dim=16, value_dim=32), Mamba2(d_ssm=128, head_dim=32, d_state=16))
+OTHERS = {
+    "mamba1": Block(Mamba1(d_ssm=128, d_state=16, dt_rank=4), SwiGLU(128)),
+    "mamba3": Block(Mamba3(d_ssm=128, head_dim=32, d_state=16), SwiGLU(128)),
+    "gated deltanet": Block(GatedDeltaNet(heads=2, key_dim=32, value_dim=64), SwiGLU(128)),
+    "parallel": Block(ParallelHybrid(*HALVES, "group", "vector", "concat", output="joint"), SwiGLU(128)),
+    "experts": Block(Mamba2(d_ssm=128, head_dim=32, d_state=16), MoE(64, experts=4, active=2)),
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("block", OTHERS.values(), ids=OTHERS)
+def test_other_mixers_and_experts_train_captured_or_say_why_not(block):
+    device, architecture = torch.device("cuda"), Architecture(64, 256, (*SMALL.blocks[:2], block))
+    results, said = [], []
+    for capture in (True, False):
+        training = CapturedTraining(
+            build(architecture, generator=0, device=device), architecture, proxy(tokens=20 * 8 * 128), device,
+            capture=capture,
+        )  # fmt: skip
+        said.append(training.how)
+        results.append([step.loss for step in train(training)])
+    print(said)
+    assert said[0] == "CUDA graph" or said[0].startswith("eager, bfloat16: ")
+    assert results[0] == pytest.approx(results[1], abs=1e-2)
 
 
 @pytest.mark.gpu

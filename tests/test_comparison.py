@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 from scipy import stats
 from synthetic import BUDGET, bare_trial, grid, objectives, study, trial
 
+from hybrid_nas import comparison_page as comparison_page_module
 from hybrid_nas.comparison import Comparison
 from hybrid_nas.comparison_page import agreement_figure, comparison_page, fronts_figure, statement
 from hybrid_nas.design import Design, Ratio
@@ -73,9 +75,7 @@ def test_fronts_are_measured_in_one_box():
 def test_it_says_on_which_objectives_runs_are_compared():
     three = ("three", *run("three", 1, names=("loss", "cache_bytes", "params"))[1:])
     compared = Comparison.of([run("two", 0), three])
-    assert compared.basis.startswith(
-        "Compared on loss and cache_bytes, the objectives that all have (three also params"
-    )
+    assert compared.basis.startswith("Compared on loss and cache, the objectives that all have (three also parameters")
     assert "summed over workers" in compared.basis
     assert compared.basis == compared.to_dict()["basis"]
     assert "left out" not in Comparison.of([run("a", 0), run("b", 1)]).basis
@@ -113,4 +113,42 @@ def test_what_cannot_be_compared():
         Comparison.of([run("a", 0), failed])
     apart = Comparison.of([run("a", 0, designs=grid()[:6]), run("b", 1, designs=grid()[-6:])])
     assert apart.agreements[0].kendall is None
-    assert "0 designs in common" in statement(apart.agreements[0])
+    assert "0 designs in common: too few" in statement(apart.agreements[0])
+
+
+def test_runs_on_different_text_are_not_ranked_by_loss():
+    sides = [run("a", 0), run("b", 1)]
+    compared = Comparison.of(sides, {"a": "a corpus of code", "b": "manuals"})
+    page = comparison_page(compared)
+    assert "trained on different text (a: a corpus of code; b: manuals)" in page
+    assert "of the common box" not in page
+    assert "a and b order the designs that both trained" in page
+    assert compared.to_dict()["one_text"] is False
+    alike = Comparison.of(sides, {"a": "manuals", "b": "manuals (20 bytes, 81ab)"})
+    assert not Comparison.of(sides, {"a": "manuals (20 bytes, 81ac)", "b": "manuals (20 bytes, 81ab)"}).one_text
+    assert alike.unlike == ()
+    assert "The fronts beat" in comparison_page(alike)
+
+
+def test_designs_are_told_from_trainings_and_headings_name_their_quantity():
+    trials = study(grid(), truth, np.random.default_rng(0), own=0.002, recall=lambda d: 0.5 + 0.3 * d.has_attention)
+    sides = [(name, "paper-350m", trials, objectives()) for name in ("a", "b")]
+    compared = Comparison.of(sides)
+    one = compared.sides[0]
+    assert one.trained == len({t.key for t in trials})
+    assert one.trainings == len({(t.proxy.id, t.seed) for t in trials}) > len({t.proxy.id for t in trials})
+    headings = re.findall("<h3>(.*?)</h3>", comparison_page(compared))
+    assert headings == ["Loss: a and b", "Recall: a and b"]
+    assert "cache_bytes" not in re.sub("<script.*", "", comparison_page(compared), flags=re.DOTALL)
+
+
+def test_a_tau_is_said_in_words():
+    assert doctest.testmod(comparison_page_module).failed == 0
+    near = Comparison.of([run("one", 0, noise=1e-6), run("two", 1, noise=1e-6)]).agreements[0]
+    assert "both call the same one better in 99% of cases" in statement(near)
+    shared = Comparison.of([run("cheap", 0, designs=grid()[:30]), run("dear", 1, designs=grid()[:30])]).agreements[0]
+    assert shared.n <= shared.shared
+    against = Comparison.of([run("one", 0), run("two", 1, scale=-1.0)]).agreements[0]
+    assert "they order against each other" in statement(against)
+    few = Comparison.of([run("a", 0, designs=grid()[:4]), run("b", 1, designs=grid()[:4])]).agreements[0]
+    assert "too few designs for an interval" in statement(few)

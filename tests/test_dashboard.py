@@ -50,6 +50,9 @@ def test_a_trial_is_readable_in_the_storage(run: Run) -> None:
         assert told["layout"] == row.layout
         assert re.fullmatch(r"cache [\d.]+ [KM]iB, decoding .*, training .*, parameters .*", told["at paper-1b"])
         assert ("implementations" in told) == bool(row.implementations)
+        assert told["progress"] == {"complete": "trained to the end", "stopped": "stopped early"}[row.state]
+        assert not any(name in told for name in ("key", "so far"))
+        assert not any(f"{name} {what}" in told["ran"] for name, what in row.implementations.items())
         assert not any(value.startswith("{") for value in told.values())  # no machine's text among a person's
         files = optuna.artifacts.get_all_artifact_meta(frozen, storage=record.storage)
         assert sorted(meta.filename for meta in files) == ["layout.svg", "loss.svg"]
@@ -70,10 +73,12 @@ def test_it_is_served_to_this_machine_alone_unless_told_otherwise(run: Run) -> N
 
 
 def test_the_server_shows_note_pictures_and_artifacts(run: Run) -> None:
-    from hybrid_nas.dashboard import HEAD, Answer, serving
+    from hybrid_nas.dashboard import HEAD, Answer, drawn, serving
     from hybrid_nas.front import Front
+    from hybrid_nas.recipe import Recipe
 
     front = Front.of(run.trials(), run.study_file().objectives)
+    recipe = Recipe.of(run.trials(), run.study_file().objectives, front)
     with serving(run, port=0) as address:
         studies = json.loads(get(f"{address}/api/studies"))["study_summaries"]
         one = next(study["study_id"] for study in studies if not study["study_name"].endswith("-replicates"))
@@ -82,7 +87,8 @@ def test_the_server_shows_note_pictures_and_artifacts(run: Run) -> None:
         assert body.startswith(HEAD)
         assert all(f"`{member.layout}`" in body for member in front.members)
         figures = {plot["id"]: json.loads(plot["graph_object"]) for plot in detail["plotly_graph_objects"]}
-        assert "effects-on-loss" in figures
+        assert figures.keys() - {"front"} == {f"effects-on-{quantity}" for quantity in drawn(recipe)}
+        assert all(any(trace.get("x") for trace in one["data"]) for one in figures.values())  # none is empty
         drawn = next(trace for trace in figures["front"]["data"] if trace.get("name") == "front")
         assert len(drawn["x"]) == len(front.members)
         trial = detail["trials"][0]
@@ -92,6 +98,11 @@ def test_the_server_shows_note_pictures_and_artifacts(run: Run) -> None:
         assert svg.startswith("<svg")
         assert f"trial {trial['number']}," in svg
     record = Record(run.study_file(), open_storage(run.storage()))
+    again = record.replicates
+    assert again is not None
+    assert optuna_dashboard.get_note(again).startswith("# Replicates")
+    assert f"`{record.study.study_name}`, which has the answer" in optuna_dashboard.get_note(again)
+    assert "Optuna's own marks" in body
     answer = Answer(record)
     assert answer.write()
     assert not answer.write()  # nothing new
@@ -153,6 +164,52 @@ def test_a_search_that_is_recorded_elsewhere_is_followed_while_it_runs(
         assert seen[0] < 5
         assert seen == sorted(seen)
         assert not (folder / "study.db").exists()
+
+
+@pytest.mark.slow
+def test_it_opens_in_the_browser_while_ray_trains(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`search --ray` at work, `dashboard --open` beside it: the browser is given the address, and what it shows there
+    grows with the search."""
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    browser, asked = tmp_path / "browser", tmp_path / "asked"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {asked}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    folder = tmp_path / "run"
+    longer = (
+        "--set",
+        "proxy.tokens=32k",
+        "--set",
+        "search.gpus=0",
+        "--set",
+        "search.dominators=0",
+        "--set",
+        "proxy.replicates=0",
+    )
+    search = start("search", "tiny.yaml", "--out", folder, "--workers", "1", "--ray", *longer)
+    shown = None
+    try:
+        wait_for(lambda: (folder / "study.db").is_file() and bool(list(folder.glob("artifacts/*"))), "a trial", 180.0)
+        shown = start("dashboard", folder, "--port", "0", "--open")
+        wait_for(lambda: asked.is_file() and bool(asked.read_text()), "the browser to be asked")
+        address = asked.read_text().strip()
+        assert re.fullmatch(r"http://localhost:\d+", address)
+        seen = []
+        while search.poll() is None:
+            seen.append(sum(trial["state"] == "Complete" for trial in study_at(address)["trials"]))
+            time.sleep(0.5)
+        assert 0 < seen[0] < 5
+        assert seen == sorted(seen)
+        wait_for(lambda: "5 of 5 trials" in study_at(address)["note"]["body"], "the note of the end")
+        assert search.returncode == 0
+    finally:
+        for process in (search, shown):
+            if process is not None:
+                process.send_signal(signal.SIGINT)
+                process.communicate(timeout=60)
 
 
 def study_at(address: str) -> dict[str, Any]:

@@ -122,35 +122,71 @@ def test_parts_of_a_stack():
         assert parts[-1] == PARTS[-1]
 
 
-GAIN = {"first layer": 0.04, "first quarter": 0.01, "second quarter": -0.02, "third quarter": -0.02}
+WORTH = {"first layer": 0.04, "first quarter": -0.01, "second quarter": -0.03, "third quarter": -0.02}
 
 
 def by_depth(design):
+    """What each attention layer is worth in its part of the depth, and further ones a little less."""
     layout = built(design)[0].layout
     layers = [part_of(i, len(layout)) for i, letter in enumerate(layout) if letter == "A"]
-    return 2 - 0.01 * len(layers) + sum(GAIN.get(part, 0.0) for part in layers) / len(layers)
+    return 2 + sum(WORTH.get(part, 0.005) for part in layers) + 0.004 * len(layers) ** 2
 
 
-def test_position_maps_cover_what_was_planted():
-    """One attention layer at each depth, and ratios placed in several ways; parts that no design uses stay open."""
+def mapped(trials, quantity="loss"):
+    return position_maps(trials, {quantity: Noise.of(quantity, trainings(trials, quantity))}, quantity)
+
+
+def test_position_maps_cover_what_one_layer_was_planted_to_be_worth():
+    """One attention layer at each depth, and ratios placed in several ways: one more, where there are as many as on
+    average, is its own worth and the slope of the curve there."""
     rng = np.random.default_rng(11)
     designs = [Design(positions=(p,), d_state=s) for p in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0) for s in (16, 64)]
-    designs += grid(ratios=("1:1", "1:3"), d_states=(16, 64))
+    designs += grid(ratios=("1:1", "1:3", "1:5"), d_states=(16, 64))
+    proxies = {built(d)[0].id: built(d)[0].layout.count("A") for d in designs}
+    slope = 2 * 0.004 * np.mean(list(proxies.values()))
     hits = total = 0
     for _ in range(STUDIES):
-        trials = study(designs, by_depth, rng, own=0.005, common=0.01, misfit=0.003)
-        noise = {"loss": Noise.of("loss", trainings(trials, "loss"))}
-        (found,) = position_maps(trials, noise, "loss")
-        used = [worth for worth in found.parts if worth.n]
-        mean = {w.part: np.mean([GAIN.get(o.part, 0.0) for o in used if o is not w]) for w in used}
-        for worth in used:
-            total += 1
-            hits += worth.low <= GAIN.get(worth.part, 0.0) - mean[worth.part] <= worth.high
-    assert found.kind == "attention"
+        (found,) = mapped(study(designs, by_depth, rng, own=0.005, common=0.01, misfit=0.003))
+        for worth in found.parts:
+            if worth.effect is not None:
+                total += 1
+                hits += worth.low <= WORTH.get(worth.part, 0.005) + slope <= worth.high
+    assert total > 5 * STUDIES
+    assert (found.kind, found.against) == ("attention", "a recurrent layer there")
     assert abs(hits / total - 0.95) < 3 * math.sqrt(0.95 * 0.05 / STUDIES)
-    first = found.parts[0]
-    assert first.effect > 0.03
-    assert first.low > 0
+
+
+def test_one_layer_at_each_depth_is_set_against_pure_mamba_or_else_against_other_depths():
+    """Every figure by hand: means of single-layer stacks less that of stacks without, or of the other depths."""
+    rng = np.random.default_rng(5)
+    designs = [Design(positions=(p,), d_state=s) for p in (0.0, 0.4, 0.6) for s in (16, 32, 64)]
+    mamba = [Design(ratio=Ratio(0, 1), d_state=s) for s in (16, 32, 64)]
+    where = {0.0: "first layer", 0.4: "second quarter", 0.6: "third quarter"}
+    trials = [trial(i, d, 2 + rng.normal(0, 0.01)) for i, d in enumerate([*designs, *mamba])]
+    mean = {p: np.mean([t.values["loss"] for t in trials if t.design.positions == (p,)]) for p in where}
+    none = np.mean([t.values["loss"] for t in trials if t.design.positions is None])
+    (against,) = mapped(trials)
+    (within,) = mapped(trials[: len(designs)])
+    assert against.against == "a recurrent layer there"
+    assert within.against == "one attention layer in the other parts"
+    for p, part in where.items():
+        (one,) = [worth for worth in against.parts if worth.part == part]
+        assert one.effect == pytest.approx(mean[p] - none)
+        (one,) = [worth for worth in within.parts if worth.part == part]
+        assert one.effect == pytest.approx(mean[p] - np.mean([mean[q] for q in where if q != p]))
+
+
+def test_a_layer_is_never_worth_more_than_a_whole_accuracy():
+    designs = [Design(positions=(p,), d_state=s) for p in (0.0, 0.4, 0.6) for s in (16, 32, 64)]
+    designs += [Design(ratio=Ratio(0, 1), d_state=s) for s in (16, 32, 64)]
+    trials = [
+        trial(i, d, 2.0, recall=0.0 if d.positions is None else float(1 - 0.3 * (i == 3)))
+        for i, d in enumerate(designs)
+    ]
+    (found,) = mapped(trials, "recall")
+    assert found.parts[0].effect == pytest.approx(1.0, abs=0.02)
+    assert all(-1 <= w.low <= w.effect <= w.high <= 1 for w in found.parts if w.effect is not None)
+    assert found.parts[0].high == 1
 
 
 def test_no_map_where_nothing_is_mixed():

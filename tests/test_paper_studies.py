@@ -2,19 +2,28 @@
 
 import csv
 import itertools
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
+from hybrid_nas.data import Corpus, open_corpus
+from hybrid_nas.table import missing
+from hybrid_nas.table_file import proposals, read_part
+from hybrid_nas.table_file import setting_of as table_setting
 from hybrid_nas.trial import read_trials
 
 STUDIES = Path(__file__).parent.parent / "studies"
 sys.path.append(str(STUDIES))
 
+import paper_choose  # noqa: E402
 import paper_predict  # noqa: E402
 import paper_score  # noqa: E402
+import paper_study  # noqa: E402
 from paper_truth import FUSION, PLACEMENT, POSITIONS, RATIO, SPLIT  # noqa: E402
 
 
@@ -50,7 +59,9 @@ def test_printed_tables_agree_where_they_hold_one_model():
 def test_the_composite_is_z_of_text_less_z_of_recall():
     trials = read_trials(STUDIES / "2026-11_paper_ratio" / "trials.parquet")
     text = {t.target.id: t.values["loss"] for t in trials if t.budget.tokens == 16_000_000}
-    recall = {t.target.id: t.values["recall"] for t in trials if t.budget.tokens == 12_000_000}
+    of_tasks = [t for t in trials if t.budget.tokens == 12_000_000]
+    assert {t.seed for t in of_tasks} == {0, 1, 2}
+    recall = {key: np.mean([t.values["recall"] for t in of_tasks if t.target.id == key]) for key in text}
     ours = paper_score.composite(trials)
     for key in text:
         z = (text[key] - np.mean(list(text.values()))) / np.std(list(text.values()))
@@ -72,3 +83,56 @@ def test_a_planted_line_is_found_and_moved_along():
         guess, half = line.moved(anchor, here, there)
         inside += abs(guess - truth) <= half
     assert 0.91 <= inside / 400 <= 0.98
+
+
+def test_a_score_is_chosen_without_the_table_that_it_is_judged_on():
+    """Nothing that the judged table prints moves the choice; what is chosen is the best of all elsewhere, by scipy."""
+    placement, ratio = (paper_predict.printed(table) for table in ("placement", "ratio"))
+    rows = paper_choose.judged(placement, ratio)
+    turned = [replace(arm, printed=other.printed) for arm, other in zip(ratio[1], reversed(ratio[1]), strict=True)]
+    again = paper_choose.judged(placement, (ratio[0], turned))
+    assert again[0][:3] == rows[0][:3]
+    assert again[0][3] != rows[0][3]
+    shared = {arm.key for arm in ratio[1]}
+    alone = [arm for arm in placement[1] if arm.key not in shared]
+    assert len(alone) == 12
+    taus = {
+        paper_choose.named(name): kendalltau([values[arm.key] for arm in alone], [arm.printed[0] for arm in alone])[0]
+        for name, (values, _) in paper_choose.candidates(placement[0]).items()
+    }
+    assert len(taus) == 15
+    assert taus[rows[0][1]] == max(taus.values())
+
+
+def test_a_study_begins_with_the_trials_that_it_has(tmp_path):
+    """A clone has no parts: they are made of trials.parquet, and nothing is left to train."""
+    folder = tmp_path / "2026-11_paper_fusion"
+    folder.mkdir()
+    for name in ("study.yaml", "trials.parquet"):
+        shutil.copy(STUDIES / folder.name / name, folder / name)
+    (folder / "manuals").mkdir()
+    text = np.frombuffer(b"any text at all " * 4000, np.uint8)
+    arrays = {"train": text, "held_out": text[:8000], "vocab": np.int64(256), "bytes_per_token": np.float64(1)}
+    np.savez(folder / "manuals" / "manuals-bytes.npz", **arrays)
+    for setting, count in (("small", 26), ("bytes", 23)):
+        part = folder / "parts" / f"{setting}.parquet"
+        paper_study.begin(folder, setting, part)
+        trials, its = read_part(part)
+        file = paper_study.study(folder, setting)
+        assert its == table_setting(file, open_corpus(Corpus.from_dict(file.data)).fingerprint)
+        arms = proposals([file], None)
+        assert len(arms) == len(trials) == count
+        assert missing(arms, 1, trials) == []
+    assert "halves: mamba" in paper_study.text_of(folder, "small")
+    assert "halves: mamba" not in paper_study.text_of(folder, "bytes")
+
+
+def test_predictions_use_one_seed_for_all():
+    """The arms that are foretold have seed 0 alone, so the line is fitted on that."""
+    trials, of = paper_predict.printed("placement")
+    found = paper_predict.points(trials, of)
+    for arm in of:
+        ours = [t for t in trials if t.target.id == arm.key and t.seed == 0]
+        (text,) = [t.values["loss"] for t in ours if t.budget.tokens == 16_000_000]
+        (recall,) = [t.values["recall"] for t in ours if t.budget.tokens == 12_000_000]
+        assert found[arm.name] == pytest.approx([1.0, text, recall])

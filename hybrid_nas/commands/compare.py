@@ -33,11 +33,13 @@ def compare(
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder.path) for folder in folders]
+    texts = {name: folder.text(file) for name, folder, file in zip(names, folders, files, strict=True)}
     compared = Comparison.of(
         [
             (name, file.target.name, folder.trials(), file.objectives)
             for name, folder, file in zip(names, folders, files, strict=True)
-        ]
+        ],
+        texts,
     )
     if page is None and not as_json:
         page = Path("compare.html")
@@ -49,16 +51,16 @@ def compare(
         print(json.dumps({**compared.to_dict(), "page": None if page is None else str(page)}))
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("run", "target", "trials", "tokens a design", "training time", "front", "dominated"):
+    for name in ("run", "target", "designs", "trainings", "tokens a design", "training time", "front", "dominated"):
         table.add_column(name, justify="left" if name in ("run", "target") else "right")
     for side in compared.sides:
-        members = str(len(side.front.members))
+        members, trained = str(len(side.front.members)), (str(side.trained), str(side.trainings))
         spent = count(side.budget), duration(side.seconds)
-        table.add_row(side.name, side.target, str(side.trials), *spent, members, f"{side.share:.1%}")
+        table.add_row(side.name, side.target, *trained, *spent, members, f"{side.share:.1%}")
     print_table(table)
     out.print(compared.basis, style="dim", highlight=False)
     for one in compared.agreements:
         out.print(f"{one.first} and {one.second}, {statement(one)}", highlight=False, soft_wrap=True)
-    if not compared.one_target:
-        out.print("the targets differ: costs are not of the same models", style="yellow")
+    for text in compared.unlike:
+        out.print(text, style="yellow", highlight=False, soft_wrap=True)
     out.print(f"\n{page}: the picture", highlight=False)

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from hybrid_nas.description import Description
     from hybrid_nas.roofline import Device
 
+NOT_COUNTED = (
+    "Training FLOPs are counted as the paper counts them, without embedding and classifier; the times below have the "
+    "classifier."
+)
+
 
 def describe(
     design: Annotated[
@@ -122,13 +127,14 @@ def _print(described: Description, device: Device, batch: int, title: str) -> No
         [
             s.name,
             readable(s.params, "parameters"),
-            readable(s.train_flops_per_token, "FLOP/token"),
+            readable(s.train_flops_per_token, "FLOP/token") if s.train_flops_per_token else "not counted",
             readable(s.decode_flops_per_token, "FLOP/token"),
             readable(s.kv_bytes + s.state_bytes, "bytes") if s.kv_bytes + s.state_bytes else "",
         ]
         for s in described.shares
     ]
     _table(["part", "parameters", "training", "decoding", "cache"], shares)
+    out.print(NOT_COUNTED + "\n", style="dim", highlight=False)
     predicted = described.predictions(device, batch)
     times = [
         [name, f"{1000 * p.seconds:.3g} ms", count(p.tokens_per_s), ", ".join(f"{q.name} {q.bound}" for q in p.parts)]

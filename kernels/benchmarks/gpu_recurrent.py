@@ -1,9 +1,10 @@
 """Scans of the recurrent mixers on a GPU: torch's own operations beside the packages' kernels, in one run.
 
-    PYTHONPATH=.:kernels python kernels/benchmarks/gpu_recurrent.py [OUT.json]
+    PYTHONPATH=.:kernels python kernels/benchmarks/gpu_recurrent.py [OUT.json] [OPERATION...]
 
 In bfloat16 with decays and time steps in float32, as a training on a GPU has them. `first_s` is the first call with its
-gradients: compilation and tuning; `ms` is forward and backward after it.
+gradients: compilation and tuning; `ms` is forward and backward after it. A package that refuses this GPU has its reason
+in place of figures.
 """
 
 from __future__ import annotations
@@ -91,16 +92,20 @@ def measured(run: Callable[..., Any], values: dict[str, Tensor], implementation:
 
 
 def main() -> None:
-    rows = []
-    for operation, (run, ways) in WAYS.items():
+    rows: list[dict[str, Any]] = []
+    path, only = next(iter(sys.argv[1:]), None), sys.argv[2:] or list(WAYS)
+    for operation, (run, ways) in ((name, WAYS[name]) for name in only):
         for size, (width, batch, tokens) in SIZES.items():
             for way in ways:
-                figures = measured(run, inputs(operation, width, batch, tokens), way)
+                try:
+                    figures: dict[str, Any] = measured(run, inputs(operation, width, batch, tokens), way)
+                except RuntimeError as error:
+                    figures = {"refused": str(error).splitlines()[0]}
                 rows.append({"operation": operation, "size": size, "implementation": way, **figures})
                 print(rows[-1], flush=True)
-    if len(sys.argv) > 1:
-        with open(sys.argv[1], "w") as file:
-            json.dump({"environment": environment(), "rows": rows}, file, indent=1)
+                if path is not None:
+                    with open(path, "w") as file:
+                        json.dump({"environment": environment(), "rows": rows}, file, indent=1)
 
 
 if __name__ == "__main__":

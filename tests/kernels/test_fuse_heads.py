@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from hybrid_nas_kernels.fuse_heads import IMPLEMENTATIONS, fuse_heads
+from hybrid_nas_kernels.fuse_heads.reference import fuse_halves
 
 D_SSM, VALUES, WIDTH = 6, 4, 5
 
@@ -65,6 +66,30 @@ def test_the_definition(implementation, norm, scale, fusion, outputs, assert_clo
     options = {"norms": norms, "scales": scales, "fusion": fusion, "weights": weights, "groups": 2, "eps": 1e-5}
     got = fuse_heads(y, z, attended, **options, implementation=implementation)
     assert_close(got, written_out(y, z, attended, norms, scales, fusion, weights, 2, 1e-5))
+
+
+@pytest.mark.parametrize("scale", ["none", "vector", "diff", "gate"])
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_gains_and_scales_of_float32_beside_halves_and_weights_of_bfloat16(scale, norm, outputs):
+    """As a training on a GPU has them."""
+    halves = drawn(3, D_SSM).bfloat16(), drawn(3, D_SSM).flip(0).bfloat16()
+    scales = {
+        "none": (None, None),
+        "vector": (drawn(D_SSM).float(), drawn(D_SSM).flip(0).float()),
+        "diff": (None, drawn(1).float()),
+        "gate": (drawn(3, 1).bfloat16(), drawn(1, 3).T.bfloat16()),
+    }[scale]
+    norms = (drawn(D_SSM).float(), drawn(D_SSM).flip(0).float()) if norm else None
+    weights = (drawn(WIDTH, D_SSM).bfloat16(), drawn(D_SSM, WIDTH).T.bfloat16())[:outputs]
+    got = fuse_halves(halves, (2, 1), norms, scales, "add", weights, 1e-5)
+    assert got.dtype == torch.bfloat16
+
+    def exact(values):
+        return None if values is None else tuple(None if v is None else v.double() for v in values)
+
+    expected = fuse_halves(exact(halves), (2, 1), exact(norms), exact(scales), "add", exact(weights), 1e-5)
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=0.03 * float(expected.abs().max()))
 
 
 def test_what_cannot_stand_together():

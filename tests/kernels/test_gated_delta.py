@@ -1,6 +1,15 @@
+import importlib.metadata
+
 import pytest
 import torch
-from hybrid_nas_kernels.gated_delta import IMPLEMENTATIONS, choose, gated_delta, gated_delta_reference, gated_delta_step
+from hybrid_nas_kernels.gated_delta import (
+    IMPLEMENTATIONS,
+    choose,
+    gated_delta,
+    gated_delta_reference,
+    gated_delta_step,
+    refused,
+)
 
 ON_CPU = ["chunked"]
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state")
@@ -125,6 +134,8 @@ def test_flash_linear_attention_on_a_gpu(decay, tokens, heads, key_dim, value_di
     values = inputs(tokens, heads, key_dim, value_dim, decay=decay)
     values = {name: value.bfloat16().double() for name, value in values.items()}
     y, state, gradients = run(gated_delta_reference, values, torch.float64)
+    if (reason := refused(torch.device("cuda"))) is not None:
+        pytest.skip(reason)
     on_gpu = {name: value.cuda() for name, value in values.items()}
     got_y, got_state, got = run(gated_delta, on_gpu, torch.bfloat16, implementation="fla")
     assert_close(got_y.cpu(), y)
@@ -134,8 +145,25 @@ def test_flash_linear_attention_on_a_gpu(decay, tokens, heads, key_dim, value_di
 
 
 def test_what_runs_where():
-    assert choose(torch.device("cpu"))[0] == "chunked"
-    assert choose(torch.device("cuda"))[0] == "chunked"
+    cuda = torch.device("cuda")
+    assert choose(torch.device("cpu"))[0] == choose(cuda)[0] == "chunked"
     assert set(ON_CPU) < set(IMPLEMENTATIONS)
     with pytest.raises(ValueError, match="at least 1 token"):
         gated_delta(**{k: v[:, :0] if k != "initial_state" else v for k, v in inputs(4).items()})
+
+
+@pytest.mark.parametrize(
+    ("capability", "triton", "refuses"),
+    [((9, 0), "3.6.0", True), ((9, 0), "3.7.0+git1", True), ((9, 0), "3.7.1", False), ((9, 0), "3.3.1", False),
+     ((8, 0), "3.6.0", False), ((9, 0), None, False)],
+)  # fmt: skip
+def test_where_flash_linear_attention_refuses_gradients(monkeypatch, capability, triton, refuses):
+    def version(package):
+        if triton is None:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return triton
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert (refused(torch.device("cuda")) is not None) is refuses

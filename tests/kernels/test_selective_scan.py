@@ -153,9 +153,14 @@ def test_mamba_ssm_begins_at_a_zero_state():
         selective_scan(**on_gpu, implementation="mamba_ssm")
 
 
-def test_what_runs_where():
+def test_what_runs_where(monkeypatch):
+    cuda = torch.device("cuda")
     assert choose(torch.device("cpu"))[0] == "unrolled"
-    assert choose(torch.device("cuda"))[0] == "unrolled"
+    monkeypatch.setattr("hybrid_nas_kernels.selective_scan.why_not", lambda name: None)
+    assert choose(cuda)[0] == "mamba_ssm"
+    assert choose(cuda, torch.float64)[0] == choose(cuda, from_zero=False)[0] == "unrolled"
+    monkeypatch.setattr("hybrid_nas_kernels.selective_scan.why_not", lambda name: f"{name} is not installed")
+    assert choose(cuda) == ("unrolled", "torch alone, one operation a token: mamba_ssm is not installed")
     assert set(ON_CPU) < set(IMPLEMENTATIONS)
     with pytest.raises(ValueError, match="at least 1 token"):
         selective_scan(**{k: v[:, :0] if k in ("x", "dt", "B", "C") else v for k, v in inputs(4).items()})

@@ -31,8 +31,11 @@ def fuse_halves(
     weights: tuple[Tensor, ...],
     eps: float,
 ) -> Tensor:
-    """Two halves of any kind, their gates behind them: norms (each in its `groups`), scales, fusion, projection."""
-    outputs = []
+    """Two halves of any kind, their gates behind them: norms (each in its `groups`), scales, fusion, projection.
+
+    Gains and scales may be wider than the halves, float32 beside bfloat16; products take the type of `weights`.
+    """
+    outputs: list[Tensor] = []
     for i, half in enumerate(halves):
         if norms is not None:
             parts = half.view(*half.shape[:-1], groups[i], -1)
@@ -40,10 +43,10 @@ def fuse_halves(
         scale = scales[i]
         outputs.append(half if scale is None else half * scale)
     if len(weights) == 2:
-        outputs = [F.linear(half, weight) for half, weight in zip(outputs, weights, strict=True)]
+        outputs = [F.linear(half.to(weight.dtype), weight) for half, weight in zip(outputs, weights, strict=True)]
     first, second = outputs
     if fusion == "concat":
         fused = torch.cat((first, second), dim=-1)
     else:
         fused = first + second if fusion == "add" else first - second
-    return fused if len(weights) == 2 else F.linear(fused, weights[0])
+    return fused if len(weights) == 2 else F.linear(fused.to(weights[0].dtype), weights[0])

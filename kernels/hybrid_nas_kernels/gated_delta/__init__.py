@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
+
 import torch
 from torch import Tensor
 
@@ -16,6 +19,7 @@ __all__ = [
     "gated_delta_chunked",
     "gated_delta_reference",
     "gated_delta_step",
+    "refused",
 ]
 
 IMPLEMENTATIONS = {
@@ -26,10 +30,32 @@ IMPLEMENTATIONS = {
 
 
 def choose(device: torch.device) -> tuple[str, str]:
-    """The implementation that "auto" takes on `device`, and why."""
+    """The implementation that "auto" takes on `device`, and why.
+
+    Never flash-linear-attention's: on an H200 (Triton 3.7.1) not one of ten small sizes had ended its first call and
+    gradients in 70 s of tuning, longer than a proxy trains.
+    """
     if device.type != "cuda":
         return "chunked", "torch alone, matrix products in chunks"
-    return "chunked", "torch alone; flash-linear-attention's kernels (fla) were not compared on a GPU yet"
+    return "chunked", f"torch alone, nothing to tune; by name fla: {refused(device) or 'it tunes for minutes'}"
+
+
+def refused(device: torch.device) -> str | None:
+    """Why flash-linear-attention refuses gradients on this device; None where it does not.
+
+    Triton from 3.4 to before 3.7.1 compiles one of its kernels wrongly for Hopper
+    (https://github.com/fla-org/flash-linear-attention/issues/640), and it says so only at the first backward pass.
+    """
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability(device)[0] != 9:
+        return None
+    try:
+        found = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    version = tuple(int(part) for part in re.findall(r"\d+", found)[:3])
+    if (3, 4) <= version < (3, 7, 1):
+        return "flash-linear-attention refuses Triton from 3.4 to before 3.7.1 on Hopper"
+    return None
 
 
 def gated_delta(

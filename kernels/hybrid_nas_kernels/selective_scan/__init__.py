@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybrid_nas_kernels.dispatch import deferred, pick
+from hybrid_nas_kernels.dispatch import deferred, pick, why_not
 from hybrid_nas_kernels.selective_scan.reference import selective_scan_reference, selective_scan_step
 from hybrid_nas_kernels.selective_scan.unrolled import selective_scan_unrolled
 
@@ -25,11 +25,16 @@ IMPLEMENTATIONS = {
 }
 
 
-def choose(device: torch.device) -> tuple[str, str]:
-    """The implementation that "auto" takes on `device`, and why."""
+def choose(device: torch.device, dtype: torch.dtype = torch.float32, from_zero: bool = True) -> tuple[str, str]:
+    """The implementation that "auto" takes on `device` in `dtype`, from a zero state or another, and why."""
     if device.type != "cuda":
         return "unrolled", "torch alone, one operation a token"
-    return "unrolled", "torch alone; mamba-ssm's kernel (mamba_ssm) was not compared on a GPU yet"
+    if dtype == torch.float64 or not from_zero:
+        return "unrolled", "torch alone, one operation a token: mamba-ssm's has no float64 and begins at a zero state"
+    missing = why_not("mamba_ssm")
+    if missing is not None:
+        return "unrolled", f"torch alone, one operation a token: {missing}"
+    return "mamba_ssm", "mamba-ssm's compiled kernel, one launch each way and nothing to tune"
 
 
 def selective_scan(
@@ -53,5 +58,7 @@ def selective_scan(
     """
     if x.shape[1] < 1:
         raise ValueError("selective_scan: a sequence needs at least 1 token, found 0")
-    run = pick("selective_scan", implementation, IMPLEMENTATIONS, lambda: choose(x.device))
+    run = pick(
+        "selective_scan", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.dtype, initial_state is None)
+    )
     return run(x, dt, A, B, C, D, initial_state=initial_state)
