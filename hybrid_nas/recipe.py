@@ -29,16 +29,17 @@ from hybrid_nas.units import bare, counted, label, listed, readable
 METHOD = (
     "Effects come from a main-effects model over all complete trials to which a choice applies, adjusted for the "
     "other choices, or from paired differences at one seed between designs that differ in that choice alone, "
-    "whichever is clearly sharper. Intervals are 95%, each for itself; the residual variance is never taken below the"
-    " noise between seeds. Replicates measure that noise; they enter no effect, because they were given to designs"
-    " that did well, and their further seeds alone would favour the options of these: effects compare designs at the seeds"
-    " at which all were trained. So an effect's n counts designs or pairs, a table's n and the 3 below count trainings, "
-    "replicates included. A claim is made where Holm's correction over all pairs of options of the choice holds at "
-    "5% and each option has at least 3 trainings, and where the difference does not rest on the designs with one "
-    "option of another choice (looked for up to 500 designs). Where a difference varies over the options of another "
-    "choice (of at most 8) by more than its own mean, it is given at each of these options and the mean is no claim; "
-    "everything else is undecided. Trials stopped early have no final value; where their held-out losses do not "
-    "foretell it they are left out, which understates how bad the options are that were stopped most."
+    "whichever is clearly sharper. Intervals are 95%, each for itself; the residual variance is never taken below "
+    "the noise between seeds. Replicates measure that noise; they enter no effect, because they were given to "
+    "designs that did well, and their further seeds alone would favour the options of these: effects compare "
+    "designs at the seeds at which all were trained. So an effect's n counts designs or pairs, a table's n and the "
+    "3 below count trainings, replicates included. A claim is made where Holm's correction over all pairs of "
+    "options of the choice holds at 5% and each option has at least 3 trainings, and where the difference does not "
+    "rest on the designs with one option of another choice (looked for up to 500 designs). Where a difference "
+    "varies over the options of another choice (of at most 8) by more than its own mean, it is given at each of "
+    "these options and the mean is no claim; everything else is undecided. Trials stopped early have no final "
+    "value; where their held-out losses do not foretell it they are left out, which understates how bad the options "
+    "are that were stopped most."
 )
 
 
