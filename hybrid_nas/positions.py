@@ -147,7 +147,7 @@ def depths(kind: str, trials: list[Trial], values: Trainings, noise: Noise, fore
 
     effects = Effects(trials, values, noise, settings, foretold)
     proxies = list(effects.designs)
-    if not proxies or not mixed:
+    if not mixed or not any(number(layouts[proxy]) for proxy in proxies):
         return None
     return _fitted(effects, proxies, [layouts[proxy] for proxy in proxies], letters)
 

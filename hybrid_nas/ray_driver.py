@@ -29,8 +29,9 @@ from hybrid_nas.data import Corpus, open_corpus
 from hybrid_nas.ray_tune import NAMESPACE, Desk, Training, code_here
 from hybrid_nas.source_code import fingerprint, package_folders
 
-FAILURES = 3
-"""How often Tune begins a trial again whose worker is lost."""
+FAILURES = 8
+"""How often Tune begins a trial again whose worker is lost. Nodes that go at once can cost a trial several: it may be
+handed to one that is gone and not yet known to be."""
 COUNT_S = 5.0
 ANSWER_S = 10.0
 

@@ -50,9 +50,9 @@ def ray(tmp_path: Path) -> Iterator[Ray]:
         yield cluster
 
 
-def begin(folder: Path, ray: Ray, out: str) -> subprocess.Popen[str]:
+def begin(folder: Path, ray: Ray, out: str, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*SEARCH, "--out", out, "--ray", ray.address],
+        [*SEARCH, "--out", out, "--ray", ray.address, *more],
         cwd=folder,
         env={**surroundings(folder), **ray.environment},
         stdout=subprocess.PIPE,
@@ -92,7 +92,8 @@ def test_two_nodes_at_once_and_then_the_head(folder: Path, ray: Ray, whole: list
     assert moved == {"0", "1"}, output
     assert told(folder / "nodes") == whole
 
-    with begin(folder, ray, "head") as process:
+    five = ("--trials", "5")  # some are left whenever the head goes
+    with begin(folder, ray, "head", *five) as process:
         wait_for(lambda: bool(finished(folder / "head")), "a trial")
         for node in ray.nodes:
             ray.end(node)
@@ -105,7 +106,7 @@ def test_two_nodes_at_once_and_then_the_head(folder: Path, ray: Ray, whole: list
     home.mkdir()
     with Ray.cluster(home, ray.port) as again:
         again.node("--num-cpus=2")
-        with begin(folder, again, "head") as process:
+        with begin(folder, again, "head", *five) as process:
             output = ended(process)
     assert f"done already: {counted(len(before), 'trial')} and 0 replicates" in output
     assert told(folder / "head") == whole
