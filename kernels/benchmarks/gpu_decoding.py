@@ -13,18 +13,20 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_cases import device_rates, environment, timed
+from gpu_cases import Case, RandomTokens, device_rates, environment, timed
 
 from hybrid_nas.architecture import Architecture, Block, ParallelHybrid
+from hybrid_nas.captured import CapturedTraining
 from hybrid_nas.cost import cost
 from hybrid_nas.design import Design, architecture_of_layout
 from hybrid_nas.measure import Load, Meter, Table, random_model
-from hybrid_nas.model import Model
+from hybrid_nas.model import Model, build
 from hybrid_nas.placement import Ratio
 from hybrid_nas.roofline import decode, device, prefill, train_step
 from hybrid_nas.scale import PAPER
@@ -32,6 +34,7 @@ from hybrid_nas.scale import PAPER
 RESULTS = Path(__file__).parent / "results"
 BATCH = 4
 ROUNDS = 40
+TRAINED = 8192
 
 
 LAYOUTS = {
@@ -109,6 +112,41 @@ def decoding(contexts: list[int], scale: str, out: Path) -> None:
     print("\n".join(lines))
 
 
+def training(scale: str, out: Path) -> None:
+    """A whole training step, captured, of one sequence of 8,192 tokens, beside the sum of its layers and the roofline's
+    prediction; to results/gpu_training_whole.json and .md."""
+    meter, env, rows = Meter(torch.device("cuda"), Table(out / "gpu_layers.parquet")), environment(), []
+    where = f"{env['device']}, torch {env['torch']}, {env['date']}, commit {env['commit']}"
+    lines = [f"{where}; {scale}, 1 x {TRAINED:,} tokens", ""]
+    lines += [
+        "| model | tokens/s, whole | by layers | predicted | peak GB, whole | by layers |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, architecture in models(scale).items():
+        batch = Case(name, architecture.width, 0, (), architecture.vocab, 1, TRAINED)
+        torch.cuda.reset_peak_memory_stats()
+        model = build(architecture, generator=0, device=meter.device)
+        run = CapturedTraining(model, architecture, RandomTokens(batch, 1000), meter.device)
+        run.enqueue(2).read()
+        begin = time.perf_counter()
+        run.enqueue(8).read()
+        row = {"model": name, "how": run.how, "train_whole": 8 * TRAINED / (time.perf_counter() - begin)}
+        row["peak_whole"] = torch.cuda.max_memory_allocated()
+        del run, model
+        torch.cuda.empty_cache()
+        speed = meter.speed(architecture, Load(batch=1, context=TRAINED, train_batch=1, train_context=TRAINED))
+        row["train_by_layers"], row["peak_by_layers"] = speed.train_tokens_per_s, speed.peak_memory_bytes
+        row["train_predicted"] = train_step(architecture, TRAINED, 1, device("h100")).tokens_per_s
+        rows.append(row)
+        lines.append(
+            f"| {name} | {row['train_whole']:,.0f} | {row['train_by_layers']:,.0f} | {row['train_predicted']:,.0f} "
+            f"| {row['peak_whole'] / 1e9:.1f} | {row['peak_by_layers'] / 1e9:.1f} |"
+        )
+    (out / "gpu_training_whole.json").write_text(json.dumps({"environment": env, "rows": rows}, indent=2) + "\n")
+    (out / "gpu_training_whole.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
 def captured_step(model: Model, context: int) -> Callable[[], None]:
     """Replays a token of each sequence at the last position of `context`."""
     cache = model.cache(BATCH, context, model.embedding.dtype)
@@ -169,8 +207,12 @@ def main() -> None:
     parser.add_argument("--contexts", nargs="+", type=int, default=[2048, 32_768])
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--steps", action="store_true", help="only decoding, of the whole models")
+    parser.add_argument("--train", action="store_true", help="only a whole training step")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.train:
+        training(options.scale, options.out)
+        return
     if options.steps:
         decoding(options.contexts, options.scale, options.out)
         return
