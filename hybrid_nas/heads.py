@@ -5,12 +5,16 @@ Weights are named and laid out as the published Mamba-2 and Llama-style models n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from hybrid_nas_kernels import attention as attention_op
 from hybrid_nas_kernels import causal_conv1d as conv_op
+from hybrid_nas_kernels import mamba2 as mamba2_op
 from hybrid_nas_kernels import norm_linear as norm_linear_op
 from hybrid_nas_kernels import rope as rope_op
 from hybrid_nas_kernels import ssd as ssd_op
+from hybrid_nas_kernels.adjacent import side_by_side
 from torch import Tensor, nn
 
 from hybrid_nas.architecture import Attention, Mamba2
@@ -48,18 +52,30 @@ class AttentionHeads(nn.Module):
         return y.reshape(batch, tokens, -1), v
 
     def cache(self, batch: int, context: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
-        """Keys (already turned by RoPE) and values. A window keeps the sinks and then a ring of `window` slots."""
+        """Keys (already turned by RoPE) and values, (batch, slots, kv_heads, _), in memory head after head. A window
+        keeps the sinks and then a ring of `window` slots."""
         m = self.mixer
         slots = context if m.window is None else min(context, m.window + m.sinks)
         sizes = {"keys": m.head_dim, "values": m.value_dim or m.head_dim}
-        return {n: torch.zeros(batch, slots, m.kv_heads, d, device=device, dtype=dtype) for n, d in sizes.items()}
+        shape = (batch, m.kv_heads, slots)
+        return {n: torch.zeros(*shape, d, device=device, dtype=dtype).transpose(1, 2) for n, d in sizes.items()}
 
     def attend_step(
         self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None, given: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """`attend` for one token, x (batch, width): (batch, values), and (batch, kv_heads, value_dim)."""
+        weights = self.read_together()[: None if given is None else 2]
+        return self.attend_projected(
+            norm_linear_op.norm_linears(x, norm, weights, eps=NORM_EPS), cache, position, given
+        )
+
+    def attend_projected(
+        self, projected: Sequence[Tensor], cache: LayerCache, position: int, given: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`attend_step` of what the weights of `read_together` made of the token."""
         m = self.mixer
-        q, k, v = self._project(x, norm, len(x), 1, position, given)
+        v = projected[2] if given is None else given
+        q, k, v = self._turned(side_by_side(projected[:2]), v, len(v), 1, position)
         keys, values = cache["keys"], cache["values"]
         slot = position
         if m.window is not None and position >= m.sinks:
@@ -80,19 +96,27 @@ class AttentionHeads(nn.Module):
         weights = (self.q_proj.weight, self.k_proj.weight, *own)
         if tokens == 1:
             q, k, *rest = norm_linear_op.norm_linears(x, norm, weights, eps=NORM_EPS)
-            qk = torch.cat((q, k), dim=-1)
+            qk = side_by_side((q, k))
         else:
             qk, *rest = project(x, norm, torch.cat(weights), [turned * m.head_dim, *(m.kv_values for _ in own)])
-        v = rest[0] if given is None else given
+        return self._turned(qk, rest[0] if given is None else given, batch, tokens, start)
+
+    def _turned(self, qk: Tensor, v: Tensor, batch: int, tokens: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        m = self.mixer
+        turned = m.heads + m.kv_heads
         qk = qk.view(batch, tokens, turned, m.head_dim)
         if m.rope_theta is not None:
-            qk = rope_op.rope(qk, *rope_op.rope_table(m.rope_theta, m.head_dim, start, tokens, x.device))
+            qk = rope_op.rope(qk, *rope_op.rope_table(m.rope_theta, m.head_dim, start, tokens, qk.device))
         q, k = torch.split(qk, [m.heads, m.kv_heads], dim=2)
         return q, k, v.view(batch, tokens, m.kv_heads, -1)
 
+    def read_together(self) -> list[Tensor]:
+        """The weights that read the layer's input."""
+        return [p.weight for p in (self.q_proj, self.k_proj, *([self.v_proj] if self.own_values else []))]
+
     def draw(self, generator: torch.Generator) -> None:
-        for projection in (self.q_proj, self.k_proj, *([self.v_proj] if self.own_values else [])):
-            draw_linear(projection.weight, generator)
+        for weight in self.read_together():
+            draw_linear(weight, generator)
 
     def implementations(self, device: torch.device) -> dict[str, str]:
         chosen = {
@@ -136,7 +160,7 @@ class Mamba2Heads(nn.Module):
         return y.reshape(batch, tokens, m.d_ssm), z
 
     def cache(self, batch: int, context: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
-        """The last `conv_kernel` inputs of the convolution and the state, whatever the context."""
+        """The last `conv_kernel` inputs of the convolution, a ring, and the state, whatever the context."""
         del context
         m = self.mixer
         return {
@@ -145,26 +169,35 @@ class Mamba2Heads(nn.Module):
         }
 
     def scan_step(
-        self, x: Tensor, cache: LayerCache, norm: Tensor | None, given: Tensor | None = None
+        self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None, given: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """`scan` for one token, x (batch, width)."""
-        batch = x.shape[0]
-        m = self.mixer
-        z, xBC, dt = project(x, norm, self.in_proj.weight, self.split)
+        (projected,) = norm_linear_op.norm_linears(x, norm, self.read_together(), eps=NORM_EPS)
+        return self.scan_projected(projected, cache, position, given)
+
+    def read_together(self) -> list[Tensor]:
+        """The weights that read the layer's input."""
+        return [self.in_proj.weight]
+
+    def scan_projected(
+        self, projected: Tensor, cache: LayerCache, position: int, given: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`scan_step` of what `in_proj` made of the token."""
+        z, xBC, dt = torch.split(projected, self.split, dim=-1)
         xBC = xBC if given is None else torch.cat((given, xBC), dim=-1)
-        xBC = conv_op.causal_conv1d_step(xBC, cache["conv"], self.conv1d.weight.squeeze(1), self._conv_bias())
-        u, B, C = torch.split(xBC, [m.d_ssm, m.groups * m.d_state, m.groups * m.d_state], dim=-1)
-        y = ssd_op.ssd_step(
-            u.view(batch, m.heads, m.head_dim),
+        y = mamba2_op.conv_scan_step(
+            xBC,
             dt,
-            self.A_log,
-            B.view(batch, m.groups, m.d_state),
-            C.view(batch, m.groups, m.d_state),
-            self.D,
+            cache["conv"],
             cache["state"],
+            position,
+            self.conv1d.weight.squeeze(1),
+            self._conv_bias(),
+            self.A_log,
+            self.D,
             self.dt_bias,
         )
-        return y.reshape(batch, m.d_ssm), z
+        return y.flatten(1), z
 
     def draw(self, generator: torch.Generator, mamba_init: MambaInit, *outputs: Tensor) -> None:
         """Initial weights, and those of the `outputs`, which are drawn after `in_proj`.

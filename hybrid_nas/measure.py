@@ -205,10 +205,10 @@ class Meter:
             cache.position = context - 1
             if head:
                 return model.step(token, cache)
-            y = x
+            y, added = x, None
             for block, layer in zip(model._blocks(), cache.layers, strict=True):
-                y = block.step(y, layer, cache.position)
-            return y
+                y, added = block.step(y, added, layer, cache.position)
+            return y, added
 
         with torch.no_grad():
             return self._time(step)
@@ -294,7 +294,7 @@ def random_model(architecture: Architecture, device: torch.device, dtype: torch.
     model.to_empty(device=device)
     for parameter in model.parameters():
         parameter.data.normal_(0.0, 0.02) if parameter.ndim > 1 else parameter.data.fill_(1.0)
-    return model
+    return model.adjoin()
 
 
 def describe(layer: Layer) -> str:

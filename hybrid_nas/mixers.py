@@ -69,8 +69,7 @@ class Mamba2Module(Mamba2Heads, MixerModule):
         )
 
     def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
-        del position
-        return self._close(*self.scan_step(x, cache, norm))
+        return self._close(*self.scan_step(x, cache, position, norm))
 
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:
         self.draw(generator, mamba_init, self.out_proj.weight)

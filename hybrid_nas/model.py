@@ -10,14 +10,17 @@ from hybrid_nas_kernels import cross_entropy as cross_entropy_op
 from hybrid_nas_kernels import embedding as embedding_op
 from hybrid_nas_kernels import norm_linear as norm_linear_op
 from hybrid_nas_kernels import swiglu as swiglu_op
+from hybrid_nas_kernels.adjacent import adjoin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybrid_nas.architecture import FFN, Architecture, Block, SquaredReLU, SwiGLU
+from hybrid_nas.heads import AttentionHeads, Mamba2Heads
 from hybrid_nas.mixer_module import NORM_EPS, Gain, LayerCache, MambaInit, draw_linear, project
 from hybrid_nas.mixers import MODULES
 from hybrid_nas.moe import MoE
 from hybrid_nas.moe_module import MoEModule
+from hybrid_nas.parallel import ParallelHybridModule
 
 
 class SwiGLUModule(nn.Module):
@@ -31,6 +34,10 @@ class SwiGLUModule(nn.Module):
 
     def forward(self, x: Tensor, norm: Tensor | None) -> Tensor:
         return swiglu_op.swiglu(x, norm, self.gate.weight, self.up.weight, self.down.weight, eps=NORM_EPS)
+
+    def read_together(self) -> list[Tensor]:
+        """The weights that read the layer's input."""
+        return [self.gate.weight, self.up.weight]
 
     def reset(self, generator: torch.Generator, residual_scale: float) -> None:
         for projection in (self.gate, self.up, self.down):
@@ -86,7 +93,9 @@ class BlockModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.mixer is not None and self.mixer_norm is not None:
             x = x + self.mixer(x, self.mixer_norm.weight)
-        return self._ffn(x)
+        if self.ffn is not None and self.ffn_norm is not None:
+            x = x + self.ffn(x, self.ffn_norm.weight)
+        return x
 
     def follow(self, x: Tensor, added: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """`forward` of x + `added`, as two parts that are still to be added: so each sum is taken together with the
@@ -97,15 +106,15 @@ class BlockModule(nn.Module):
                 added = part(n, None)
         return x, added
 
-    def step(self, x: Tensor, cache: LayerCache, position: int) -> Tensor:
+    def step(self, x: Tensor, added: Tensor | None, cache: LayerCache, position: int) -> tuple[Tensor, Tensor | None]:
+        """`follow` for one token, x and `added` (batch, width); updates `cache` in place."""
         if self.mixer is not None and self.mixer_norm is not None:
-            x = x + self.mixer.step(x, cache, position, self.mixer_norm.weight)
-        return self._ffn(x)
-
-    def _ffn(self, x: Tensor) -> Tensor:
+            x, n = norm_linear_op.add_rms_norm(x, added, self.mixer_norm.weight, eps=NORM_EPS)
+            added = self.mixer.step(n, cache, position)
         if self.ffn is not None and self.ffn_norm is not None:
-            x = x + self.ffn(x, self.ffn_norm.weight)
-        return x
+            x, n = norm_linear_op.add_rms_norm(x, added, self.ffn_norm.weight, eps=NORM_EPS)
+            added = self.ffn(n, None)
+        return x, added
 
 
 @dataclass
@@ -167,11 +176,22 @@ class Model(nn.Module):
         """token (batch,) int64, the next of each sequence -> logits (batch, vocab); updates `cache` in place."""
         if cache.position >= cache.context:
             raise ValueError(f"step: the cache holds {cache.context} tokens and is full; make one of a longer context")
-        x = F.embedding(token, self.embedding)
+        x, added = F.embedding(token, self.embedding), None
         for block, layer in zip(self._blocks(), cache.layers, strict=True):
-            x = block.step(x, layer, cache.position)
+            x, added = block.step(x, added, layer, cache.position)
         cache.position += 1
-        return self._classify(x)
+        _, n = norm_linear_op.add_rms_norm(x, added, self.norm.weight, eps=NORM_EPS)
+        return F.linear(n, self.embedding)
+
+    def adjoin(self) -> Model:
+        """Lay weights that one product can read side by side in memory, for decoding; they stay what they are. Not for
+        a model whose weights somebody else's tensors hold, as a captured training's do. Returns the model."""
+        for module in self.modules():
+            if isinstance(module, AttentionHeads | Mamba2Heads | ParallelHybridModule | SwiGLUModule):
+                adjoin(module.read_together())
+            if isinstance(module, ParallelHybridModule) and len(module.summed_together()) > 1:
+                adjoin(module.summed_together(), dim=1)
+        return self
 
     def implementations(self) -> dict[str, str]:
         """operation -> the implementation that training runs."""

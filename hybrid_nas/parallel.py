@@ -52,9 +52,18 @@ class ParallelHybridModule(MixerModule):
 
     def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
         x, norm = norm_linear_op.norm_once(x, norm, eps=NORM_EPS)
-        attended, values = self.attention.attend_step(x, cache, position, norm)
-        y, z = self.mamba.scan_step(x, cache, norm, self._given(values))
+        *heads, projected = norm_linear_op.norm_linears(x, norm, self.read_together(), eps=NORM_EPS)
+        attended, values = self.attention.attend_projected(heads, cache, position)
+        y, z = self.mamba.scan_projected(projected, cache, position, self._given(values))
         return self._fuse(x, norm, y, z, attended)
+
+    def read_together(self) -> list[Tensor]:
+        """The weights that read the layer's input, attention's first."""
+        return [*self.attention.read_together(), *self.mamba.read_together()]
+
+    def summed_together(self) -> list[Tensor]:
+        """The weights whose products are added."""
+        return [self.out_proj.weight, self.o_proj.weight] if self.mixer.output == "separate" else []
 
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:
         """Scales begin at 1, as if they were not there; a difference begins with both halves at full weight."""

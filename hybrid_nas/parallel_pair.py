@@ -72,7 +72,7 @@ class ParallelPairModule(MixerModule):
                 y, found = half.attend_step(x, own, position, norm, values)
                 values = found if self.shared else None
             else:
-                y, gate = half.scan_step(x, own, norm)
+                y, gate = half.scan_step(x, own, position, norm)
                 y = y * F.silu(gate)
             outputs.append(y)
         return self._fuse(x, norm, outputs[0], outputs[1])

@@ -61,8 +61,8 @@ def standard(values: Mapping[str, float]) -> Values:
 
 
 def composite(trials: Sequence[Trial], share: float = 1.0, seed: int | None = None, text_of: str = "bytes") -> Values:
-    """`seed`: that of the tasks; text was trained at one."""
-    text = standard(at(trials, text_of, share, "loss"))
+    """Mean over seeds, or of one: of the text and the tasks alike."""
+    text = standard(at(trials, text_of, share, "loss", seed))
     recall = standard(at(trials, "tasks", share, "recall", seed))
     return {key: text[key] + recall[key] for key in text if key in recall}
 
@@ -94,15 +94,19 @@ def score_table(trials: Sequence[Trial], of: Sequence[Arm]) -> str:
         cells = "-" if cost is None else f"{cost * len(of):.1f}"
         lines.append(f"| {name} | {cells} | {tau(values, of)} |")
 
+    n = len({trial.seed for trial in trials if setting_of(trial) == "tasks"})
+    texts = len({trial.seed for trial in trials if setting_of(trial) == "bytes"})
     for setting, what in (("words", "text, words"), ("bytes", "text, bytes"), ("long", "text, twice the bytes")):
         if at(trials, setting):
-            line(what, minutes(setting), at(trials, setting))
-    n = len({trial.seed for trial in trials if setting_of(trial) == "tasks"})
+            many = f", {texts} seeds" if setting == "bytes" and texts > 1 else ""
+            line(what + many, minutes(setting), at(trials, setting))
+    for seed in range(texts if texts > 1 else 0):
+        line(f"text, bytes, seed {seed} alone", minutes("bytes", 1, 1), at(trials, "bytes", seed=seed))
     line(f"recall, four tasks, {n} seeds", minutes("tasks"), at(trials, "tasks", 1.0, "recall"))
     line(f"composite of bytes and tasks, {n} seeds", minutes("bytes") + minutes("tasks"), composite(trials))
     for seed in range(n):
         cost = minutes("bytes", 1, 1) + minutes("tasks", 1, 1)
-        line(f"composite, seed {seed} of the tasks alone", cost, composite(trials, 1.0, seed))
+        line(f"composite, seed {seed} alone", cost, composite(trials, 1.0, seed))
     for share in (0.5, 0.25, 0.125):
         cost = minutes("bytes", share) + minutes("tasks", share)
         line(f"composite after {share:g} of the tokens", cost, composite(trials, share))

@@ -23,19 +23,12 @@ from hybrid_nas.trial import Trial, read_trials, write_trials
 SETTINGS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "paper_settings.json").read_text())
 """name -> `set`: what it changes in study.yaml; `seeds`: how many, of all tables or by table; `tables`: of which arms;
 `gpu_seconds`: wall clock of the run that trained it times its GPUs, over its trainings (none where a CPU did), and
-`gpu_seconds_of` a table where that differs; `without`, by table: arms not trained, told by words of their line."""
-
-
-def text_of(folder: Path, setting: str) -> str:
-    """study.yaml, less the arms that the setting does not train."""
-    lines = (folder / "study.yaml").read_text().splitlines(keepends=True)
-    without = SETTINGS[setting].get("without", {}).get(table_of(folder), [])
-    return "".join(line for line in lines if not any(words in line for words in without))
+`gpu_seconds_of` a table where that differs."""
 
 
 def study(folder: Path, setting: str) -> StudyFile:
     changes = tuple(SETTINGS[setting]["set"])
-    return read_study(text_of(folder, setting), str(folder / "study.yaml"), changes, folder.resolve())
+    return read_study((folder / "study.yaml").read_text(), str(folder / "study.yaml"), changes, folder.resolve())
 
 
 def table_of(folder: Path) -> str:
@@ -106,12 +99,8 @@ def run(folder: Path) -> None:
         if not part.exists() and (folder / "trials.parquet").exists():
             begin(folder, setting, part)
         part.parent.mkdir(exist_ok=True)
-        arms = folder / "parts" / f"{setting}.yaml"
-        arms.write_text(text_of(folder, setting))
-        data = study(folder, setting).data or {}
         changes = [word for value in SETTINGS[setting]["set"] for word in ("--set", value)]
-        changes += ["--set", f"data={data['path']}"]
         seeds = str(seeds_of(setting, table_of(folder)))
-        command = ["table", str(arms), "--seeds", seeds, "--out", str(part)]
+        command = ["table", str(folder / "study.yaml"), "--seeds", seeds, "--out", str(part)]
         app([*command, *changes, *sys.argv[1:]], standalone_mode=False)
     assemble(folder, {setting: [part] for setting, part in parts.items()})

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import paper_choose
+import paper_joint
 import paper_predict
 from markers import Made
-from paper_score import Arm, Values, arm_table, arms, at, baselines, composite, minutes, score_table, setting_text, tau
+from paper_score import (
+    arm_table,
+    arms,
+    at,
+    baselines,
+    composite,
+    minutes,
+    score_table,
+    setting_text,
+    tau,
+)
 from paper_study import SETTINGS, setting_of
 from paper_truth import FUSION, PLACEMENT, RATIO
 
@@ -25,48 +35,9 @@ LEARNED = 0.5  # of the symbols that can be known
 
 def seeds(trials: Sequence[Trial]) -> str:
     of = {s: len({t.seed for t in trials if setting_of(t) == s}) for s in ("bytes", "tasks")}
-    if of["bytes"] == of["tasks"] == 1:
-        return "n = 1 seed, unproven"
+    if of["bytes"] == of["tasks"]:
+        return "n = 1 seed, unproven" if of["bytes"] == 1 else f"n = {of['bytes']} seeds"
     return f"n = {of['bytes']} seed of text, {of['tasks']} of the tasks; unproven"
-
-
-def joint(trials: Sequence[Trial]) -> str:
-    """Placement and ratio as one set of arms; each proxy's z-scores within it."""
-    both, of = dict[str, Trial](), list[Arm]()
-    for table in ROWS:
-        these, rows = paper_predict.printed(table)
-        both |= {f"{table}-{t.number}": t for t in these}
-        of += [arm for arm in rows if arm.key not in {known.key for known in of}]
-    every = list(both.values())
-    cost = minutes("bytes") + minutes("tasks")
-    lines = ["| order by | tau with 1B over both tables [95%] | without attention alone and windows |", "|---|---|---|"]
-    mixed = [arm for arm in of if set("MH") & set(arm.trial.proxy.layout)]
-    for name, values in (
-        ("text, bytes", at(every, "bytes")),
-        ("text, twice the bytes", at(every, "long")),
-        ("recall, four tasks", at(every, "tasks", 1.0, "recall")),
-        ("composite", composite(every)),
-        *((f"composite, seed {seed} of the tasks alone", composite(every, 1.0, seed)) for seed in range(3)),
-        ("composite with twice the bytes", composite(every, text_of="long")),
-        ("parameters at 1B, more is better", baselines(of)["parameters at 1B, more is better"]),
-        ("training FLOPs at 1B, more is better", baselines(of)["training FLOPs at 1B, more is better"]),
-        ("the paper's 350M", baselines(of)["the paper's 350M"]),
-    ):
-        lines.append(f"| {name} | {tau(values, of)} | {tau(values, mixed)} |")
-    recalls = [at(every, "tasks", 1.0, "recall", seed) for seed in range(3)]
-    between = [agreed(one, other) for one, other in itertools.combinations(recalls, 2)]
-    told = (
-        f"The composite costs {cost * len(of):.1f} GPU-minutes for all {len(of)} arms. The proxy with itself: tau of "
-        f"the recall of two seeds {min(between):.2f} to {max(between):.2f}, of the loss on text after 16 with that "
-        f"after 32 million bytes {agreed(at(every, 'bytes'), at(every, 'long')):.2f}."
-    )
-    return "\n".join([*lines, "", told])
-
-
-def agreed(one: Values, other: Values) -> float:
-    found = kendall([one[key] for key in one], [other[key] for key in one])
-    assert found is not None
-    return found.value
 
 
 def verdict(table: str) -> Made:
@@ -118,39 +89,11 @@ def choice(trials: Sequence[Trial]) -> str:
     return paper_choose.table_text(*(paper_predict.printed(table) for table in ROWS))
 
 
-PRESETS = {"quick": 0.25, "standard": 0.5, "thorough": 1.0}
-"""Name of a proxy -> the share of the tokens of `tasks` that it trains on."""
-
-
-def presets(trials: Sequence[Trial]) -> str:
-    """What the proxies by name agree with, read off the prefixes of one training."""
-    del trials
-    both, of = list[Trial](), list[Arm]()
-    for table in ROWS:
-        these, rows = paper_predict.printed(table)
-        both += these
-        of += [arm for arm in rows if arm.key not in {known.key for known in of}]
-    lines = ["| `proxy` | tokens | GPU-seconds a training, packed | tau of recall with 1B, one seed (each of three) "]
-    lines[0] += "| mean recall of three seeds | mean loss of three seeds |"
-    lines.append("|---" * 6 + "|")
-    whole = next(t for t in both if t.budget.tasks).tokens
-    for name, share in PRESETS.items():
-        recall, loss = at(both, "tasks", share, "recall"), at(both, "tasks", share)
-        single = [tau(at(both, "tasks", share, "recall", seed), of) for seed in range(3)]
-        alone = [f"{found.value:.2f}" for found in single if found]
-        lines.append(
-            f"| `{name}` | {whole * share / 1e6:.0f}M | {minutes('tasks', share, 1) * 60:.1f} | {', '.join(alone)} | "
-            f"{tau(recall, of)} | "
-            f"{tau(loss, of)} |"
-        )
-    return "\n".join(lines)
-
-
 def extrapolated(trials: Sequence[Trial]) -> str:
     """The last mark before the cool-down from the earlier ones, arm by arm: tokens left out, one size."""
     checks = []
     for trial in trials:
-        if setting_of(trial) == "bytes":
+        if setting_of(trial) == "bytes" and trial.seed == 0:
             marks = [p for p in trial.curve if p.validation and 0.05 < p.tokens / trial.tokens < 0.8]
             size = params_nonembedding(trial.proxy)
             checks += left_out([Measured(size, mark.tokens, mark.loss) for mark in marks])
@@ -179,12 +122,17 @@ def fusion_score(trials: Sequence[Trial]) -> str:
     parallel = [
         arm for arm in of if arm.name not in ("attention alone", "Mamba-2 alone", "Diff-T", "Diff-M", "T/T add")
     ]
-    lines = ["| order by | tau with 1B, all arms [95%] | parallel halves of both kinds alone |", "|---|---|---|"]
-    ours = {"text, 0.2M": at(trials, "small")}
-    ours |= {f"text, {16 * share:g}M": at(trials, "bytes", share) for share in (0.25, 0.5, 1.0)}
-    for name, values in {**ours, **baselines(of)}.items():
-        lines.append(f"| {name} | {tau(values, of)} | {tau(values, parallel)} |")
-    return "\n".join([*lines, "| random | 0 by definition | 0 by definition |"])
+    lines = ["| order by | GPU-minutes, all arms | tau with 1B, all arms [95%] | parallel halves of both kinds alone |"]
+    lines.append("|---" * 4 + "|")
+    ours = {"text, 0.2M": ("none", at(trials, "small"))}
+    for share in (0.25, 0.5, 1.0):
+        values = at(trials, "bytes", share)
+        cost = SETTINGS["bytes"]["gpu_seconds_of"]["fusion"] * len(values) / 60 * share
+        ours[f"text, {16 * share:g}M"] = f"{cost:.1f}", values
+    ours |= {name: ("-", values) for name, values in baselines(of).items()}
+    for name, (spent, values) in ours.items():
+        lines.append(f"| {name} | {spent} | {tau(values, of)} | {tau(values, parallel)} |")
+    return "\n".join([*lines, "| random | 0 | 0 by definition | 0 by definition |"])
 
 
 def fusion_claims(trials: Sequence[Trial]) -> str:
@@ -238,7 +186,13 @@ def tables(table: str) -> dict[str, Made]:
             "verdict": verdict(table),
         }
         if table == "ratio":
-            made |= {"joint": joint, "chosen": choice, "presets": presets, "extrapolated": extrapolated}
+            made |= {
+                "joint": paper_joint.joint,
+                "seeds": paper_joint.by_seeds,
+                "chosen": choice,
+                "presets": paper_joint.presets,
+                "extrapolated": extrapolated,
+            }
         return made
     if table == "fusion":
         return {

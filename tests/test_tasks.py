@@ -51,6 +51,21 @@ def test_names_and_functions_are_the_same_set():
             assert scored.any()
 
 
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_each_docstring_draws_an_example_whose_marks_stand_under_symbols(name):
+    lines = [line.strip() for line in (TASKS[name].function.__doc__ or "").splitlines()]
+    (first, *_) = [i for i, line in enumerate(lines) if line.startswith("tokens ")]
+    assert lines[first + 1].startswith("scored ")
+    symbols, marks = (
+        line.removeprefix(word)[3:] for line, word in zip(lines[first:], ("tokens", "scored"), strict=False)
+    )
+    row, scored = symbols[::2], [place // 2 for place, mark in enumerate(marks) if mark == "^"]
+    assert scored
+    assert all(row[place].strip() for place in scored)
+    if name in ("in_context_recall", "noisy_recall", "mqar", "induction"):
+        assert all(last_after(row[:place]) == row[place] for place in scored)
+
+
 @pytest.mark.parametrize("name", sorted(set(TASKS) - {"needle"}))
 def test_a_seed_gives_the_same_sequences_and_another_gives_others(name):
     one, again, other = (drawn(name, seed=seed)[0] for seed in (3, 3, 4))

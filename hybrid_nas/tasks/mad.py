@@ -138,7 +138,7 @@ def compression(sequences: int, tokens: int, generator: np.random.Generator, voc
     kept whole. Places as numbers:
 
         tokens   q z k | 2 k 0 q 1 z
-        scored           . ^   ^   ^
+        scored             ^   ^   ^
     """
     at_least("compression", "symbols in vocab", vocab, 2)
     at_least("compression", "tokens", tokens, 4)

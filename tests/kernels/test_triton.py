@@ -360,7 +360,8 @@ def test_the_custom_operations_meet_torchs_rules(operation):
 @pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("slots", "heads", "kv_heads", "dims"), [(1, 2, 1, (8, 8)), (70, 6, 2, (20, 12)), (300, 4, 4, (64, 64))]
+    ("slots", "heads", "kv_heads", "dims"),
+    [(1, 2, 1, (8, 8)), (70, 6, 2, (20, 12)), (90, 4, 2, (40, 24)), (300, 4, 4, (64, 64))],
 )
 def test_a_step_of_attention(slots, heads, kv_heads, dims, dtype, assert_close):
     g = torch.Generator().manual_seed(0)

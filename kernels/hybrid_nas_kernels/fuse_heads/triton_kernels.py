@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hybrid_nas_kernels.adjacent import adjacent
+from hybrid_nas_kernels.fuse_heads.triton_step import fuse_step
 from hybrid_nas_kernels.norm_linear.triton_kernels import gated_rms_norm, rms_norm
 from hybrid_nas_kernels.swiglu import triton_kernels as swiglu_kernels
 
@@ -31,6 +33,10 @@ def fuse_heads_triton(
         for i, scale in enumerate(scales):
             if scale is not None and scale.ndim == 1:  # a weight of the layer, not a value a token
                 gains[i], left[i] = gains[i] * scale, None
+        if y.ndim == 2 and groups == 1 and len(weights) == 2 and left == [None, None] and not torch.is_grad_enabled():
+            whole = adjacent(weights, dim=1)
+            if whole is not None:
+                return fuse_step(y, z, attended, (gains[0], gains[1]), 1 if fusion == "add" else -1, whole, eps)
         mamba = gated_rms_norm(y, z, gains[0], groups, eps)
         attended = rms_norm(attended, gains[1], eps)
     if left[0] is not None:

@@ -8,9 +8,19 @@ from torch import Tensor
 from hybrid_nas_kernels.dispatch import pick
 from hybrid_nas_kernels.mamba2.native import mamba2_native
 from hybrid_nas_kernels.mamba2.separate import mamba2_reference, mamba2_separate
+from hybrid_nas_kernels.mamba2.step import conv_scan_step, conv_scan_step_reference
 from hybrid_nas_kernels.native import why_not
 
-__all__ = ["IMPLEMENTATIONS", "choose", "mamba2", "mamba2_native", "mamba2_reference", "mamba2_separate"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "choose",
+    "conv_scan_step",
+    "conv_scan_step_reference",
+    "mamba2",
+    "mamba2_native",
+    "mamba2_reference",
+    "mamba2_separate",
+]
 
 IMPLEMENTATIONS = {"reference": mamba2_reference, "separate": mamba2_separate, "native": mamba2_native}
 

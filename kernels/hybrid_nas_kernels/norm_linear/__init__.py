@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hybrid_nas_kernels.adjacent import products
 from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton, triton_or
 from hybrid_nas_kernels.norm_linear.folded import norm_linear_folded
 from hybrid_nas_kernels.norm_linear.reference import norm_linear_reference
@@ -74,9 +75,8 @@ def add_rms_norm(x: Tensor, y: Tensor | None, norm: Tensor, *, eps: float) -> tu
 
 def norm_linears(x: Tensor, norm: Tensor | None, weights: Sequence[Tensor], *, eps: float) -> tuple[Tensor, ...]:
     """rms_norm(x) * norm (x itself without `norm`), times each of `weights` transposed: for a few rows, as in decoding,
-    where copying the weights side by side would cost more than the products."""
-    n = x if norm is None else rms_norm(x, norm, eps=eps)
-    return tuple(F.linear(n, weight) for weight in weights)
+    where copying the weights side by side would cost more than the products. Where they lie so, it is one product."""
+    return products(x if norm is None else rms_norm(x, norm, eps=eps), weights)
 
 
 def norm_once(x: Tensor, norm: Tensor | None, *, eps: float) -> tuple[Tensor, Tensor | None]:

@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
+from hybrid_nas_kernels.adjacent import adjacent, products
 from hybrid_nas_kernels.norm_linear.triton_kernels import rms_norm
 from hybrid_nas_kernels.operations import operation
 from hybrid_nas_kernels.triton_sums import rows_of
@@ -30,9 +31,14 @@ def swiglu_triton(x: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tenso
 
 def swiglu_normed(n: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
     """As `swiglu_triton`, of tokens that have been through the norm."""
-    if n.numel() // n.shape[-1] < TOGETHER:
-        return F.linear(silu_mul(F.linear(n, gate), F.linear(n, up)), down)
-    both = F.linear(n, torch.cat((gate, up)))
+    if n.numel() // n.shape[-1] >= TOGETHER:
+        both = F.linear(n, torch.cat((gate, up)))
+    else:
+        g, u = products(n, (gate, up))
+        whole = None if torch.is_grad_enabled() else adjacent((g, u), dim=-1)
+        if whole is None:
+            return F.linear(silu_mul(g, u), down)
+        both = whole
     return F.linear(torch.ops.hybrid_nas.silu_mul_halves(both), down)
 
 
