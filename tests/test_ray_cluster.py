@@ -1,19 +1,27 @@
-"""A search on Ray where no head of a cluster answers."""
+"""A search on Ray where no head of a cluster answers, where two nodes go at once, and where the head goes."""
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from installed import COMMAND, TINY, environment
+from servers import Ray, wait_for
+from test_ray import LONG, ROOT, ended, finished, tokens, told
 
 from hybrid_nas.run_folder import Run
 from hybrid_nas.storage import open_storage
-from hybrid_nas.study import Record
+from hybrid_nas.study import SO_FAR, Record
+from hybrid_nas.units import counted
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
+FIRST = 5_000
+"""Tokens of the first rung."""
+SEARCH = ("--workers", "2", *LONG, "--set", f"proxy.tokens={8 * FIRST}", "--set", "proxy.rungs=[0.125, 0.5]")
 
 
 def test_a_cluster_that_does_not_answer_is_told_of_at_once(tmp_path: Path) -> None:
@@ -40,3 +48,88 @@ def test_a_cluster_that_does_not_answer_is_told_of_at_once(tmp_path: Path) -> No
     except ValueError:
         trials = []  # no run was begun
     assert not [trial for trial in trials if trial.state.name in ("COMPLETE", "FAIL", "PRUNED")]
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("driver")
+    text = "".join(path.read_text() for path in sorted((ROOT / "hybrid_nas").glob("*.py")))
+    (folder / "corpus.txt").write_text(text)
+    (folder / "tiny.yaml").write_text(f"{TINY}data: corpus.txt\n")
+    return folder
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    return {**environment(), "XDG_CACHE_HOME": str(folder / "cache")}
+
+
+def unbroken(folder: Path) -> list[Any]:
+    """What the first two trials say on this machine."""
+    command = [COMMAND, "search", "tiny.yaml", *SEARCH, "--trials", "2", "--out", "whole"]
+    subprocess.run(command, cwd=folder, env=surroundings(folder), check=True, capture_output=True, timeout=120)
+    return told(folder / "whole")
+
+
+def begin(folder: Path, ray: Ray) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [COMMAND, "search", "tiny.yaml", *SEARCH, "--trials", "3", "--out", "run", "--ray", ray.address],
+        cwd=folder,
+        env={**surroundings(folder), **ray.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def standing(path: Path) -> list[int]:
+    """Tokens that each running trial has trained on."""
+    try:
+        run = Run.of(path)
+        record = Record(run.study_file(), open_storage(run.storage()))
+    except ValueError:
+        return []
+    trials = record.study.get_trials(deepcopy=False)
+    return [tokens(str(t.user_attrs.get(SO_FAR, ""))) for t in trials if t.state.name == "RUNNING"]
+
+
+def both_train(standing: list[int]) -> bool:
+    return len(standing) == 2 and min(standing) > 0 and max(standing) > FIRST
+
+
+@pytest.mark.slow
+def test_two_nodes_at_once_and_then_the_head(folder: Path, tmp_path: Path) -> None:
+    """Both trials lose their nodes in one moment, and go on on a third: from a rung, where they were past one. Then the
+    head goes: the search ends and says so, and the same command continues on the cluster that is started in its place.
+    """
+    with Ray.cluster(tmp_path) as ray:
+        nodes = [ray.node("--num-cpus=1") for _ in range(2)]
+        with begin(folder, ray) as process:
+            wait_for(lambda: both_train(standing(folder / "run")), "two trials in training, one past a rung")
+            for node in nodes:
+                ray.end(node)
+            ray.node("--num-cpus=2")
+            wait_for(lambda: bool(finished(folder / "run")), "a trial")
+            for node in ray.nodes:
+                ray.end(node)
+            output, _ = process.communicate(timeout=120)
+        moved = re.findall(
+            r"trial (\d): its (?:worker|node) is gone; it (?:goes on from its rung at|starts again)", output
+        )
+        assert {"0", "1"} <= set(moved), output
+        assert "it goes on from its rung at" in output
+        assert process.returncode == 1, output
+        assert f"no Ray cluster answers at {ray.address} (Connection refused)" in output
+        assert "the same command continues" in output
+        assert "Traceback" not in output
+        before = told(folder / "run")
+        home = tmp_path / "again"
+        home.mkdir()
+        with Ray.cluster(home, ray.port) as again:
+            again.node("--num-cpus=2")
+            with begin(folder, again) as process:
+                output = ended(process)
+    assert f"done already: {counted(len(before), 'trial')} and 0 replicates" in output
+    after = told(folder / "run")
+    assert [trial.number for trial in finished(folder / "run") if trial.state == "complete"] == [0, 1, 2]
+    assert [row for row in after if row[0] in {done[0] for done in before}] == before
+    assert after[:2] == unbroken(folder)
