@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 from hybrid_nas.dimensions import ADDED, multiple, positive
@@ -300,11 +301,18 @@ def _part(part: Any) -> dict[str, Any] | None:
     if part is None:
         return None
     data: dict[str, Any] = {"kind": part.kind}
-    for each in fields(part):
-        value = getattr(part, each.name)
-        if not (each.metadata == ADDED and value == each.default):
-            data[each.name] = _part(value) if is_dataclass(value) else value
+    kind: Any = type(part)
+    for name, added, default in _fields(kind):
+        value = getattr(part, name)
+        if not (added and value == default):
+            data[name] = _part(value) if hasattr(value, "kind") else value
     return data
+
+
+@cache
+def _fields(kind: type) -> tuple[tuple[str, bool, Any], ...]:
+    """Of each field its name, whether it was added later, and its default."""
+    return tuple((each.name, each.metadata == ADDED, each.default) for each in fields(kind))
 
 
 def _from_part(data: dict[str, Any] | None, kinds: dict[str, Any]) -> Any:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 MIN_DF = 3
 MIN_PAIRS = 3
 PLANNED = 0.9  # share of the proxies trained at a seed, from which on the seed is no reward for doing well
+SINGULAR = 1e-10  # of the largest square: what lies below it is a direction that the trials say nothing about
 NONE = Predictions()
 SHARPER = 0.9  # pairs replace the model only where clearly sharper: taking the narrower of two equals is a bias
 Weights = Mapping[str, float]
@@ -252,19 +253,19 @@ class Fit:
     def of(cls, x: Array, y: Array, spread: Array, noise: float, noise_df: int, options: tuple[str, ...]) -> Fit | None:
         import numpy as np
 
-        u, singular, _ = np.linalg.svd(x, full_matrices=False)
-        rank = int((singular > singular[0] * 1e-9).sum())
-        df = len(y) - rank
+        squares, directions = np.linalg.eigh(x.T @ x)  # of few columns, where x has thousands of rows
+        kept = squares > squares[-1] * SINGULAR
+        df = len(y) - int(kept.sum())
         if df < MIN_DF:
             return None
-        hat = u[:, :rank]
+        hat = x @ (directions[:, kept] / np.sqrt(squares[kept]))
         residual = y - hat @ (hat.T @ y)
         free = 1 - (hat**2).sum(1)
         extra = (float(residual @ residual) - noise * float(free @ spread)) / df
         known = noise > 0
         weights = 1 / (max(extra, 0.0) + noise * spread) if known else np.ones(len(y))
         gram: Array = x.T @ (weights[:, None] * x)
-        inverse = np.linalg.pinv(gram, rcond=1e-10, hermitian=True)
+        inverse = np.linalg.pinv(gram, rcond=SINGULAR, hermitian=True)
         beta = inverse @ (x.T @ (weights * y))
         lack = float(weights @ (y - x @ beta) ** 2) / df
         if known and extra <= 0:

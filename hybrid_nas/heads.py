@@ -52,11 +52,13 @@ class AttentionHeads(nn.Module):
         return y.reshape(batch, tokens, -1), v
 
     def cache(self, batch: int, context: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
-        """Keys (already turned by RoPE) and values. A window keeps the sinks and then a ring of `window` slots."""
+        """Keys (already turned by RoPE) and values, (batch, slots, kv_heads, _), in memory head after head. A window
+        keeps the sinks and then a ring of `window` slots."""
         m = self.mixer
         slots = context if m.window is None else min(context, m.window + m.sinks)
         sizes = {"keys": m.head_dim, "values": m.value_dim or m.head_dim}
-        return {n: torch.zeros(batch, slots, m.kv_heads, d, device=device, dtype=dtype) for n, d in sizes.items()}
+        shape = (batch, m.kv_heads, slots)
+        return {n: torch.zeros(*shape, d, device=device, dtype=dtype).transpose(1, 2) for n, d in sizes.items()}
 
     def attend_step(
         self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None, given: Tensor | None = None

@@ -113,6 +113,7 @@ def described(trial: Any) -> str:
         ("node has been marked dead", "its node is gone"),
         ("was killed by the OOM", "its node ran out of memory, and Ray ended it"),
         ("memory monitor", "its node ran out of memory, and Ray ended it"),
+        ("another hybrid-nas is installed", "its node has another hybrid-nas than the machine of the search"),
     ):
         if mark in text:
             return words

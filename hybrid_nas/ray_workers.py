@@ -163,12 +163,12 @@ class RayPool:
         self.endings += 1
         if self.endings >= ENDINGS:
             raise PoolGone(f"{ended}, {self.endings} times in a row{self._see_log()}")
-        for job in self.jobs:
-            yield Moved(job, f"{ended}; it starts again")
         try:
             self._start()
         except ValueError as error:
             raise PoolGone(f"{ended}, and then: {error}") from error
+        for job in self.jobs:
+            yield Moved(job, f"{ended}; it starts again")
         for job, spec in self.jobs.items():
             self._send({"job": job, "spec": spec})
 

@@ -33,10 +33,27 @@ def test_non_dominated_is_the_definition(rows):
     assert (~non_dominated(points)).tolist() == beaten(points)
 
 
-@pytest.mark.parametrize("objectives_count", [2, 3, 4])
-def test_non_dominated_of_many_is_the_definition(objectives_count):
-    points = np.random.default_rng(objectives_count).integers(0, 12, (400, objectives_count)).astype(float)
+@pytest.mark.parametrize("objectives_count", [2, 3, 4, 5])
+@pytest.mark.parametrize("values", [2, 12, 1000])
+def test_non_dominated_of_many_is_the_definition(objectives_count, values):
+    """Few values: ties and duplicates; many, and the last column against the others: nearly all on the front."""
+    points = np.random.default_rng(objectives_count).integers(0, values, (600, objectives_count)).astype(float)
+    if values == 1000:
+        points[:, -1] -= points[:, :-1].sum(1)
     assert (~non_dominated(points)).tolist() == beaten(points)
+
+
+@pytest.mark.parametrize("objectives_count", [2, 3, 4])
+def test_ten_times_the_points_take_no_hundred_times_the_work(objectives_count):
+    """Points that are all on the front, the most work that there is."""
+    rng, took = np.random.default_rng(0), []
+    for n in (4_000, 40_000):
+        points = np.abs(rng.normal(size=(n, objectives_count)))
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+        begin = time.process_time()
+        assert non_dominated(points).all()
+        took.append(time.process_time() - begin)
+    assert took[1] < 40 * took[0] + 0.05
 
 
 @settings(max_examples=60, deadline=None)
@@ -52,9 +69,10 @@ def test_hypervolume_counts_unit_cells(rows):
     assert hypervolume(points, np.full(k, 4.0)) == pytest.approx(cells)
 
 
-def test_plausible_keeps_whatever_any_noise_could_save():
+@pytest.mark.parametrize("margin", [[0.1, 0.0], [0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 1.0]])
+def test_plausible_keeps_whatever_any_noise_could_save(margin):
     rng = np.random.default_rng(1)
-    points, margin = rng.random((60, 2)), np.array([0.1, 0.0])
+    points = rng.random((60, 2)) if margin[0] == 0.1 else rng.integers(0, 6, (60, len(margin))).astype(float)
     keep = plausible(points - margin, points + margin)
     for i in range(len(points)):
         moved = points + margin

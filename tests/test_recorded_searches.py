@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import sys
 from pathlib import Path
@@ -59,6 +60,24 @@ def test_a_sampler_has_the_committed_result_again() -> None:
     again = run.line(table, TABLE / "study.yaml", names, run.BARE, 3)
     (row,) = [r for r in tables.arms(tables.read(), names)[run.BARE] if r["seed"] == "3"]
     assert [str(value) for value in again[:-1]] == list(row.values())[:-1]
+
+
+@pytest.mark.parametrize("seed", [0, 7, 13])
+def test_what_syne_tune_began_has_the_committed_result_again(seed: int) -> None:
+    """Its choices differ from machine to machine; what they are worth does not."""
+    run, tables = load(FOLDERS[1], "run"), load(FOLDERS[1], "tables")
+    sampler = run.PEERS[2]
+    for names, objectives in run.OBJECTIVES.items():
+        table = run.Table.of(TABLE / "trials.parquet", objectives)
+        (order,) = [
+            [int(design) for design in row["designs"].split()]
+            for row in csv.DictReader((FOLDERS[1] / "begun.csv").read_text().splitlines())
+            if (row["objectives"], row["sampler"], row["seed"]) == (names, sampler, str(seed))
+        ]
+        assert len(set(order)) == len(order)
+        again = run.measured(table, lambda begun, *_, order=order: order[len(begun)], names, sampler, seed, 0.0)
+        (row,) = [r for r in tables.arms(tables.read(), names)[sampler] if r["seed"] == str(seed)]
+        assert [str(value) for value in again[:-1]] == list(row.values())[:-1]
 
 
 def test_what_a_simulated_search_spends_and_has_is_what_the_table_says() -> None:

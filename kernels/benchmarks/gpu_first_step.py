@@ -1,5 +1,5 @@
 """Seconds from nothing to the first loss of a captured training, in fresh processes: with an empty Triton cache, then
-with the one that this left; kernels compiled one by one, and several at a time (HYBRID_NAS_COMPILE_AHEAD=1).
+with the one that this left; kernels compiled one by one (HYBRID_NAS_COMPILE_AHEAD=0), and several at a time.
 
     python kernels/benchmarks/gpu_first_step.py [--cases width-128 ...]
 

@@ -41,7 +41,8 @@ PRODUCT = ("random", "ehvi", "tpe", "nsga2", "gp")
 BARE = "random, bare"
 PEERS = ("syne-tune MO-REA, bare", "regularised evolution on loss, bare", "syne-tune EHVI, bare")
 ATTEMPTS = 24
-FEW = 3  # of syne-tune's EHVI, which takes seconds a suggestion and repeats itself; then a design at random
+DRAWS = 32  # by which syne-tune's EHVI knows an improvement, for its own 128: less than half the time a suggestion
+CHUNK = 20  # candidates of syne-tune's EHVI weighed at a time
 VARIANTS: dict[str, dict[str, Any]] = {
     "tpe, a choice at a time": {"multivariate": False, "group": False},
     "tpe, without a lie about running trials": {"constant_liar": False},
@@ -66,7 +67,7 @@ class SyneTune:
         config = {question: choice(list(answers)) for question, answers in options.items()}
         self.row = {trial.design: i for i, trial in enumerate(table.trials)}
         self.asked: dict[int, tuple[int, dict[str, Any]]] = {}
-        self.count = 0
+        self.count = 0  # of the suggestions that count: syne-tune numbers them so too
         self.searcher = _searcher(name, config, seed)
 
     def __call__(self, begun: list[int], ended: dict[int, Array], stopped: dict[int, int]) -> int | None:
@@ -74,15 +75,21 @@ class SyneTune:
             if design in self.asked:
                 number, config = self.asked.pop(design)
                 self._tell(number, config, design, quality)
-        for _ in range(FEW if "EHVI" in self.name else ATTEMPTS):
+        for _ in range(ATTEMPTS):
             config = self.searcher.suggest()
             number, self.count = self.count, self.count + 1
             design = self.row[self.space.build(lambda name, options, config=config: config[name])]
             if design not in begun:
                 self.asked[design] = number, config
                 return design
-            if "EHVI" in self.name and design in ended:  # what is known costs nothing to tell again
+            if "EHVI" not in self.name:
+                continue
+            if design in ended:  # what is known costs nothing to tell again
                 self._tell(number, config, design, ended[design])
+            else:  # a design in training a second time: each suggestion in flight doubles the work of the next
+                self.searcher.pending_trials.discard(number)
+                del self.searcher.trial_configs[number]
+                self.count = number
         left = [i for i in range(len(self.table.trials)) if i not in begun]
         return self.rng.choice(left) if left else None
 
@@ -105,19 +112,31 @@ def _searcher(name: str, config: dict[str, Any], seed: int) -> Any:
 
         return MultiObjectiveRegularizedEvolution(config, population_size=10, sample_size=5, random_seed=seed)
     if "EHVI" in name:
-        from botorch.acquisition.multi_objective import logei
-        from syne_tune.optimizer.schedulers.multiobjective.expected_hyper_volume_improvement import (
-            ExpectedHyperVolumeImprovement,
-        )
-
-        logei._load_attempted = True  # botorch's compiled kernel refuses syne-tune's mix of single and double precision
-        # by gradient, its default, a search takes more than two minutes; a table is as well served by the best of 200
-        return ExpectedHyperVolumeImprovement(
-            config, num_init_random=6, optimization_strategy="random", random_seed=seed
-        )
+        return _ehvi(config, seed)
     from syne_tune.optimizer.schedulers.searchers.regularized_evolution import RegularizedEvolution
 
     return RegularizedEvolution(config, population_size=10, sample_size=5, random_seed=seed)
+
+
+def _ehvi(config: dict[str, Any], seed: int) -> Any:
+    """As syne-tune makes it, in a tenth of the time: the same improvement from fewer boxes, few candidates at a time,
+    fewer draws, and the best of 200 candidates instead of a climb by gradient."""
+    import torch
+    from botorch.acquisition.multi_objective import logei
+    from botorch.utils.multi_objective.box_decompositions import FastNondominatedPartitioning
+    from syne_tune.optimizer.schedulers.multiobjective import expected_hyper_volume_improvement as module
+
+    class InPieces(logei.qLogExpectedHypervolumeImprovement):  # type: ignore[misc, unused-ignore]
+        def forward(self, X: Any) -> Any:
+            with torch.no_grad():
+                return torch.cat([super(InPieces, self).forward(some) for some in X.split(CHUNK)])
+
+    logei._load_attempted = True  # botorch's compiled kernel refuses syne-tune's mix of single and double precision
+    module.NondominatedPartitioning = FastNondominatedPartitioning
+    module.qLogExpectedHypervolumeImprovement = InPieces
+    return module.ExpectedHyperVolumeImprovement(
+        config, num_init_random=6, optimization_strategy="random", mc_samples=DRAWS, random_seed=seed
+    )
 
 
 def tpe(variant: str) -> Callable[[str, int], optuna.samplers.BaseSampler]:
@@ -133,6 +152,10 @@ def line(table: Table, source: Path, names: str, sampler: str, seed: int) -> lis
         propose = SyneTune(table, source, sampler, seed, OBJECTIVES[names])
     else:
         propose = Searched(table, source, sampler.split(",")[0], seed, OBJECTIVES[names])
+    return measured(table, propose, names, sampler, seed, begin)
+
+
+def measured(table: Table, propose: Any, names: str, sampler: str, seed: int, begin: float) -> list[Any]:
     whole = table.tokens[-1] * len(table.trials)
     most = whole if sampler in (BARE, "random") else MOST * whole
     with patch("hybrid_nas.sampler.make_sampler", tpe(sampler)) if sampler in VARIANTS else nullcontext():
