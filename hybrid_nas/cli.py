@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import Annotated
@@ -40,6 +41,8 @@ COMMANDS = (
     installation.doctor,
 )  # in the order of --help; a command is a plain function, its name the function's
 
+MANY_SMALL = ("search", "front", "recipe", "report", "dashboard", "compare")
+"""Commands that train nothing in their own process, and whose matrices are small: a second thread only waits."""
 ADDRESS = re.compile(r"local|auto|[^\s/]+:\d+|ray://.*")
 
 app = typer.Typer(
@@ -55,6 +58,8 @@ app.add_typer(probe, name="probe")
 
 def main() -> None:
     """Run a command. What a user can get wrong ends with one line and exit code 2."""
+    if sys.argv[1:2] and sys.argv[1] in MANY_SMALL:  # before numpy is imported
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app(args=ray_here(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -28,7 +28,8 @@ class Worker:
         self.job: int | None = None
         self.watch = Stopwatch()
         self.why: str | None = None
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        environment = {**os.environ, **dict.fromkeys(names, str(threads))}
         errors: IO[bytes] | int = subprocess.DEVNULL if log is None else log.open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", *module],

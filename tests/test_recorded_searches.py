@@ -14,7 +14,8 @@ import pytest
 from hybrid_nas.dominance import hypervolume, non_dominated
 
 ROOT = Path(__file__).parent.parent / "studies"
-FOLDERS = [ROOT / name for name in ("2026-11_stopping", "2026-11_samplers", "2026-11_scale")]
+NAMES = ("2026-11_stopping", "2026-11_samplers", "2026-11_scale", "2026-11_stopping_again")
+FOLDERS = [ROOT / name for name in NAMES]
 TABLE = ROOT / "2026-11_hybrid_table"
 
 
@@ -51,6 +52,16 @@ def test_a_search_under_a_rule_has_the_committed_result_again(rule: str) -> None
         again = run.line(table, TABLE / "study.yaml", names, "random", rule, 0)
         (row,) = [r for r in tables.arms(tables.read(), names, "random")[rule] if r["seed"] == "0"]
         assert [str(value) for value in again[:-1]] == list(row.values())[:-1]  # but the seconds
+
+
+@pytest.mark.parametrize("rule", ["none", "front, 0.1"])
+def test_a_search_of_the_other_table_has_the_committed_result_again(rule: str) -> None:
+    again, tables = load(FOLDERS[3], "run"), load(FOLDERS[3], "tables")
+    run = again.before()
+    for names in run.OBJECTIVES:
+        line = run.line(again.recorded(run, names), again.PARTS[0], names, "random", rule, 4)
+        (row,) = [r for r in tables.arms(tables.read(), names)[rule] if r["seed"] == "4"]
+        assert [str(value) for value in line[:-1]] == list(row.values())[:-1]
 
 
 def test_a_sampler_has_the_committed_result_again() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import random
 import resource
 import subprocess
@@ -240,7 +241,8 @@ def main() -> None:
         command = [sys.executable, __file__, "--here", "--trials", str(trials)]
         for name, value in zip(("storage", "sampler", "stopping", "workers"), settings, strict=True):
             command += [f"--{name}", value]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as the commands have it
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=alone) as process:
             assert process.stdout is not None
             for told in process.stdout:
                 what, value, unit = json.loads(told)
