@@ -125,3 +125,28 @@ def presets(trials: Sequence[Trial]) -> str:
             f"{tau(loss, of)} |"
         )
     return "\n".join(lines)
+
+
+def curve(trials: Sequence[Trial]) -> str:
+    """Tau against cost for what one arm is given: text, tasks or both, after shares of their tokens."""
+    del trials
+    both, of = both_tables()
+    lines = ["| one arm is given | GPU-seconds, packed | tau with 1B, each seed | mean | three seeds together [95%] |"]
+    lines.append("|---" * 5 + "|")
+    rows = [(name, share) for name in ("tasks", "bytes", "both") for share in (0.25, 0.5, 1.0)]
+    found = []
+    for name, share in rows:
+        parts = ("bytes", "tasks") if name == "both" else (name,)
+        cost = 60 * sum(minutes(part, share, 1) for part in parts)
+        *single, together = (tau(_score(both, name, share, seed), of) for seed in (0, 1, 2, None))
+        each = [correlation.value for correlation in single if correlation]
+        words = {"tasks": "tasks, recall", "bytes": "text, loss", "both": "both, composite"}[name]
+        line = f"| {words}, {share:g} of the tokens | {cost:.1f} | {', '.join(f'{value:.2f}' for value in each)} | "
+        found.append((cost, line + f"{np.mean(each):.2f} | {together} |"))
+    return "\n".join(lines + [line for _, line in sorted(found)])
+
+
+def _score(trials: Sequence[Trial], name: str, share: float, seed: int | None) -> Values:
+    if name == "both":
+        return composite(trials, share, seed)
+    return at(trials, name, share, "recall" if name == "tasks" else "loss", seed)

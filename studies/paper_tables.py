@@ -190,6 +190,7 @@ def tables(table: str) -> dict[str, Made]:
                 "joint": paper_joint.joint,
                 "seeds": paper_joint.by_seeds,
                 "chosen": choice,
+                "curve": paper_joint.curve,
                 "presets": paper_joint.presets,
                 "extrapolated": extrapolated,
             }
