@@ -279,6 +279,14 @@ def _origins(complete: list[Trial], objectives: tuple[Objective, ...]) -> tuple[
     return tuple(f"{' and '.join(label(name) for name in names).capitalize()}: {origin}." for origin in origins)
 
 
+def _spent(trial: Trial) -> dict[str, float | None]:
+    """What trials on one front must share."""
+    budget = trial.budget
+    amount = {"tokens": budget.tokens} if budget.flops is None else {"flops": budget.flops}
+    kept = {name: getattr(budget, name) for name in ("batch", "learning_rate", "recall_share")}
+    return {**amount, **kept}
+
+
 def _check(complete: list[Trial], objectives: tuple[Objective, ...]) -> None:
     names = [objective.name for objective in objectives]
     if len(set(names)) < len(names):
@@ -290,13 +298,12 @@ def _check(complete: list[Trial], objectives: tuple[Objective, ...]) -> None:
                 raise ValueError(f"trial {trial.number}: complete, but without a value of the objective {name}")
             if not abs(value) < LARGEST:
                 raise ValueError(f"trial {trial.number}: {name} must be a finite number below 1e30, found {value}")
-    spent = {
-        (t.budget.flops or t.budget.tokens, t.budget.batch, t.budget.learning_rate, t.budget.recall_share): t
-        for t in complete
-    }
+    spent = {tuple(_spent(t).items()): t for t in complete}
     if len(spent) > 1:
         one, other = list(spent.values())[:2]
+        a, b = _spent(one), _spent(other)
+        differ = [f"{name} {a.get(name)} and {b.get(name)}" for name in {**a, **b} if a.get(name) != b.get(name)]
         raise ValueError(
-            f"trials {one.number} and {other.number} were trained with different budgets "
-            f"({one.budget.tokens} and {other.budget.tokens} tokens); a front compares equal budgets"
+            f"trials {one.number} and {other.number} were trained with different budgets ({', '.join(differ)}); "
+            "a front compares equal budgets"
         )

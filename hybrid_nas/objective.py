@@ -94,3 +94,4 @@ class Constraint:
 
 
 DEFAULT_OBJECTIVES = (Objective.named("loss"), Objective.named("cache_bytes"))
+RECALLED = (Objective.named("recall"), Objective.named("cache_bytes"))

@@ -97,6 +97,14 @@ def read_proxy(item: Item | None) -> tuple[Scale, Budget]:
     return _changed(scale, entries, item, "proxy"), budget
 
 
+def proxy_by_name(item: Item | None) -> bool:
+    """Whether a proxy's section takes one of PROXIES."""
+    if item is None:
+        return False
+    value = item.value.get("preset") if isinstance(item.value, dict) else item
+    return value is not None and value.value in PROXIES
+
+
 def _proxy_preset(item: Item) -> tuple[Scale, Budget]:
     """A proxy by name, or a scale by name with the default budget."""
     if isinstance(item.value, str) and item.value in PROXIES:

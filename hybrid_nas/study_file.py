@@ -12,12 +12,12 @@ from typing import Any
 from hybrid_nas.architecture import Architecture, canonical_json
 from hybrid_nas.budget import Budget
 from hybrid_nas.cost import Cost, cost
-from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, Constraint, Objective
+from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, RECALLED, Constraint, Objective
 from hybrid_nas.options import KEYS
 from hybrid_nas.questions import LAYOUT, POSITIONS, Answers
 from hybrid_nas.roofline import device, predicted_speed
 from hybrid_nas.scale import Scale
-from hybrid_nas.section import build, count_of, read_proxy, read_scale, seconds_of, with_budget
+from hybrid_nas.section import build, count_of, proxy_by_name, read_proxy, read_scale, seconds_of, with_budget
 from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
 from hybrid_nas.speed import SPEEDS, Measure, Meter
@@ -141,7 +141,7 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     if "budget" in sections:
         sections["proxy"] = with_budget(sections.get("proxy"), sections.pop("budget"))
     proxy, budget = read_proxy(sections.get("proxy"))
-    objectives = _objectives(sections.get("objectives"))
+    objectives = _objectives(sections.get("objectives"), proxy_by_name(sections.get("proxy")))
     for share, lost in ((1.0, "loss"), (0.0, "recall")):
         if budget.recall_share == share and lost in (objective.name for objective in objectives):
             place = sections["proxy"].value["recall_share"]
@@ -212,9 +212,10 @@ def _name(item: Item | None, source: str) -> str:
     return item.value
 
 
-def _objectives(item: Item | None) -> tuple[Objective, ...]:
+def _objectives(item: Item | None, by_name: bool) -> tuple[Objective, ...]:
+    """`by_name`: the proxy is one of PROXIES, whose loss was found to say nothing of large models."""
     if item is None:
-        return DEFAULT_OBJECTIVES
+        return RECALLED if by_name else DEFAULT_OBJECTIVES
     names = []
     for member in item:
         if not isinstance(member.value, str) or member.value not in QUANTITIES:

@@ -103,6 +103,14 @@ def read_yaml(text: str, source: str) -> Item:
     return _item(node, source, set(), 0)
 
 
+PLAIN = {
+    ScalarNode: ("str", "null", "bool", "int", "float"),
+    SequenceNode: ("seq",),
+    MappingNode: ("map",),
+}
+"""The kinds of each node that need no tag."""
+
+
 def _item(node: Node, source: str, seen: set[int], depth: int) -> Item:
     line = node.start_mark.line + 1
     if id(node) in seen:
@@ -110,6 +118,8 @@ def _item(node: Node, source: str, seen: set[int], depth: int) -> Item:
     if depth > MAX_DEPTH:
         raise FileError(source, line, "values are nested too deeply")
     seen.add(id(node))
+    if _kind(node) not in PLAIN[type(node)]:
+        raise FileError(source, line, f"tags are not read here, found {node.tag}")
     match node:
         case ScalarNode():
             return Item(_scalar(node, source, line), source, line, node.value)
@@ -119,7 +129,7 @@ def _item(node: Node, source: str, seen: set[int], depth: int) -> Item:
             entries: dict[str, Item] = {}
             for key, child in node.value:
                 at = key.start_mark.line + 1
-                if not isinstance(key, ScalarNode):
+                if not isinstance(key, ScalarNode) or _kind(key) not in PLAIN[ScalarNode]:
                     raise FileError(source, at, "a key must be a plain word")
                 if key.value in entries:
                     raise FileError(source, at, f"key {key.value!r} stands twice")
@@ -130,9 +140,8 @@ def _item(node: Node, source: str, seen: set[int], depth: int) -> Item:
 
 
 def _scalar(node: ScalarNode, source: str, line: int) -> Any:
-    kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
     text = str(node.value)
-    match kind:
+    match kind := _kind(node):
         case "str":
             return text
         case "null":
@@ -153,7 +162,12 @@ def _scalar(node: ScalarNode, source: str, line: int) -> Any:
             if not math.isfinite(value) or abs(value) >= 10**power:
                 raise FileError(source, line, f"a finite number below 1e{power} must stand here, found {text}")
             return value
-    raise FileError(source, line, f"tags are not read here, found {node.tag}")
+    raise AssertionError(kind)
+
+
+def _kind(node: Node) -> str:
+    """The kind that YAML took the node for, or that its tag says."""
+    return str(node.tag).removeprefix("tag:yaml.org,2002:")
 
 
 def set_key(root: Item, assignment: str) -> Item:

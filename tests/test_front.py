@@ -139,8 +139,11 @@ def test_a_missing_objective_and_mixed_budgets_are_refused():
     with pytest.raises(ValueError, match="trial 0: complete, but without a value of the objective recall"):
         Front.of([bare_trial(0, 1.0, 10)], objectives("recall", "cache_bytes"))
     short = bare_trial(1, 1.0, 10).with_changes(budget=Budget(tokens=5))
-    with pytest.raises(ValueError, match="different budgets"):
+    with pytest.raises(ValueError, match=r"different budgets \(tokens \d+ and 5\)"):
         Front.of([bare_trial(0, 1.0, 10), short], objectives())
+    slower = bare_trial(1, 1.0, 10).with_changes(budget=Budget(learning_rate=1e-4))
+    with pytest.raises(ValueError, match="learning_rate None and 0.0001"):
+        Front.of([bare_trial(0, 1.0, 10), slower], objectives())
 
 
 def test_without_complete_trials_there_is_no_front():

@@ -150,6 +150,10 @@ def test_numbers_mean_what_they_say() -> None:
         ("ratio: 1:3\nratio: 1:5\n", 2, "stands twice"),
         ("ratio: &a [1:3]\nplacement: *a\n", 1, "aliases"),
         ("ratio: !x 1:3\n", 1, "tags are not read"),
+        ("ratio: !x [1:3]\n", 1, "tags are not read"),
+        ("ratio: 1:3\nsearch: !!set {trials: 1}\n", 2, "tags are not read"),
+        ("!!python/object:os.system\nratio: 1:3\n", 1, "tags are not read"),
+        ("!x ratio: 1:3\n", 1, "a key must be a plain word"),
         ("ratio: [1:3\n", 2, "not valid YAML"),
         ("- 1\n", 1, "must be a mapping"),
         ("ratio: 1:3\nd_state: " + "9" * 40 + "\n", 2, "too long"),
@@ -162,6 +166,14 @@ def test_errors_teach(text: str, line: int, message: str) -> None:
     with pytest.raises(FileError, match=message) as caught:
         read(text)
     assert str(caught.value).startswith(f"space.yaml:{line}: ")
+
+
+@pytest.mark.parametrize("proxy", ["proxy: quick", "proxy: {preset: thorough, batch: 16}"])
+def test_a_proxy_by_name_is_judged_by_recall_unless_the_file_says_otherwise(proxy: str) -> None:
+    assert [o.name for o in read(f"ratio: 1:3\n{proxy}\n").objectives] == ["recall", "cache_bytes"]
+    chosen = read(f"ratio: 1:3\n{proxy}\nobjectives: [loss, params]\n")
+    assert [o.name for o in chosen.objectives] == ["loss", "params"]
+    assert [o.name for o in read("ratio: 1:3\nproxy: paper-100m\n").objectives] == ["loss", "cache_bytes"]
 
 
 def test_empty_file() -> None:
