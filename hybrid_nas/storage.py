@@ -16,9 +16,13 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from hybrid_nas.patience import reason
 from hybrid_nas.storage_url import without_password
+from hybrid_nas.units import duration
 
 SHIFT_S = 60.0
 """How long one SQLite operation waits for another process to let the file go."""
+
+ANSWER_S = 15.0
+"""How long Optuna's proxy may take to answer."""
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -74,10 +78,20 @@ def _proxy(address: str) -> BaseStorage:
             f"storage: Optuna's proxy needs the package grpcio ({error}): pip install 'hybrid-nas[grpc]'"
         ) from error
     host, _, port = address.rpartition(":")
+    host = host.strip("[]")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = optuna.storages.GrpcStorageProxy(host=host.strip("[]"), port=int(port))
-    storage.wait_server_ready(timeout=15)
+        storage = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
+    try:
+        storage.wait_server_ready(timeout=ANSWER_S)
+    except ConnectionError as error:
+        storage.close()
+        raise ValueError(
+            f"storage: grpc://{address} cannot be opened: nobody answers there (waited {duration(ANSWER_S)}); "
+            "start Optuna's proxy there: "
+            'python -c "from optuna.storages import RDBStorage, run_grpc_proxy_server as run; '
+            f"run(RDBStorage('sqlite:///study.db'), host='{host}', port={port})\""
+        ) from error
     return storage
 
 

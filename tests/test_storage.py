@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -95,6 +96,17 @@ def test_what_cannot_be_opened_leaves_nothing(nas: Command, tiny: Path, tmp_path
     assert "refused" in done.stderr
     assert "secret" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_proxy_that_does_not_answer_is_told_of_with_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("grpc", reason="the extra `grpc` is not installed")
+    monkeypatch.setattr(module, "ANSWER_S", 0.5)
+    port = free_port()
+    with pytest.raises(ValueError, match=f"grpc://localhost:{port} cannot be opened: nobody answers there") as told:
+        open_storage(f"grpc://localhost:{port}")
+    page = (Path(__file__).parent.parent / "docs/how_to/cluster.md").read_text()
+    (start,) = re.findall(r"`(python -c .*run_grpc_proxy_server.*)` \|", page)
+    assert str(told.value).endswith(f"start Optuna's proxy there: {start.replace('13000', str(port))}")
 
 
 @pytest.mark.slow

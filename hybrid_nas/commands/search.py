@@ -108,6 +108,7 @@ def search(
             means = _opened(stack, run, file, storage, ray, send_code)
         except ValueError:
             if fresh:
+                stack.close()  # the lease is given back in a record that is still there
                 shutil.rmtree(run.path)
             raise
         if file.meter is not None:  # the census above went by predictions

@@ -96,6 +96,35 @@ def asks(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def breaks(rows: Rows) -> str:
+    """How many workers one driver keeps busy: a trial's seconds by the driver's for it, over all sizes measured."""
+    found = figures(rows, "journal")
+    loop = {size: seconds for size, (seconds, _) in found["loop, per trial"].items()}
+    wall = [seconds for seconds, _ in found["loop, per trial, by the wall clock"].values()]
+    waits = [  # the loop hardly grows, so an ask where none was measured takes the nearest
+        loop[min(loop, key=lambda size: abs(size - int(row["trials"])))] + float(row["seconds"])
+        for row in rows
+        if row["file"] == "asks.csv" and row["sampler"] == "ehvi"
+    ]
+    heads = (
+        "",
+        "the driver, per trial",
+        "workers at a minute a trial",
+        "at ten minutes",
+        "for 1,000 workers, a trial of",
+    )
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    arms = {"`random`": list(loop.values()), "`random`, by the wall clock": wall, "`ehvi`": waits}
+    for name, seconds in arms.items():
+        least, most = min(seconds), max(seconds)
+        cells = [f"{cell(least, 's')} to {cell(most, 's')}"]
+        cells += [f"{length / most:,.0f} to {length / least:,.0f}" for length in (60, 600)]
+        longest = f"{1000 * most / 60:.0f} min" if most > 0.1 else f"{1000 * most:.0f} s"
+        shortest = f"{1000 * least / 60:.0f}" if most > 0.1 else f"{1000 * least:.0f}"
+        lines.append(f"| {name} | {' | '.join(cells)} | {shortest} to {longest} |")
+    return "\n".join(lines)
+
+
 def verdict(rows: Rows) -> str:
     found = figures(rows, "journal")
     most = max(size for points in found.values() for size in points)
@@ -104,7 +133,13 @@ def verdict(rows: Rows) -> str:
     return f"{most:,} trials on 64 workers, CPU time: {', '.join(parts)}"
 
 
-TABLES: dict[str, Callable[[Rows], str]] = {"verdict": verdict, "growth": table, "storages": storages, "asks": asks}
+TABLES: dict[str, Callable[[Rows], str]] = {
+    "verdict": verdict,
+    "growth": table,
+    "storages": storages,
+    "asks": asks,
+    "breaks": breaks,
+}
 
 
 def written(readme: str, rows: Rows) -> str:
