@@ -173,7 +173,10 @@ class Driver:
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = "here" if address is None else f"at {address}"
-            raise Wrong(f"Ray could not be reached {where}: {' '.join(str(error).split())}") from error
+            token = (
+                "; a head that asks for a token needs RAY_AUTH_MODE=token here and ~/.ray/auth_token" if address else ""
+            )
+            raise Wrong(f"Ray could not be reached {where}: {' '.join(str(error).split())}{token}") from error
 
     def check(self) -> None:
         """Every node must have the code that this process has. Raises Wrong."""
