@@ -142,7 +142,7 @@ def test_a_missing_objective_and_mixed_budgets_are_refused():
     with pytest.raises(ValueError, match=r"different budgets \(tokens \d+ and 5\)"):
         Front.of([bare_trial(0, 1.0, 10), short], objectives())
     slower = bare_trial(1, 1.0, 10).with_changes(budget=Budget(learning_rate=1e-4))
-    with pytest.raises(ValueError, match="learning_rate None and 0.0001"):
+    with pytest.raises(ValueError, match=r"learning_rate None and 0\.0001"):
         Front.of([bare_trial(0, 1.0, 10), slower], objectives())
 
 
