@@ -160,7 +160,6 @@ class CapturedTraining:
     def _warm_up(self) -> None:
         """One step that changes nothing: compiles kernels. With AHEAD a dry one before it, of meaningless results."""
         kept = [buffer.clone() for buffer in self.model.buffers()]  # a mixture of experts counts its steps
-        self.step.fill_(self.proxy.steps)  # where the learning rate is 0
         self._load(0, 1)
         if AHEAD:
             weights = [flat.master.clone() for flat in self.flats]
@@ -170,6 +169,8 @@ class CapturedTraining:
                 flat.master.copy_(was)
                 flat.publish()
             self._forget()
+            self.slot.zero_()
+        self.step.fill_(self.proxy.steps)  # where the learning rate is 0
         self._step()
         self._forget()
         for buffer, was in zip(self.model.buffers(), kept, strict=True):

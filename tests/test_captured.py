@@ -1,11 +1,13 @@
 """The captured training step: against the plain one, and its flat parameters."""
 
 import statistics
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from hybrid_nas import captured
 from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, ParallelHybrid, SwiGLU
 from hybrid_nas.budget import Budget
 from hybrid_nas.captured import CapturedTraining, Flat, NoMixedPrecision, train, unusable
@@ -13,7 +15,7 @@ from hybrid_nas.data import Corpus, open_corpus
 from hybrid_nas.evaluate import Kept, evaluate
 from hybrid_nas.model import build
 from hybrid_nas.moe import MoE
-from hybrid_nas.proxy import Diverged, Proxy
+from hybrid_nas.proxy import Diverged, Proxy, decayed_and_kept
 from hybrid_nas.proxy import train as plain_train
 from hybrid_nas.recurrent import GatedDeltaNet, Mamba1, Mamba3
 
@@ -61,6 +63,29 @@ def test_flat_parameters_are_the_same_numbers_before_and_after():
         assert torch.equal(parameter.data, value + 1)
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_the_warm_up_step_is_the_one_of_rate_0_and_leaves_the_counters_at_0(ahead, monkeypatch):
+    """The table of learning rates ends with a 0 at place `steps`: one step further lies foreign memory."""
+    monkeypatch.setattr(captured, "AHEAD", ahead)
+    seen, step, slot = [], torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+
+    def take() -> None:
+        seen.append((step.item(), slot.item()))
+        step.add_(1)
+        slot.add_(1)
+
+    CapturedTraining._warm_up(
+        SimpleNamespace(
+            model=nn.Linear(2, 2), flats=[], proxy=SimpleNamespace(steps=7), device=CPU, step=step, slot=slot,
+            _load=lambda first, count: slot.zero_(), _step=take, _forget=lambda: None,
+        )
+    )  # fmt: skip
+    assert len(seen) == 1 + ahead
+    assert seen[-1] == (7, 0)
+    assert all(number <= 7 for number, _ in seen)
+    assert step.item() == 0
+
+
 @pytest.mark.gpu
 def test_the_graph_trains_as_the_same_step_launched_one_by_one():
     device, results = torch.device("cuda"), []
@@ -73,6 +98,21 @@ def test_the_graph_trains_as_the_same_step_launched_one_by_one():
     assert [s.number for s in graph if s.held_out is not None] == [15, 30]
     for a, b in zip(graph, eager, strict=True):
         assert a.loss == pytest.approx(b.loss, abs=5e-3)  # attention's backward adds in any order
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("ahead", [False, True])
+def test_building_leaves_the_weights_and_the_counters_as_they_were(ahead, monkeypatch):
+    monkeypatch.setattr(captured, "AHEAD", ahead)
+    device = torch.device("cuda")
+    training = CapturedTraining(build(SMALL, generator=0, device=device), SMALL, proxy(), device)
+    drawn = [group for group in decayed_and_kept(build(SMALL, generator=0, device=device)) if group]
+    for flat, parameters in zip(training.flats, drawn, strict=True):
+        for place, parameter in zip(flat.places, parameters, strict=True):
+            assert torch.equal(flat.master[place], parameter.data.reshape(-1))
+        assert not flat.mean.any()
+        assert not flat.square.any()
+    assert training.step.item() == 0
 
 
 HALVES = (Attention(heads=4, kv_heads=2, head_dim=16, value_dim=32), Mamba2(d_ssm=128, head_dim=32, d_state=16))
