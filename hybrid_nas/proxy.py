@@ -113,9 +113,8 @@ class Proxy:
                 continue
             called = value_name(name, names)
             if base(name) == AR_HITS:
+                losses = self._token_losses(model, device) if losses is None else losses  # one pass for all of them
                 rows = held_out(self.text, self.context, self.budget)
-                if losses is None:  # of one pass, whatever n-grams are asked for
-                    losses = torch.cat([part.double().cpu() for part in self._losses(model, device, rows)]).numpy()
                 hits = ar_hits(self.text, rows, ar_hits_named(name))[:, 1:]
                 found[called], found[f"{called}_share"] = float(losses[hits].mean()), float(hits.mean())
                 found[f"{called}_other"] = float(losses[~hits].mean())
@@ -136,7 +135,8 @@ class Proxy:
         length = round(times * self.context)
         rows = self.text.validation(max(1, self.budget.validation_tokens // length), length + 1)
         total = torch.zeros(length, dtype=torch.float64)
-        for losses in self._losses(model, device, rows):
+        for logits, wanted in self._logits(model, device, rows):
+            losses = nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
             total += losses.sum(0).double().cpu()
         mean = total / len(rows)
         found = {BEYOND: float(mean[self.context :].mean())}
@@ -146,13 +146,20 @@ class Proxy:
         return found
 
     @torch.inference_mode()
-    def _losses(self, model: nn.Module, device: torch.device, rows: np.ndarray) -> Iterator[Tensor]:
-        """The loss of every token of `rows` but the first, some rows at a time."""
+    def _token_losses(self, model: nn.Module, device: torch.device) -> np.ndarray:
+        """Of every token that `loss` is the mean of, (sequences, context)."""
+        losses = [
+            nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view_as(wanted).cpu()
+            for logits, wanted in self._logits(model, device, held_out(self.text, self.context, self.budget))
+        ]
+        return torch.cat(losses).double().numpy()
+
+    def _logits(self, model: nn.Module, device: torch.device, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of some rows at a time (logits, what they should tell): every token but the first."""
         length = rows.shape[1] - 1
         for part in torch.split(torch.from_numpy(rows), max(1, self._at_once(device) * self.context // length)):
             part = part.to(device)
-            logits = model(part[:, :-1]).float()
-            yield nn.functional.cross_entropy(logits.transpose(1, 2), part[:, 1:], reduction="none")
+            yield model(part[:, :-1]).float(), part[:, 1:]
 
     @torch.inference_mode()
     def _scored(
