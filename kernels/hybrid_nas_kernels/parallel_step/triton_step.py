@@ -23,7 +23,8 @@ CHANNELS = 8
 TILE = 32_768
 """Numbers of attention's parts that one program joins at a time."""
 JOINED = 2 * TILE
-"""Numbers of a row's parts up to which one program joins them; more are joined by a program a head, a launch more."""
+"""Numbers of a row's parts, in powers of two, up to which one program joins them; more: a program a head, and a launch
+more."""
 
 
 @triton.jit(do_not_specialize=["parts", "groups", "splits", "slots", "slot"])
@@ -102,7 +103,7 @@ def parallel_step_triton(
         **parts.constants, **scan.constants, BLOCKS=blocks, num_warps=parts.warps,
     )  # fmt: skip
     sign, whole, y = 1 if fusion == "add" else -1, side_by_side(weights, dim=1), scan.y.flatten(1)
-    if parts.splits * q.shape[1] * values.shape[3] > JOINED:
+    if parts.splits * triton.next_power_of_2(q.shape[1]) * parts.constants["BV"] > JOINED:
         return fuse_step(y, z, attention_join(parts, q).flatten(1), norms, sign, whole, eps)
     return F.linear(_joined_and_normed(parts, q, y, z, norms, sign, eps), whole)
 
