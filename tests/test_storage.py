@@ -316,6 +316,7 @@ def test_postgresql_gone_and_back_in_the_middle_of_a_search(
     postgres.start()
     assert process.wait(timeout=200) == 0, said
     reader.join()
+    process.stdout.close()
     assert any("storage: back after" in line for line in said), said
     assert told(Run(run).trials()) == told(Run(tmp_path / "whole").trials())
 
