@@ -19,14 +19,13 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import ray
 from ray import tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hybrid_nas.data import Corpus, open_corpus
-from hybrid_nas.ray_tune import NAMESPACE, Desk, Training, code_here
+from hybrid_nas.ray_tune import NAMESPACE, Desk, Training, code_here, fields_of
 from hybrid_nas.source_code import fingerprint, package_folders
 
 FAILURES = 8
@@ -150,7 +149,7 @@ class Driver:
         name = f"desk-{uuid.uuid4().hex[:12]}"
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         text = open_corpus(Corpus.from_dict(settings["data"]))
-        held = ray.put((text.name, text.fingerprint, np.asarray(text.train), np.asarray(text.held_out)))
+        held = ray.put(fields_of(text))
         actor = ray.remote(num_cpus=0, max_concurrency=10_000)(Desk)
         self.desk = actor.options(name=name, scheduling_strategy=here).remote([held], fingerprint())
         self.watch = self.desk.watch.remote()

@@ -11,6 +11,7 @@ import asyncio
 import os
 from typing import Any
 
+import numpy as np
 import ray
 from ray import tune
 
@@ -187,13 +188,18 @@ class Training(tune.Trainable):  # type: ignore[misc]
 _texts: dict[str, Text] = {}
 
 
+def fields_of(text: Text) -> dict[str, Any]:
+    """What `text_of` makes it of again, its arrays in memory."""
+    return {**vars(text), "train": np.asarray(text.train), "held_out": np.asarray(text.held_out)}
+
+
 def text_of(desk: Any) -> Text:
     """The text, mapped from the node's part of the object store."""
     key = str(desk._actor_id.hex())
     if key not in _texts:
-        name, fingerprint_, train, held_out = ray.get(ray.get(desk.text.remote())[0])
+        fields = ray.get(ray.get(desk.text.remote())[0])
         _texts.clear()
-        _texts[key] = Text(name, train, held_out, fingerprint_)
+        _texts[key] = Text(**fields)
     return _texts[key]
 
 

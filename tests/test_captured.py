@@ -212,3 +212,13 @@ def test_a_captured_step_serves_further_seeds():
     assert outcome.values == alone.values
     assert outcome.curve == alone.curve
     assert kept.training.model.architecture == SMALL
+
+
+@pytest.mark.gpu
+def test_the_loss_on_ar_hits_and_on_others_make_the_held_out_loss():
+    budget = Budget(**{**BUDGET.to_dict(), "probes": ("ar_hits(rarest=100)",)})
+    outcome = evaluate(SMALL, 128, budget, None, 0, lambda progress: True, "cuda")
+    assert outcome.state == "complete", outcome.failure
+    hits, others, share = (outcome.values[f"ar_hits{part}"] for part in ("", "_other", "_share"))
+    assert 0 < share < 0.2
+    assert share * hits + (1 - share) * others == pytest.approx(outcome.values["loss"], abs=2e-3)

@@ -16,12 +16,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from installed import COMMAND, TINY, environment
 from servers import Ray, descendants, named, wait_for
 
+from hybrid_nas.data import Text
 from hybrid_nas.run_folder import Run
 from hybrid_nas.storage import open_storage
 from hybrid_nas.study import SO_FAR, Record
@@ -294,3 +297,18 @@ def listening(pids: list[int]) -> set[str]:
                 place = ipaddress.ip_address(address)
                 found.add(str(getattr(place, "ipv4_mapped", None) or place))
     return found
+
+
+def test_a_text_of_symbols_comes_to_a_worker_whole(monkeypatch):
+    """The vocabulary too, by which probes of text and the size of a scored batch go."""
+    from hybrid_nas import ray_tune
+
+    ids = np.arange(500, dtype=np.uint16)
+    sent = Text("ids", ids, ids[::-1], "f", vocab=700, bytes_per_token=2.5)
+    monkeypatch.setattr(ray_tune.ray, "get", lambda held: held)
+    monkeypatch.setattr(ray_tune, "_texts", {})
+    desk = SimpleNamespace(_actor_id=b"desk", text=SimpleNamespace(remote=lambda: [ray_tune.fields_of(sent)]))
+    got = ray_tune.text_of(desk)
+    assert (got.name, got.fingerprint, got.vocab, got.bytes_per_token) == ("ids", "f", 700, 2.5)
+    assert np.array_equal(got.train, sent.train)
+    assert np.array_equal(got.held_out, sent.held_out)
