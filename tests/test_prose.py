@@ -11,6 +11,7 @@ from hybrid_nas.data import Corpus, open_corpus
 sys.path.append(str(Path(__file__).parent.parent / "studies"))
 
 import prose
+import prose_pages
 
 SUBJECTS = ("The kettle", "A letter", "My uncle", "This harbour", "Her garden", "The clerk", "Our winter", "That song")
 VERBS = ("was on the table in", "came to us from", "is what we had at", "would not be there for", "may have been by")
@@ -56,7 +57,7 @@ FILES = [
 
 @pytest.mark.parametrize(("name", "raw", "words"), FILES)
 def test_a_file_becomes_its_paragraphs(name, raw, words):
-    assert prose.plain(name, raw.encode()) == words
+    assert prose_pages.plain(name, raw.encode()) == words
 
 
 def test_prose_is_told_from_lists_and_other_languages():
