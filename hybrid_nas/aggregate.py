@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from hybrid_nas.tasks import BEYOND, base, value_name
+from hybrid_nas.tasks import OF_TEXT, base, value_name
 from hybrid_nas.trial import Trial
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 def quantities(trial: Trial) -> dict[str, float]:
     """What is aggregated of a trial, more is better: shares of right guesses, and the losses on text turned round."""
     names = (*trial.budget.tasks, *trial.budget.probes)
-    found = {value_name(name, names): 1.0 for name in names if base(name) != BEYOND}
-    found |= {name: -1.0 for name in ("loss", BEYOND) if name in trial.values}
+    found = {value_name(name, names): 1.0 for name in names if base(name) not in OF_TEXT}
+    losses = ("loss", *(value_name(name, names) for name in names if base(name) in OF_TEXT))
+    found |= {name: -1.0 for name in losses if name in trial.values}
     return {name: sign * trial.values[name] for name, sign in found.items()}
 
 

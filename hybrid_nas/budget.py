@@ -20,8 +20,8 @@ class Budget:
     `hybrid_nas.proxy` for the width. `recall_share` of the sequences of each batch are recall sequences of
     `recall_task` and `recall_symbols` (see `hybrid_nas.recall`); at 1 there is no text, and no loss. With `tasks` they
     are shared out among these synthetic tasks instead (see `hybrid_nas.tasks`), and `recall` is the mean over them.
-    `probes` are tasks that are scored at the end and not trained on; `aggregate` is how a table makes `score` of them
-    (see `hybrid_nas.aggregate`).
+    `probes` are tasks, or losses on held-out text (`beyond`, `ar_hits`), that are scored at the end and not trained on;
+    `aggregate` is how a table makes `score` of them (see `hybrid_nas.aggregate`).
     `replicates` is the number of further seeds that members of the front are trained with at the end.
 
     With `flops` each candidate has the tokens that so many training FLOPs buy at its own cost at the proxy scale (equal

@@ -12,6 +12,7 @@ from hybrid_nas_kernels import attention as attention_op
 from hybrid_nas_kernels import causal_conv1d as conv_op
 from hybrid_nas_kernels import mamba2 as mamba2_op
 from hybrid_nas_kernels import norm_linear as norm_linear_op
+from hybrid_nas_kernels import parallel_step as parallel_step_op
 from hybrid_nas_kernels import rope as rope_op
 from hybrid_nas_kernels import ssd as ssd_op
 from hybrid_nas_kernels.adjacent import side_by_side
@@ -73,6 +74,14 @@ class AttentionHeads(nn.Module):
         self, projected: Sequence[Tensor], cache: LayerCache, position: int, given: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """`attend_step` of what the weights of `read_together` made of the token."""
+        q, keys, values, v = self.queries_and_cached(projected, cache, position, given)
+        return attention_op.attention_step(q, keys, values).flatten(1), v
+
+    def queries_and_cached(
+        self, projected: Sequence[Tensor], cache: LayerCache, position: int, given: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `attention_step` is given, the token's key and value among the cached ones, and its values
+        (batch, kv_heads, value_dim)."""
         m = self.mixer
         v = projected[2] if given is None else given
         q, k, v = self._turned(side_by_side(projected[:2]), v, len(v), 1, position)
@@ -83,8 +92,7 @@ class AttentionHeads(nn.Module):
         keys[:, slot] = k[:, 0]
         values[:, slot] = v[:, 0]
         filled = min(position + 1, keys.shape[1])
-        y = attention_op.attention_step(q[:, 0], keys[:, :filled], values[:, :filled])
-        return y.flatten(1), v[:, 0]
+        return q[:, 0], keys[:, :filled], values[:, :filled], v[:, 0]
 
     def _project(
         self, x: Tensor, norm: Tensor | None, batch: int, tokens: int, start: int, given: Tensor | None
@@ -183,21 +191,18 @@ class Mamba2Heads(nn.Module):
         self, projected: Tensor, cache: LayerCache, position: int, given: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """`scan_step` of what `in_proj` made of the token."""
+        arguments, z = self.scan_arguments(projected, cache, position, given)
+        return mamba2_op.conv_scan_step(*arguments).flatten(1), z
+
+    def scan_arguments(
+        self, projected: Tensor, cache: LayerCache, position: int, given: Tensor | None = None
+    ) -> tuple[parallel_step_op.Mamba, Tensor]:
+        """What `conv_scan_step` is given, and the gate z."""
         z, xBC, dt = torch.split(projected, self.split, dim=-1)
         xBC = xBC if given is None else torch.cat((given, xBC), dim=-1)
-        y = mamba2_op.conv_scan_step(
-            xBC,
-            dt,
-            cache["conv"],
-            cache["state"],
-            position,
-            self.conv1d.weight.squeeze(1),
-            self._conv_bias(),
-            self.A_log,
-            self.D,
-            self.dt_bias,
-        )
-        return y.flatten(1), z
+        weight, bias = self.conv1d.weight.squeeze(1), self._conv_bias()
+        ring, state = cache["conv"], cache["state"]
+        return (xBC, dt, ring, state, position, weight, bias, self.A_log, self.D, self.dt_bias), z
 
     def draw(self, generator: torch.Generator, mamba_init: MambaInit, *outputs: Tensor) -> None:
         """Initial weights, and those of the `outputs`, which are drawn after `in_proj`.

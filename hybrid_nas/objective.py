@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hybrid_nas.cost import Cost
-from hybrid_nas.tasks import BEYOND, NAMES
+from hybrid_nas.tasks import AR_HITS, BEYOND, NAMES
 
 Direction = Literal["minimize", "maximize"]
 
@@ -39,6 +39,7 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity("score", "maximize", "accuracy", True, "mean over the budget's tasks and probes"),
         *(Quantity(name, "maximize", "accuracy", True, meaning) for name, meaning in NAMES.items()),
         Quantity(BEYOND, "minimize", "nats/byte", True, "loss on text past the training length"),
+        Quantity(AR_HITS, "minimize", "nats/byte", True, "loss on text where a rare n-gram of the context comes again"),
         Quantity("cache_bytes", "minimize", "bytes", False, "decoding memory of one sequence at the target"),
         Quantity("state_bytes", "minimize", "bytes", False, "the part of the cache that does not grow"),
         Quantity("kv_bytes", "minimize", "bytes", False, "the part of the cache that grows with the context"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from hybrid_nas_kernels import fuse_heads as fuse_op
 from hybrid_nas_kernels import norm_linear as norm_linear_op
+from hybrid_nas_kernels import parallel_step as parallel_step_op
+from hybrid_nas_kernels.adjacent import adjacent
 from torch import Tensor, nn
 
 from hybrid_nas.architecture import ParallelHybrid
@@ -53,6 +55,20 @@ class ParallelHybridModule(MixerModule):
     def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
         x, norm = norm_linear_op.norm_once(x, norm, eps=NORM_EPS)
         *heads, projected = norm_linear_op.norm_linears(x, norm, self.read_together(), eps=NORM_EPS)
+        if self._steps_as_one(x):
+            q, keys, cached, _ = self.attention.queries_and_cached(heads, cache, position)
+            mamba, z = self.mamba.scan_arguments(projected, cache, position)
+            return parallel_step_op.parallel_step(
+                q,
+                keys,
+                cached,
+                mamba,
+                z,
+                norms=(self.mamba_norm.weight, self.attention_norm.weight),
+                fusion=self.mixer.fusion,
+                weights=(self.out_proj.weight, self.o_proj.weight),
+                eps=NORM_EPS,
+            )
         attended, values = self.attention.attend_projected(heads, cache, position)
         y, z = self.mamba.scan_projected(projected, cache, position, self._given(values))
         return self._fuse(x, norm, y, z, attended)
@@ -101,6 +117,16 @@ class ParallelHybridModule(MixerModule):
                 return 2 * torch.sigmoid(mamba), 2 * torch.sigmoid(attention)
             case "none":
                 return None, None
+
+    def _steps_as_one(self, x: Tensor) -> bool:
+        """Whether `parallel_step` has this layer and is faster than its parts one after another."""
+        m = self.mixer
+        if (m.value, m.norm, m.scale, m.output, m.mamba.groups) != ("separate", "group", "none", "separate", 1):
+            return False
+        if m.fusion == "concat" or torch.is_grad_enabled():
+            return False
+        fast = parallel_step_op.choose(x.device, x.dtype)[0] == "triton"
+        return fast and adjacent(self.summed_together(), dim=1) is not None
 
     def _given(self, values: Tensor) -> Tensor | None:
         """The values as Mamba-2's input, one a query head: (..., heads * value_dim)."""

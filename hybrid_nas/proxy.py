@@ -16,12 +16,13 @@ import torch
 from hybrid_nas_kernels.cross_entropy import cross_entropy
 from torch import Tensor, nn
 
+from hybrid_nas.ar_hits import ar_hits, held_out
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.budget import Budget
 from hybrid_nas.data import VOCAB, Text
 from hybrid_nas.recall import draw
-from hybrid_nas.tasks import BEYOND, base, value_name
-from hybrid_nas.tasks.known import probe_named, task_named
+from hybrid_nas.tasks import AR_HITS, BEYOND, OF_TEXT, base, value_name
+from hybrid_nas.tasks.known import ar_hits_named, probe_named, task_named
 from hybrid_nas.tasks.sequences import Drawn
 from hybrid_nas.trial import Point
 
@@ -101,20 +102,29 @@ class Proxy:
 
     def scores(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """Share of right first guesses by task, trained on or probed, and as `TASK_loss` the mean loss where scored;
-        `score`, the mean over all of them; and of the probe `beyond` the loss by position."""
+        `score`, the mean over all of them; of the probe `beyond` the loss by position; of
+        `ar_hits` the loss on those tokens, on the others as `ar_hits_other`, and their share as `ar_hits_share`."""
         found: dict[str, float] = {}
+        losses: np.ndarray | None = None
         names = (*self.budget.tasks, *self.budget.probes)
         for name in names:
             if base(name) == BEYOND:
                 found |= self.by_position(model, device, probe_named(name).times)
                 continue
+            called = value_name(name, names)
+            if base(name) == AR_HITS:
+                losses = self._token_losses(model, device) if losses is None else losses  # one pass for all of them
+                rows = held_out(self.text, self.context, self.budget)
+                hits = ar_hits(self.text, rows, ar_hits_named(name))[:, 1:]
+                found[called], found[f"{called}_share"] = float(losses[hits].mean()), float(hits.mean())
+                found[f"{called}_other"] = float(losses[~hits].mean())
+                continue
             length = task_named(name).tokens(self.context) + 1
             count = max(1, self.budget.validation_tokens // (4 * length))
             generator = np.random.default_rng([RECALL_HELD_OUT, *name.encode()])
             drawn, scored = self._drawn(name, count, length, generator, held_out=True)
-            called = value_name(name, names)
             found[called], found[f"{called}_loss"] = self._scored(model, device, drawn, scored)
-        shares = [found[value_name(name, names)] for name in names if base(name) != BEYOND]
+        shares = [found[value_name(name, names)] for name in names if base(name) not in OF_TEXT]
         return found | ({"score": sum(shares) / len(shares)} if shares else {})
 
     @torch.inference_mode()
@@ -123,12 +133,10 @@ class Proxy:
         it, `loss_at_1` the last quarter within it, `loss_at_1.25` the first past it, and so on [arXiv:2510.04800, Fig.
         3c]."""
         length = round(times * self.context)
-        rows = torch.from_numpy(self.text.validation(max(1, self.budget.validation_tokens // length), length + 1))
+        rows = self.text.validation(max(1, self.budget.validation_tokens // length), length + 1)
         total = torch.zeros(length, dtype=torch.float64)
-        for part in torch.split(rows, max(1, self._at_once(device) * self.context // length)):
-            part = part.to(device)
-            logits = model(part[:, :-1]).float()
-            losses = nn.functional.cross_entropy(logits.transpose(1, 2), part[:, 1:], reduction="none")
+        for logits, wanted in self._logits(model, device, rows):
+            losses = nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
             total += losses.sum(0).double().cpu()
         mean = total / len(rows)
         found = {BEYOND: float(mean[self.context :].mean())}
@@ -136,6 +144,22 @@ class Proxy:
         for i in range(3, round(4 * times)):
             found[f"loss_at_{(i + 1) / 4:g}"] = float(mean[round(i * quarter) : round((i + 1) * quarter)].mean())
         return found
+
+    @torch.inference_mode()
+    def _token_losses(self, model: nn.Module, device: torch.device) -> np.ndarray:
+        """Of every token that `loss` is the mean of, (sequences, context)."""
+        losses = [
+            nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view_as(wanted).cpu()
+            for logits, wanted in self._logits(model, device, held_out(self.text, self.context, self.budget))
+        ]
+        return torch.cat(losses).double().numpy()
+
+    def _logits(self, model: nn.Module, device: torch.device, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of some rows at a time (logits, what they should tell): every token but the first."""
+        length = rows.shape[1] - 1
+        for part in torch.split(torch.from_numpy(rows), max(1, self._at_once(device) * self.context // length)):
+            part = part.to(device)
+            yield model(part[:, :-1]).float(), part[:, 1:]
 
     @torch.inference_mode()
     def _scored(
@@ -162,9 +186,7 @@ class Proxy:
         """Held-out loss in nats per byte on text, one fixed sample for all seeds; None where no text is trained on."""
         if self.recall_sequences == self.budget.batch:
             return None
-        rows = torch.from_numpy(
-            self.text.validation(max(1, self.budget.validation_tokens // self.context), self.context + 1)
-        )
+        rows = torch.from_numpy(held_out(self.text, self.context, self.budget))
         total = 0.0
         for part in torch.split(rows, self._at_once(device)):
             part = part.to(device)

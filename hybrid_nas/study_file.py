@@ -21,7 +21,7 @@ from hybrid_nas.section import build, count_of, proxy_by_name, read_proxy, read_
 from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
 from hybrid_nas.speed import SPEEDS, Measure, Meter
-from hybrid_nas.tasks import BEYOND, NAMES, measures
+from hybrid_nas.tasks import NAMES, OF_TEXT, measures
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
 
 SAMPLERS = ("ehvi", "tpe", "random", "nsga2", "gp", "grid")
@@ -153,7 +153,7 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
             "merge); a search needs aggregate: mean"
         )
     for objective in objectives:
-        if objective.name in (*NAMES, BEYOND, "score") and not measures(objective.name, measured):
+        if objective.name in (*NAMES, *OF_TEXT, "score") and not measures(objective.name, measured):
             raise sections["objectives"].error(
                 f"objectives: nothing measures {objective.name}; name it once under budget: tasks or probes"
                 + (f", which have {', '.join(measured)}" if measured else "")

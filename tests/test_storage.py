@@ -305,14 +305,19 @@ def test_postgresql_gone_and_back_in_the_middle_of_a_search(
     nas(*arguments, "--out", "whole")
     process = start(*arguments, "--out", "run", "--storage", postgres.url)
     run = tmp_path / "run"
+    assert process.stdout is not None
+    said = list[str]()
+    reader = threading.Thread(target=said.extend, args=(process.stdout,))
+    reader.start()
     wait_for(lambda: (run / "trials.parquet").is_file(), "a trial")
     postgres.stop()
-    time.sleep(3.0)
+    wait_for(lambda: any("waiting for it, trainings go on" in line for line in said), "the search to miss its storage")
+    time.sleep(1.0)
     postgres.start()
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
-    assert "waiting for it, trainings go on" in output
-    assert "storage: back after" in output
+    assert process.wait(timeout=200) == 0, said
+    reader.join()
+    process.stdout.close()
+    assert any("storage: back after" in line for line in said), said
     assert told(Run(run).trials()) == told(Run(tmp_path / "whole").trials())
 
 

@@ -83,11 +83,13 @@ def search(
     file = read_study(path.read_text(), str(path), tuple(assignments), path.resolve().parent)
     census = Census.of(file).checked(file, str(path))
     seeds = _seeds(file, census, str(path))
+    from hybrid_nas.ar_hits import check
     from hybrid_nas.data import Corpus, open_corpus
 
     try:
         text = open_corpus(Corpus.from_dict(file.data or {}))
         text.check(file.proxy.context + 1)
+        check(text, file.proxy.context, file.budget)
     except ValueError as error:
         raise FileError(str(path), file.places.get("data"), str(error)) from None
     data = (

@@ -18,6 +18,9 @@ NAMES: dict[str, str] = {
 MAD = ("in_context_recall", "fuzzy_recall", "noisy_recall", "selective_copying", "compression", "memorization")
 BEYOND = "beyond"
 """Not a task but a probe: the loss on text past the training length, by position."""
+AR_HITS = "ar_hits"
+"""Another: the loss on text where a rare n-gram of the context stands again."""
+OF_TEXT = (BEYOND, AR_HITS)
 
 
 def base(name: str) -> str:
@@ -41,5 +44,5 @@ def value_name(name: str, among: tuple[str, ...]) -> str:
 def measures(quantity: str, names: tuple[str, ...]) -> bool:
     """Whether a budget with these tasks and probes gives a trial the value `quantity` (`score`: any task)."""
     if quantity == "score":
-        return any(base(name) != BEYOND for name in names)
+        return any(base(name) not in OF_TEXT for name in names)
     return [base(name) for name in names].count(quantity) == 1

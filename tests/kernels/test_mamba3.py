@@ -127,8 +127,15 @@ def test_bfloat16_in_and_out(implementation, assert_close):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.filterwarnings("ignore")  # of mamba-ssm's own imports
 @pytest.mark.parametrize(("tokens", "groups"), [(1, 1), (100, 1), (256, 1), (128, 2)])
-def test_mamba_ssm_on_a_gpu(tokens, groups, assert_close):
-    """The output and all gradients in bfloat16 against the float64 recurrence. Each size of heads is tuned apart."""
+def test_mamba_ssm_on_a_gpu(tokens, groups):
+    """The output and all gradients in bfloat16 against the float64 recurrence. Each size of heads is tuned apart.
+
+    mamba-ssm rounds queries and keys to bfloat16 after it has turned them. The gradients of `angle` and `dt` are sums
+    over all later tokens, in which large terms cancel: that rounding alone, of values and gradients, put into the
+    float64 recurrence makes them wrong by 2e-2 at 100 tokens and 3e-2 at 256, root mean square over root mean square,
+    and everything else by 3e-3. So the limits are 6e-2 for these two and 1e-2 for the rest, and, beside, 5e-2 of the
+    largest value for every single one. A term left out or of the wrong sign is beyond them.
+    """
     pytest.importorskip("mamba_ssm")
     head_dim = d_state = 64
     values = inputs(tokens, 4, head_dim, groups, d_state, pairs=d_state // 4)
@@ -137,12 +144,15 @@ def test_mamba_ssm_on_a_gpu(tokens, groups, assert_close):
     got_y, got = run(
         mamba3, {name: value.cuda() for name, value in values.items()}, torch.bfloat16, implementation="mamba_ssm"
     )
-    assert_close(got_y.cpu(), y)
-    for name, gradient, expected in zip(values, got, gradients, strict=True):
+    for name, value, expected in zip(("y", *values), (got_y, *got), (y, *gradients), strict=True):
         if tokens == 1 and name in ("log_decay", "angle"):  # nothing before to forget, nothing to turn against
-            assert float(gradient.abs().max()) < 1e-2
-        else:
-            assert_close(gradient.cpu().bfloat16(), expected)
+            assert float(value.abs().max()) < 1e-2
+            continue
+        wrong, limit = value.double().cpu() - expected, 6e-2 if name in ("angle", "dt") else 1e-2
+        share = float(wrong.square().mean().sqrt() / expected.square().mean().sqrt())
+        assert share <= limit, f"{name}: {share:.1e} of its root mean square"
+        largest = float(wrong.abs().max() / expected.abs().max())
+        assert largest <= 5e-2, f"{name}: {largest:.1e} of the largest value"
 
 
 def test_what_runs_where():
