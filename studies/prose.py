@@ -4,8 +4,9 @@
     pip install tokenizers
     python prose.py FOLDER_OF_DEB_FILES OUT_FOLDER
 
-Writes `prose-bpe4096.npz` (the arrays are described in `hybrid_nas/data.py`) and prints the SHA-256 of the text, which
-must be the one that the studies name, and each package's share. Beside `manuals.py` this text is larger and cleaner:
+Writes `prose-bpe4096.npz` (the arrays are described in `hybrid_nas/data.py`) and prints each package's share and the
+SHA-256 of the text; with the versions in `prose_packages.tsv` it is
+4a1c5be474cba00077e75b5fb9ec8e9292abc113764bb81d4e2f0082f496f1cc. Beside `manuals.py` this text is larger and cleaner:
 
 - a paragraph is one line; markup, preformatted code and lines with few letters are left out
 - a page stays where its words are English ones and most of it is paragraphs, not lists of names
