@@ -88,7 +88,10 @@ def serve(table: Path, device: str) -> None:
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints goes to the log
-    meter = Meter(torch.device(device), Table(table))
+    kept = Table(table)
+    if kept.others():
+        print(kept.others(), file=sys.stderr)
+    meter = Meter(torch.device(device), kept)
     for line in sys.stdin:
         job = json.loads(line)
         try:

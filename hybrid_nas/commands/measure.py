@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from hybrid_nas.commands.model import asked
-from hybrid_nas.commands.terminal import AsJson, Set, out
+from hybrid_nas.commands.terminal import AsJson, Set, err, out
 from hybrid_nas.yaml_file import Item
 
 if TYPE_CHECKING:
@@ -87,7 +87,10 @@ def measured(
 
     if not torch.cuda.is_available():
         raise ValueError("measure: there is no CUDA device here; --device h100 predicts what one would do")
-    meter = Meter(torch.device("cuda"), Table(layers))
+    table = Table(layers)
+    if table.others():
+        err.print(table.others(), highlight=False, soft_wrap=True)
+    meter = Meter(torch.device("cuda"), table)
     load = Load(batch, tokens, train_batch, tokens)
     speed = meter.speed(model, load).to_dict()
     found = {"source": speed.pop("source"), "device": speed.pop("device"), "layout": model.layout, "context": tokens}
