@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from hybrid_nas.architecture import Architecture, Block, canonical_json
 from hybrid_nas.cost import cost
+from hybrid_nas.kept import PARAM_BYTES
 from hybrid_nas.model import Model
 from hybrid_nas.proxy import BETAS
 from hybrid_nas.source_code import layers_fingerprint
@@ -126,7 +127,7 @@ class Meter:
             load.batch / seconds["decode"],
             seconds["prefill"],
             load.train_batch * load.train_context / seconds["train"],
-            kept + max(layer.peak_bytes - layer.kept_bytes for layer in trained) + training_bytes(params),
+            kept + max(layer.peak_bytes - layer.kept_bytes for layer in trained) + PARAM_BYTES * params,
         )
 
     def layers(self, architecture: Architecture, what: What, load: Load) -> Iterator[Layer]:
@@ -294,12 +295,6 @@ class Meter:
 
         with torch.no_grad():
             return {"decode": self._decode(model, load.batch, load.context), "prefill": self._time(prefill)}
-
-
-def training_bytes(params: int) -> int:
-    """What the captured step keeps a parameter: 2 bytes of weight, and of gradient twice; in float32 the weight and two
-    moments."""
-    return params * (2 + 2 * 2 + 3 * 4)
 
 
 def random_model(architecture: Architecture, device: torch.device, dtype: torch.dtype, blocks: bool = True) -> Model:

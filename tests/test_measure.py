@@ -18,7 +18,7 @@ from hybrid_nas.architecture import (
     SquaredReLU,
     SwiGLU,
 )
-from hybrid_nas.measure import HEAD, Meter, Table, describe, random_model, training_bytes
+from hybrid_nas.measure import HEAD, Meter, Table, describe, random_model
 from hybrid_nas.mixers import MODULES
 from hybrid_nas.model import Model
 from hybrid_nas.moe import MoE
@@ -115,7 +115,6 @@ def test_random_models_are_mixed() -> None:
     model = random_model(Architecture(16, 64, (M,)), CPU, torch.bfloat16)
     assert {p.dtype for p in model.parameters() if p.ndim > 1} == {torch.bfloat16}
     assert {p.dtype for p in model.parameters() if p.ndim == 1} == {torch.float32}
-    assert training_bytes(10) == 180
 
 
 @pytest.mark.gpu
