@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from hybrid_nas.architecture import (
     FFN,
@@ -148,8 +147,7 @@ def ffn_kept(ffn: FFN, width: int) -> Kept:
 
 def layer_kept(part: Mixer | FFN, width: int) -> Kept:
     """A mixer or an FFN, with its normed input and the sum behind it."""
-    found: Any = MIXERS.get(type(part))  # type: ignore[call-overload]
-    inside = ffn_kept(part, width) if found is None else found(part, width)  # type: ignore[arg-type]
+    inside = ffn_kept(part, width) if isinstance(part, FFN) else MIXERS[type(part)](part, width)
     return Kept(2 * width, 4) + inside
 
 
