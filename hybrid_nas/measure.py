@@ -128,6 +128,7 @@ class Meter:
             seconds["prefill"],
             load.train_batch * load.train_context / seconds["train"],
             kept + max(layer.peak_bytes - layer.kept_bytes for layer in trained) + PARAM_BYTES * params,
+            load,
         )
 
     def layers(self, architecture: Architecture, what: What, load: Load) -> Iterator[Layer]:

@@ -200,6 +200,7 @@ def predicted_speed(architecture: Architecture, load: Load, on: Device) -> Speed
         prefill(architecture, load.context, load.batch, on).seconds,
         train_step(architecture, load.train_context, load.train_batch, on).tokens_per_s,
         train_memory_bytes(architecture, load.train_context, load.train_batch),
+        load,
     )
 
 
