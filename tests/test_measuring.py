@@ -131,6 +131,23 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(tmp_path: Path) -> N
     assert "no such device" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "is_a"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA A100-PCIE-40GB", "a100"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA A10", None),
+        ("NVIDIA GH200 480GB", None),
+    ],
+)
+def test_the_device_is_found_by_its_drivers_name(monkeypatch: pytest.MonkeyPatch, name: str, is_a: str | None) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    assert [known for known in ("a100", "h100", "h200", "cpu") if measuring.present(known)] == [is_a] * bool(is_a)
+
+
 @pytest.mark.parametrize(("began", "goes_on"), [("predicted", True), ("measured", False)])
 def test_a_run_keeps_to_what_it_began_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, began: str, goes_on: bool
