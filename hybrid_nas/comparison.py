@@ -124,6 +124,7 @@ class Comparison:
             + (f" ({'; '.join(others)}: left out)" if others else "")
             + ". Dominated: of the box from the best values that any run found to a tenth beyond the worst"
             + f"{scale}, the share that a run's front beats. Training time is summed over workers."
+            + "".join(f" {origin}." for origin in self.origins if len(self.origins) == 1)
         )
 
     @property
@@ -160,7 +161,24 @@ class Comparison:
             told.append("The runs have different targets: their costs are not of the same models.")
         if len({side.budget for side in self.sides}) > 1:
             told.append("The runs spend different budgets on a design: a lower loss may be the longer training.")
+        if len(self.origins) > 1:
+            found = "; ".join(
+                f"{listed(names)}: {origin[:1].lower()}{origin[1:]}" for origin, names in self.origins.items()
+            )
+            told.append(
+                f"The runs' speeds are not of one kind ({found}): no difference between them is one of designs, nor is "
+                "a share of the box that is dominated."
+            )
         return tuple(told)
+
+    @property
+    def origins(self) -> dict[str, list[str]]:
+        """Where speeds among the objectives come from, and the runs whose they are; empty without such objectives."""
+        found: dict[str, list[str]] = {}
+        for side in self.sides:
+            for origin in side.front.origins:
+                found.setdefault(origin.removesuffix("."), []).append(side.name)
+        return found
 
     @property
     def one_target(self) -> bool:
@@ -173,6 +191,7 @@ class Comparison:
             "one_target": self.one_target,
             "one_text": self.one_text,
             "unlike": list(self.unlike),
+            "origins": self.origins,
             "basis": self.basis,
             "runs": [
                 {

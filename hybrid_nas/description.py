@@ -8,15 +8,8 @@ from typing import Any
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.cost import Cost, cost, ffn_params, mixer_cost
-from hybrid_nas.roofline import (
-    Device,
-    Prediction,
-    decode,
-    decode_memory_bytes,
-    prefill,
-    train_memory_bytes,
-    train_step,
-)
+from hybrid_nas.kept import train_memory_bytes
+from hybrid_nas.roofline import Device, Prediction, decode, decode_memory_bytes, prefill, train_step
 from hybrid_nas.words import part_name, part_text
 
 VALUE_BYTES = 2

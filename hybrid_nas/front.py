@@ -270,7 +270,7 @@ def _origins(complete: list[Trial], objectives: tuple[Objective, ...]) -> tuple[
     origins: dict[str, int] = {}
     for trial in complete if names else ():
         if trial.cost.speed is not None:
-            origins.setdefault(trial.cost.speed.origin, trial.number)
+            origins.setdefault(trial.cost.speed.origin_of(names), trial.number)
     if len(origins) > 1:
         one, other = ((number, origin) for origin, number in list(origins.items())[:2])
         raise ValueError(

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybrid_nas.architecture import Architecture
-from hybrid_nas.cost import cost
 from hybrid_nas.design import Design, Refused
 from hybrid_nas.export.formats import read_config
 from hybrid_nas.scale_free import design_of
+from hybrid_nas.speed import PREDICTED
 
 if TYPE_CHECKING:
     from hybrid_nas.study_file import StudyFile
@@ -89,7 +89,10 @@ class Beside:
 
 
 def beside(file: StudyFile, trials: list[Trial]) -> list[Beside]:
-    """Every published design at the target scale of `file`."""
+    """Every published design at the target scale of `file`. Its speeds are predicted where the trials' are; where those
+    are measured it has them if a trial is the same model there, else none."""
+    speeds = {trial.target.id: trial.cost.speed for trial in trials if trial.cost.speed is not None}
+    measured = any(speed.source != PREDICTED for speed in speeds.values())
     trained: dict[str, Trial] = {}
     for trial in trials:
         if trial.state == "complete":
@@ -105,13 +108,15 @@ def beside(file: StudyFile, trials: list[Trial]) -> list[Beside]:
         except Refused as reason:
             rows.append(Beside(name, model.architecture.layout, {}, None, str(reason), differs))
             continue
-        price, known, refused = cost(target, file.target.context), None, None
+        price, known, refused = file.cost(target), None, None
+        if measured:
+            price = replace(price, speed=speeds.get(target.id))
         try:
             known = trained.get(model.design.at(file.proxy).id)
         except Refused as reason:
             refused = f"not at the proxy scale: {reason}"
         values = {} if known is None else dict(known.values)
-        values |= {o.name: float(getattr(price, o.name)) for o in file.objectives if not o.trained}
+        values |= {o.name: price.value(o.name) for o in file.objectives if not o.trained and price.has(o.name)}
         number = None if known is None else known.number
         rows.append(Beside(name, target.layout, values, number, refused, differs))
     return rows

@@ -25,8 +25,10 @@ from torch.nn import functional as F
 
 from hybrid_nas.architecture import Architecture, Block, canonical_json
 from hybrid_nas.cost import cost
+from hybrid_nas.kept import PARAM_BYTES
 from hybrid_nas.model import Model
 from hybrid_nas.proxy import BETAS
+from hybrid_nas.source_code import layers_fingerprint
 from hybrid_nas.speed import BY_LAYERS, Load, Speed
 
 What = Literal["decode", "prefill", "train"]
@@ -35,12 +37,15 @@ OUT_OF_CACHE = 1 << 28
 OPTIMIZER_PARAMS = 1 << 26
 HEAD = "embedding and classifier"
 OPTIMIZER = "AdamW, a parameter"
+UNKNOWN_CODE = "unknown"
+"""The code of rows that were kept before rows said by which code they were measured."""
 
 
 @dataclass(frozen=True)
 class Layer:
     """One row of the table. `seconds` of one layer (or one parameter of the optimizer) for the whole batch; in training
-    `kept_bytes` is what forward keeps for backward, and `peak_bytes` the most in use beyond the weights."""
+    `kept_bytes` is what forward keeps for backward, and `peak_bytes` the most in use beyond the weights. `code` is the
+    `layers_fingerprint` of what measured it."""
 
     device: str
     torch: str
@@ -53,14 +58,16 @@ class Layer:
     seconds: float
     kept_bytes: int = 0
     peak_bytes: int = 0
+    code: str = UNKNOWN_CODE
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return (self.device, self.torch, self.what, self.part, self.width, self.vocab, self.batch, self.context)
+        shape = (self.what, self.part, self.width, self.vocab, self.batch, self.context)
+        return (self.code, self.device, self.torch, *shape)
 
 
 class Table:
-    """Layers measured so far; with a path, kept there as Parquet."""
+    """Layers measured so far; with a path, kept there as Parquet. Rows of other code stay, and none is used."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
@@ -68,6 +75,18 @@ class Table:
         if path is not None and path.exists():
             for values in pq.read_table(path).to_pylist():
                 self._keep(Layer(**values))
+
+    def others(self) -> str:
+        """What the table holds that this code measures anew, in a sentence; empty where there is nothing."""
+        ours = layers_fingerprint()
+        found = [row.code for row in self.rows.values() if row.code != ours]
+        if not found:
+            return ""
+        codes = ", ".join(sorted(set(found)))
+        return (
+            f"{self.path}: {len(found)} of {len(self.rows)} layers were measured by other code ({codes}; this is "
+            f"{ours}): what is needed of them is measured anew"
+        )
 
     def _keep(self, layer: Layer) -> None:
         self.rows[layer.key] = layer
@@ -108,7 +127,8 @@ class Meter:
             load.batch / seconds["decode"],
             seconds["prefill"],
             load.train_batch * load.train_context / seconds["train"],
-            kept + max(layer.peak_bytes - layer.kept_bytes for layer in trained) + training_bytes(params),
+            kept + max(layer.peak_bytes - layer.kept_bytes for layer in trained) + PARAM_BYTES * params,
+            load,
         )
 
     def layers(self, architecture: Architecture, what: What, load: Load) -> Iterator[Layer]:
@@ -126,7 +146,9 @@ class Meter:
         else:
             one, name = Architecture(architecture.width, architecture.vocab, architecture.blocks[:1]), part
         vocab = architecture.vocab if name == HEAD else 0
-        key = (self.name, torch.__version__, what, name, architecture.width, vocab, batch, context)
+        code = layers_fingerprint()
+        shape = (self.name, torch.__version__, what, name, architecture.width, vocab, batch, context)
+        key = (code, *shape)
         if key not in self.table.rows:
             if name == OPTIMIZER:
                 found = (self._optimizer() / OPTIMIZER_PARAMS, 0, 0)
@@ -134,7 +156,7 @@ class Meter:
                 found = self._block(one, what, batch, context)
             else:
                 found = self._head(one, what, batch, context)
-            self.table.add(Layer(*key, *found))
+            self.table.add(Layer(*shape, *found, code))
         return self.table.rows[key]
 
     def _block(self, one: Architecture, what: What, batch: int, context: int) -> tuple[float, int, int]:
@@ -274,12 +296,6 @@ class Meter:
 
         with torch.no_grad():
             return {"decode": self._decode(model, load.batch, load.context), "prefill": self._time(prefill)}
-
-
-def training_bytes(params: int) -> int:
-    """What the captured step keeps a parameter: 2 bytes of weight, and of gradient twice; in float32 the weight and two
-    moments."""
-    return params * (2 + 2 * 2 + 3 * 4)
 
 
 def random_model(architecture: Architecture, device: torch.device, dtype: torch.dtype, blocks: bool = True) -> Model:

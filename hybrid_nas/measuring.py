@@ -8,6 +8,7 @@ folder, so that a run that goes on measures nothing twice.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -88,7 +89,10 @@ def serve(table: Path, device: str) -> None:
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints goes to the log
-    meter = Meter(torch.device(device), Table(table))
+    kept = Table(table)
+    if kept.others():
+        print(kept.others(), file=sys.stderr)
+    meter = Meter(torch.device(device), kept)
     for line in sys.stdin:
         job = json.loads(line)
         try:
@@ -103,7 +107,16 @@ def present(device: str) -> bool:
     """Whether the CUDA device of this machine is the one that a study names, like h100."""
     import torch
 
-    return torch.cuda.is_available() and device.lower() in torch.cuda.get_device_name().lower().split()
+    return torch.cuda.is_available() and is_named(device, torch.cuda.get_device_name())
+
+
+def is_named(device: str, name: str) -> bool:
+    """Whether `name`, as the driver gives it, is that of a device like h100.
+
+    >>> is_named("a100", "NVIDIA A100-SXM4-80GB"), is_named("h100", "NVIDIA H100 80GB HBM3"), is_named("a10", "A100")
+    (True, True, False)
+    """
+    return device.lower() in re.findall(r"[a-z0-9]+", name.lower())
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from hybrid_nas.noise import Noise, trainings
 from hybrid_nas.objective import QUANTITIES, Objective
 from hybrid_nas.student import student
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import bare, label, readable
+from hybrid_nas.units import bare, label, readable, told_apart
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,10 @@ class Price:
         )
         open_ = self.low is None or self.low <= 0
         verdict = "; the noise does not rule out that it loses nothing" if open_ and interval else ""
-        cost_unit = QUANTITIES[self.cost].unit
+        cheaper, better = told_apart(self.cheaper_cost, self.better_cost, QUANTITIES[self.cost].unit)
         return (
             f"gives up {readable(self.difference, unit)}{interval} of {self.quantity} for "
-            f"{readable(self.cheaper_cost, cost_unit)} of {label(self.cost)} in place of "
-            f"{readable(self.better_cost, cost_unit)}{verdict}"
+            f"{cheaper} of {label(self.cost)} in place of {better}{verdict}"
         )
 
 

@@ -23,6 +23,7 @@ from hybrid_nas.predicted import QUANTITY, Predictions, predicted
 from hybrid_nas.price import Price, prices
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.reach import Reach
+from hybrid_nas.speed import SPEEDS
 from hybrid_nas.trial import Trial
 from hybrid_nas.units import bare, counted, label, listed, readable
 
@@ -80,7 +81,7 @@ class Rule:
 @dataclass(frozen=True)
 class Recipe:
     """`named` are the designs to look at: the knee and the best in each objective. Rules come most worth first. `alike`
-    is what all designs choose alike."""
+    is what all designs choose alike; `speeds` are the objectives that are one."""
 
     answer: str
     beside: tuple[str, ...]
@@ -96,6 +97,7 @@ class Recipe:
     beyond: str
     predicted: str
     alike: dict[str, Any]
+    speeds: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -145,6 +147,7 @@ class Recipe:
             prices=prices(complete, objectives, front, named),
             statement=front.statement,
             quantities=trained_quantities(complete),
+            speeds=tuple(o.name for o in objectives if o.name in SPEEDS),
             interactions=tuple(crossed),
             positions=tuple(maps),
             agreement=tuple(findings),
@@ -270,8 +273,20 @@ def _answer(front: Front, alike: Iterable[str]) -> str:
         for o in front.objectives
     )
     what = "The knee of the front" if not front.knee_is_end else "The front has no knee; its best end in quality"
-    context = f"{knee.cost.context:,} tokens"
-    return f"{what} is `{knee.layout}` ({describe(knee.design, alike)}): {told} at {context}; {_standing(front, knee)}."
+    where = _where(knee, [o.name for o in front.objectives if not o.trained])
+    return f"{what} is `{knee.layout}` ({describe(knee.design, alike)}): {told}{where}; {_standing(front, knee)}."
+
+
+def _where(knee: Candidate, costs: list[str]) -> str:
+    """At which shapes costs and speeds are: a speed's are not the target's context where the study says so."""
+    speeds = [name for name in costs if name in SPEEDS]
+    if not speeds:
+        return f" at {knee.cost.context:,} tokens"
+    of = {name: "" if knee.cost.speed is None else knee.cost.speed.shape(name) for name in speeds}
+    told = [f"{label(name)} with {shape.removeprefix('training with ')}" for name, shape in of.items() if shape]
+    if others := [label(name) for name in costs if name not in SPEEDS]:
+        told.insert(0, f"{listed(others)} at {knee.cost.context:,} tokens")
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _beside(front: Front, objectives: Sequence[Objective]) -> Iterator[str]:

@@ -64,7 +64,8 @@ def spelled(recipe: Recipe) -> str:
 
 
 def _designs(recipe: Recipe) -> list[str]:
-    head = ["", "trial", "layout", "design", *recipe.quantities, *map(label, NAMED_COSTS)]
+    costs = (*recipe.speeds, *NAMED_COSTS)
+    head = ["", "trial", "layout", "design", *recipe.quantities, *map(label, costs)]
     rows = [
         [
             f"best {label(name[5:])}" if name.startswith("best ") else name,
@@ -72,7 +73,7 @@ def _designs(recipe: Recipe) -> list[str]:
             f"`{c.layout}`",
             describe(c.design, recipe.alike),
             *(estimate_text(c, quantity) for quantity in recipe.quantities),
-            *(readable(c.value(name), QUANTITIES[name].unit) for name in NAMED_COSTS),
+            *(readable(c.value(name), QUANTITIES[name].unit) for name in costs),
         ]
         for name, c in recipe.named.items()
     ]

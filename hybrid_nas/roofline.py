@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from hybrid_nas.architecture import Architecture
-from hybrid_nas.cost import MixerCost, cost, ffn_params, mixer_cost, params_nonembedding
+from hybrid_nas.cost import MixerCost, cost, ffn_params, mixer_cost
+from hybrid_nas.kept import train_memory_bytes
 from hybrid_nas.moe import MoE
 from hybrid_nas.speed import PREDICTED, Load, Speed
 
@@ -28,8 +29,6 @@ written and read."""
 TRAIN_PARAM_BYTES = 30
 """Bytes that a step moves a parameter: its gradient in 2 written and read, its float32 copy, two moments read and
 written, and its 2 bytes written."""
-TRAIN_KEPT_BYTES = 16
-"""Bytes kept a parameter: 2 and its gradient's 2, and in float32 itself and two moments."""
 
 
 @dataclass(frozen=True)
@@ -186,15 +185,6 @@ def train_step(architecture: Architecture, context: int, batch: int, on: Device)
     return _predict(on, tokens, amounts)
 
 
-def train_memory_bytes(architecture: Architecture, context: int, batch: int) -> float:
-    """Peak memory of a training step: parameters with their optimizer, and what is kept for the backward pass."""
-    params = params_nonembedding(architecture) + architecture.vocab * architecture.width
-    values = sum(
-        _values(layer, architecture.width) for layer in _layers(architecture, context) if layer.name != "classifier"
-    )
-    return TRAIN_KEPT_BYTES * params + VALUE_BYTES * batch * context * values
-
-
 def decode_memory_bytes(architecture: Architecture, context: int, batch: int) -> float:
     """Weights and caches of `batch` sequences of `context` tokens."""
     spent = cost(architecture, context, VALUE_BYTES)
@@ -210,6 +200,7 @@ def predicted_speed(architecture: Architecture, load: Load, on: Device) -> Speed
         prefill(architecture, load.context, load.batch, on).seconds,
         train_step(architecture, load.train_context, load.train_batch, on).tokens_per_s,
         train_memory_bytes(architecture, load.train_context, load.train_batch),
+        load,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -14,7 +14,7 @@ from hybrid_nas.architecture import Architecture, canonical_json
 from hybrid_nas.budget import Budget
 from hybrid_nas.cost import Cost
 from hybrid_nas.design import Design
-from hybrid_nas.speed import SPEEDS
+from hybrid_nas.speed import SPEEDS, Load
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -125,7 +125,8 @@ class Trial:
 
 
 SPEED_ORIGIN = {"speed_source": "source", "speed_device": "device"}
-LATER_COLUMNS = ("params_active", "scores", *SPEEDS, *SPEED_ORIGIN)
+SPEED_LOAD = {f"speed_{field.name}": field.name for field in fields(Load)}
+LATER_COLUMNS = ("params_active", "scores", *SPEEDS, *SPEED_ORIGIN, *SPEED_LOAD)
 """That files of earlier versions lack."""
 COLUMN_VALUES = ("loss", "recall")
 """Trained quantities with a column of their own; the others are JSON in `scores`."""
@@ -162,6 +163,7 @@ def schema() -> pa.Schema:
             pa.field("state_bytes", pa.int64(), nullable=False),
             *(pa.field(name, pa.float64()) for name in SPEEDS),
             *(pa.field(name, pa.string()) for name in SPEED_ORIGIN),
+            *(pa.field(name, pa.int64()) for name in SPEED_LOAD),
             pa.field("curve", pa.list_(point), nullable=False),
             pa.field("failure", pa.string()),
             pa.field("shared_with", pa.int64()),
@@ -184,6 +186,8 @@ def _row(trial: Trial) -> dict[str, Any]:
     speed = data["cost"].get("speed") or {}
     row.update({name: speed.get(name) for name in SPEEDS})
     row.update({column: speed.get(name) for column, name in SPEED_ORIGIN.items()})
+    load = speed.get("load") or {}
+    row.update({column: load.get(name) for column, name in SPEED_LOAD.items()})
     row.update({name: canonical_json(data[name]) for name in JSON_COLUMNS})
     return row
 
@@ -246,6 +250,8 @@ def _from_row(row: dict[str, Any]) -> Trial:
     if row.get("speed_source") is not None:
         cost["speed"] = {name: row[name] for name in SPEEDS}
         cost["speed"] |= {name: row[column] for column, name in SPEED_ORIGIN.items()}
+        load = {name: row.get(column) for column, name in SPEED_LOAD.items()}
+        cost["speed"]["load"] = None if None in load.values() else load
     values = {name: row[name] for name in COLUMN_VALUES if row[name] is not None}
     values |= json.loads(row.get("scores") or "{}")
     if not all(isinstance(value, float | int) for value in values.values()):

@@ -9,6 +9,8 @@ from datetime import datetime
 BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
 DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z")
 COUNTS = ("", "k", "M", "B", "T", "P", "E", "Z")  # parameters and tokens are counted in billions
+SMALL = ("", "m", "µ", "n")
+FINER = ("tokens/s", "s")  # units of speed, in which designs lie near each other
 DECIMALS = {"nats/byte": 4, "nats/token": 4, "accuracy": 3}  # of units that take no prefix
 LABELS = {
     "cache_bytes": "cache",
@@ -27,22 +29,39 @@ LABELS = {
 }
 
 
-def readable(value: float, unit: str, signed: bool = False) -> str:
-    """`value` with its unit, three digits or so; bytes in powers of 1024, other counts in powers of 1000.
+def readable(value: float, unit: str, signed: bool = False, more: int = 0) -> str:
+    """`value` with its unit, three digits or so and `more`; bytes in powers of 1024, other counts in powers of 1000.
 
     >>> readable(45_500_000, "bytes"), readable(6.1e9, "FLOP/token"), readable(973_146_112, "parameters")
     ('43.4 MiB', '6.1 GFLOP/token', '973 M')
     >>> readable(1.50216, "nats/byte"), readable(-0.0312, "nats/byte", signed=True)
     ('1.5022 nats/byte', '-0.0312 nats/byte')
+    >>> readable(3056.2, "tokens/s"), readable(0.0312, "s"), readable(1.075, "s")
+    ('3.06 ktokens/s', '31.2 ms', '1.07 s')
     """
-    return f"{bare(value, unit, signed)} {unit}" if unit.startswith("nats") else bare(value, unit, signed)
+    text = bare(value, unit, signed, more)
+    return f"{text} {unit}" if unit.startswith("nats") else text
 
 
-def bare(value: float, unit: str, signed: bool = False) -> str:
+def told_apart(one: float, other: float, unit: str) -> tuple[str, str]:
+    """Both as `readable`, with as many more digits as it takes that unlike values read unlike.
+
+    >>> told_apart(3056.2, 3058.9, "tokens/s"), told_apart(45_500_000, 45_510_000, "bytes")
+    (('3.056 ktokens/s', '3.059 ktokens/s'), ('43.39 MiB', '43.40 MiB'))
+    """
+    for more in range(9):
+        texts = readable(one, unit, more=more), readable(other, unit, more=more)
+        if texts[0] != texts[1] or one == other:
+            break
+    return texts
+
+
+def bare(value: float, unit: str, signed: bool = False, more: int = 0) -> str:
     """As `readable`, without the name of a unit that has no prefixes."""
     if unit in DECIMALS:
-        value = round(value, DECIMALS[unit]) + 0.0  # no minus before a nought
-        return f"{'+' if signed and value > 0 else ''}{value:.{DECIMALS[unit]}f}"
+        places = DECIMALS[unit] + more
+        value = round(value, places) + 0.0  # no minus before a nought
+        return f"{'+' if signed and value > 0 else ''}{value:.{places}f}"
     sign = "+" if signed and value > 0 else ""
     if not math.isfinite(value):
         return str(value)
@@ -51,8 +70,12 @@ def bare(value: float, unit: str, signed: bool = False) -> str:
     power = 0
     while abs(value) >= 999.5 and power < len(prefixes) - 1:
         value, power = value / step, power + 1
-    digits = f"{value:.{0 if abs(value) >= 99.95 or value == int(value) else 1}f}"
     prefix = prefixes[power]
+    if unit == "s":
+        while 0 < abs(value) < 0.9995 and prefix != SMALL[-1]:
+            value, prefix = 1000 * value, SMALL[SMALL.index(prefix) + 1]
+    places = 0 if abs(value) >= 99.95 or value == int(value) else 1 + (unit in FINER and abs(value) < 9.995)
+    digits = f"{value:.{places + more}f}"
     if unit.startswith("bytes"):
         tail = f"{prefix}B{unit.removeprefix('bytes')}"
     elif unit == "parameters":

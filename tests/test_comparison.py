@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import html
 import re
 from dataclasses import replace
 
@@ -12,10 +13,13 @@ from scipy import stats
 from synthetic import BUDGET, bare_trial, grid, objectives, study, trial
 
 from hybrid_nas import comparison_page as comparison_page_module
+from hybrid_nas import roofline
 from hybrid_nas.comparison import Comparison
 from hybrid_nas.comparison_page import agreement_figure, comparison_page, fronts_figure, statement
 from hybrid_nas.design import Design, Ratio
 from hybrid_nas.front import Front
+from hybrid_nas.roofline import predicted_speed
+from hybrid_nas.speed import Load
 
 RATIO = {"1:0": -0.05, "1:1": -0.04, "1:3": -0.02, "1:5": -0.01, "1:12": 0.0, "0:1": 0.03}
 
@@ -114,6 +118,28 @@ def test_what_cannot_be_compared():
     apart = Comparison.of([run("a", 0, designs=grid()[:6]), run("b", 1, designs=grid()[-6:])])
     assert apart.agreements[0].kendall is None
     assert "0 designs in common: too few" in statement(apart.agreements[0])
+
+
+def test_speeds_of_unlike_origin_are_labelled_wherever_they_are_compared():
+    """Another device, and another context, are as unlike as measured and predicted."""
+
+    def speedy(name, seed, device="h100", context=2048):
+        of, target, trials, own = run(name, seed, names=("loss", "decode_tokens_per_s"))
+        load = Load(4, context, 1, 8192)
+        costs = [replace(t.cost, speed=predicted_speed(t.target, load, roofline.device(device))) for t in trials]
+        return of, target, [t.with_changes(cost=c) for t, c in zip(trials, costs, strict=True)], own
+
+    alike = Comparison.of([speedy("one", 0), speedy("two", 1)])
+    told = "Decoding speed: predicted for h100 by a roofline, not measured; batch 4 at 2,048 tokens"
+    assert alike.unlike == ()
+    assert alike.basis.endswith(f" {told}.")
+    assert alike.to_dict()["origins"] == {told: ["one", "two"]}
+    for other, said in (("a100", 2048), "one: .*h100.*; two: .*a100"), (("h100", 32_768), "at 32,768 tokens"):
+        compared = Comparison.of([speedy("one", 0), speedy("two", 1, *other)])
+        (warning,) = compared.unlike
+        assert "speeds are not of one kind" in warning
+        assert re.search(said, warning)
+        assert html.escape(warning) in comparison_page(compared)
 
 
 def test_runs_on_different_text_are_not_ranked_by_loss():

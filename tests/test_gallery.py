@@ -6,16 +6,22 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import synthetic
 
 from hybrid_nas.cost import cost
 from hybrid_nas.design_file import DesignFile
 from hybrid_nas.export.format import CannotHold
 from hybrid_nas.export.formats import FORMATS
-from hybrid_nas.gallery import FILE, gallery
+from hybrid_nas.gallery import FILE, beside, gallery
+from hybrid_nas.roofline import decode, device
 from hybrid_nas.scale import PAPER
+from hybrid_nas.speed import BY_LAYERS, Speed
+from hybrid_nas.study_file import read_study
+from hybrid_nas.trial import read_trials, write_trials
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 BILLIONS = {
@@ -114,3 +120,44 @@ def test_published_designs_beside_a_front(nas: Command, tiny: Path) -> None:
     assert "≈ bamba-9b" in text
     assert "≈ jamba-v0.1: tie_word_embeddings is false" in text
     assert "--with: published is what" in nas("front", "run", "--with", "friends", check=2).stderr
+
+
+def test_speeds_beside_a_front_are_of_its_kind() -> None:
+    """Predicted as the run's are; where those are measured, only a trial of the same model knows one."""
+    file = read_study("ratio: 1:1\ntarget: paper-350m\nobjectives: [loss, decode_tokens_per_s]\n", "study.yaml")
+    of = next(model.design for model in gallery().values() if model.name == "bamba-9b")
+    assert of is not None
+    target = of.at(file.target)
+    expected = decode(target, file.target.context, 4, device("h100")).tokens_per_s
+    found = {row.name: row.values for row in beside(file, [])}
+    assert found["bamba-9b"]["decode_tokens_per_s"] == expected
+    assert sum("decode_tokens_per_s" in values for values in found.values()) >= 8
+    trial = synthetic.trial(0, of, 2.0)
+    measured = Speed(BY_LAYERS, "some GPU", 123.0, 1.0, 1.0, 1.0)
+    trials = [trial.with_changes(target=target, cost=replace(trial.cost, speed=measured))]
+    found = {row.name: row.values for row in beside(file, trials)}
+    known = {name for name, values in found.items() if "decode_tokens_per_s" in values}
+    assert "bamba-9b" in known
+    assert {found[name]["decode_tokens_per_s"] for name in known} == {123.0}
+    assert len(known) < 4
+
+
+def test_the_command_says_why_a_speed_is_missing(nas: Command, tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "ratio: [0:1, 1:1]\nobjectives: [loss, train_tokens_per_s]\n"
+        "target: {preset: proxy, width: 64, params: 200k, context: 64}\n"
+        "proxy: {width: 32, params: 60k, context: 32, batch: 4, tokens: 1k, replicates: 0, recall_share: 0}\n"
+        "search: {trials: 2, workers: 1}\n"
+    )
+    nas("search", str(study), "--out", "run")
+    text = nas("front", "run", "--with", "published").stdout
+    assert "ktokens/s" in text or "Mtokens/s" in text
+    assert "speeds are measured" not in text
+    run = tmp_path / "run"
+    trials = [
+        trial.with_changes(cost=replace(trial.cost, speed=Speed(BY_LAYERS, "some GPU", 1.0, 1.0, 2.0, 1.0)))
+        for trial in read_trials(run / "trials.parquet")
+    ]
+    write_trials(trials, run / "trials.parquet")
+    assert "This run's speeds are measured" in nas("front", "run", "--with", "published").stdout

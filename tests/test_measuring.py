@@ -93,6 +93,12 @@ def test_a_front_says_where_speeds_come_from_and_refuses_two_kinds(tmp_path: Pat
     write_trials(trials, tmp_path / "trials.parquet")  # type: ignore[arg-type]
     again = read_trials(tmp_path / "trials.parquet")
     assert [trial.cost.speed for trial in again] == predicted
+    loaded = [replace(speed, load=Load(3, 48, 2, 16)) for speed in predicted]
+    write_trials([speedy(i, designs[i], 2.0, loaded[i]) for i in range(2)], tmp_path / "trials.parquet")  # type: ignore[misc]
+    assert [trial.cost.speed for trial in read_trials(tmp_path / "trials.parquet")] == loaded
+    longer = [trials[0], speedy(1, designs[1], 2.1, replace(loaded[1], load=Load(3, 96, 2, 16)))]
+    with pytest.raises(ValueError, match=r"trial 1 .*batch 3 at 96 tokens"):
+        Front.of(longer, OBJECTIVES)  # type: ignore[arg-type]
     other = Speed(BY_LAYERS, "NVIDIA H100 80GB HBM3", 300.0, 1.0, 1.0, 1.0)
     mixed = [trials[0], speedy(1, designs[1], 2.1, other)]
     with pytest.raises(ValueError, match=r"trial 0 are predicted .*trial 1 measured, by layers, on NVIDIA H100"):
@@ -125,6 +131,23 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(tmp_path: Path) -> N
     assert "no such device" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "is_a"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA A100-PCIE-40GB", "a100"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA A10", None),
+        ("NVIDIA GH200 480GB", None),
+    ],
+)
+def test_the_device_is_found_by_its_drivers_name(monkeypatch: pytest.MonkeyPatch, name: str, is_a: str | None) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    assert [known for known in ("a100", "h100", "h200", "cpu") if measuring.present(known)] == [is_a] * bool(is_a)
+
+
 @pytest.mark.parametrize(("began", "goes_on"), [("predicted", True), ("measured", False)])
 def test_a_run_keeps_to_what_it_began_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, began: str, goes_on: bool
@@ -152,6 +175,10 @@ def test_a_search_shows_that_its_speeds_are_predicted(nas: Command, tmp_path: Pa
         "search: {trials: 2, workers: 1}\n"
     )
     done = nas("search", str(study), "--out", str(tmp_path / "run"))
-    assert "Decoding speed: predicted for a100 by a roofline, not measured." in done.stdout
+    told = "predicted for a100 by a roofline, not measured; batch 3 at 48 tokens."
+    assert f"Decoding speed: {told}" in " ".join(done.stdout.split())
     assert "predicted for a100" in (tmp_path / "run" / "report.html").read_text()
+    recipe = (tmp_path / "run" / "recipe.md").read_text()
+    assert "(decoding speed with batch 3 at 48 tokens); " in recipe
+    assert "at 64 tokens" not in recipe  # the target's context, at which nothing here is
     assert json.loads((tmp_path / "run" / "front.json").read_text())["origins"]

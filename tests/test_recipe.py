@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -22,6 +23,7 @@ from hybrid_nas.front import Front
 from hybrid_nas.noise import Noise, trainings
 from hybrid_nas.recipe import Recipe, describe
 from hybrid_nas.recipe_text import latex, markdown, tex
+from hybrid_nas.speed import PREDICTED, Speed
 from hybrid_nas.student import student, two_sided_p
 
 RATIO = {"1:0": -0.05, "1:1": -0.04, "1:3": -0.02, "1:5": -0.01, "1:12": 0.0, "0:1": 0.03}
@@ -390,3 +392,20 @@ def test_the_recipe_says_what_it_agrees_with_and_what_depends_on_what():
     data = json.loads(json.dumps(recipe.to_dict(), allow_nan=False))
     assert {f["id"]: f["verdict"] for f in data["agreement"]} == verdicts
     assert data["positions"][0]["parts"][0]["part"] == "first layer"
+
+
+def test_prices_that_differ_read_unlike_and_the_designs_have_their_speeds():
+    """Two designs whose decoding speed is the same in three digits."""
+    rng = np.random.default_rng(5)
+    trials = study(grid(ratios=("1:5", "0:1"), placements=("middle",), d_states=(64,)), truth, rng, own=0.004)
+    speeds = {str(t.design): 3100.0 + 0.2 * i for i, t in enumerate(trials)}
+    costs = [replace(t.cost, speed=Speed(PREDICTED, "h100", speeds[str(t.design)], 0.031, 1.0, 1.0)) for t in trials]
+    trials = [t.with_changes(cost=c) for t, c in zip(trials, costs, strict=True)]
+    recipe = recipe_of(trials, "loss", "decode_tokens_per_s")
+    for price in recipe.prices.values():
+        low, high = re.findall(r"(\S+) ktokens/s", price.sentence)
+        assert low != high
+        assert float(low) * 1000 == pytest.approx(price.cheaper_cost, abs=1)
+    assert recipe.prices
+    head = next(line for line in markdown(recipe).splitlines() if line.startswith("|  | trial"))
+    assert "| decoding speed | cache |" in head

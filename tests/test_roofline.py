@@ -14,7 +14,6 @@ from hybrid_nas.roofline import (
     device,
     devices,
     prefill,
-    train_memory_bytes,
     train_step,
 )
 from hybrid_nas.scale import PAPER
@@ -58,7 +57,6 @@ def test_training_flops_are_those_of_cost_and_the_classifier() -> None:
     assert {p.bound for p in step.parts} == {"memory", "compute"} or {p.bound for p in step.parts} == {"compute"}
     forward = prefill(architecture, 8192, 2, PLAIN)
     assert forward.seconds < step.seconds / 2.9
-    assert train_memory_bytes(architecture, 8192, 2) > 20 * spent.params
     assert decode_memory_bytes(architecture, 8192, 2) == 2 * spent.params + 2 * spent.cache_bytes
 
 

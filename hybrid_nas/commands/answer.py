@@ -49,6 +49,7 @@ def front(
 def print_published(run: Run, trials: list[Trial]) -> None:
     """The published designs at the run's target, their costs, and their losses where the run has trained them."""
     from hybrid_nas.gallery import beside
+    from hybrid_nas.speed import PREDICTED
     from hybrid_nas.units import readable
 
     file = run.study_file()
@@ -73,6 +74,8 @@ def print_published(run: Run, trials: list[Trial]) -> None:
         if row.differs:
             said = f"≈ {row.name}: {'; '.join(row.differs)}"
             out.print(said, style="dim", markup=False, highlight=False, soft_wrap=True)
+    if any(trial.cost.speed is not None and trial.cost.speed.source != PREDICTED for trial in trials):
+        out.print("This run's speeds are measured; those of models that no trial has are not known.", style="dim")
     out.print("A loss stands where a trial is the same model; search.seeds: [NAME] trains one.", style="dim")
 
 

@@ -10,12 +10,13 @@ import typer
 from rich.table import Table
 
 from hybrid_nas.commands.model import asked
-from hybrid_nas.commands.terminal import AsJson, Set, out
+from hybrid_nas.commands.terminal import AsJson, Set, err, out
 from hybrid_nas.yaml_file import Item
 
 if TYPE_CHECKING:
     from hybrid_nas.architecture import Architecture
     from hybrid_nas.roofline import Device
+    from hybrid_nas.speed import Load, Speed
 
 
 def measure(
@@ -39,6 +40,7 @@ def measure(
     from hybrid_nas.placement import LETTERS
     from hybrid_nas.roofline import device as device_of
     from hybrid_nas.section import count_of
+    from hybrid_nas.speed import Load
 
     ratio = ":" in design and all(part.isdecimal() for part in design.split(":"))
     if ratio or set(design.upper()) <= set(LETTERS):
@@ -48,10 +50,11 @@ def measure(
         found = find_model(design, None, scale, tuple(settings or ()))
         model = found.architecture
         tokens = found.context if context is None else count_of(Item(context, "--context", None, context), "context")
+    load = Load(batch, tokens, train_batch, tokens)
     if device is not None:
-        values = predicted(model, tokens, batch, train_batch, device_of(device))
+        values = predicted(model, load, device_of(device))
     else:
-        values = measured(model, tokens, batch, train_batch, layers, whole)
+        values = measured(model, load, layers, whole)
     if as_json:
         print(json.dumps(values))
         return
@@ -61,39 +64,35 @@ def measure(
     out.print(table, highlight=False)
 
 
-def predicted(model: Architecture, tokens: int, batch: int, train_batch: int, on: Device) -> dict[str, Any]:
+def predicted(model: Architecture, load: Load, on: Device) -> dict[str, Any]:
     """By roofline, and saying so."""
     from hybrid_nas.roofline import predicted_speed
-    from hybrid_nas.speed import Load
 
-    speed = predicted_speed(model, Load(batch, tokens, train_batch, tokens), on).to_dict()
-    return {
-        "source": speed.pop("source"),
-        "device": speed.pop("device"),
-        "layout": model.layout,
-        "context": tokens,
-        **speed,
-    }
+    return _told(model, predicted_speed(model, load, on))
 
 
-def measured(
-    model: Architecture, tokens: int, batch: int, train_batch: int, layers: Path | None, whole: bool
-) -> dict[str, Any]:
+def _told(model: Architecture, speed: Speed) -> dict[str, Any]:
+    values = speed.to_dict()
+    origin = {name: values.pop(name) for name in ("source", "device")}
+    return {**origin, "layout": model.layout, **values.pop("load"), **values}
+
+
+def measured(model: Architecture, load: Load, layers: Path | None, whole: bool) -> dict[str, Any]:
     """On this machine's CUDA device. ValueError where there is none."""
     import torch
 
     from hybrid_nas.measure import Meter, Table
-    from hybrid_nas.speed import Load
 
     if not torch.cuda.is_available():
         raise ValueError("measure: there is no CUDA device here; --device h100 predicts what one would do")
-    meter = Meter(torch.device("cuda"), Table(layers))
-    load = Load(batch, tokens, train_batch, tokens)
-    speed = meter.speed(model, load).to_dict()
-    found = {"source": speed.pop("source"), "device": speed.pop("device"), "layout": model.layout, "context": tokens}
-    found |= speed
+    table = Table(layers)
+    if table.others():
+        err.print(table.others(), highlight=False, soft_wrap=True)
+    meter = Meter(torch.device("cuda"), table)
+    speed = meter.speed(model, load)
+    found = _told(model, speed)
     if whole:
         seconds = meter.whole(model, load)
-        found["decode_error_of_layers"] = seconds["decode"] * speed["decode_tokens_per_s"] / batch - 1
-        found["prefill_error_of_layers"] = speed["prefill_s"] / seconds["prefill"] - 1
+        found["decode_error_of_layers"] = seconds["decode"] * speed.decode_tokens_per_s / load.batch - 1
+        found["prefill_error_of_layers"] = speed.prefill_s / seconds["prefill"] - 1
     return found

@@ -49,6 +49,14 @@ def models(name: str) -> dict[str, Architecture]:
     return {name: architecture_of_layout(layout, Design(ratio=Ratio(1, 1)), scale) for name, layout in layouts.items()}
 
 
+def meter_of(out: Path) -> Meter:
+    """One whose table is results/gpu_layers.parquet; layers that other code measured are measured anew, and said."""
+    table = Table(out / "gpu_layers.parquet")
+    if table.others():
+        print(table.others(), flush=True)
+    return Meter(torch.device("cuda"), table)
+
+
 def as_markdown(result: dict[str, Any]) -> str:
     env, rates = result["environment"], result["rates"]
     versions = f"{env['device']}, torch {env['torch']}, {env['date']}, commit {env['commit']}"
@@ -115,7 +123,7 @@ def decoding(contexts: list[int], scale: str, out: Path) -> None:
 def training(scale: str, out: Path) -> None:
     """A whole training step, captured, of one sequence of 8,192 tokens, beside the sum of its layers and the roofline's
     prediction; to results/gpu_training_whole.json and .md."""
-    meter, env, rows = Meter(torch.device("cuda"), Table(out / "gpu_layers.parquet")), environment(), []
+    meter, env, rows = meter_of(out), environment(), []
     where = f"{env['device']}, torch {env['torch']}, {env['date']}, commit {env['commit']}"
     lines = [f"{where}; {scale}, 1 x {TRAINED:,} tokens", ""]
     lines += [
@@ -217,7 +225,7 @@ def main() -> None:
         decoding(options.contexts, options.scale, options.out)
         return
     rates, on = device_rates(), device("h100")
-    meter = Meter(torch.device("cuda"), Table(options.out / "gpu_layers.parquet"))
+    meter = meter_of(options.out)
     result: dict[str, Any] = {"environment": environment(), "scale": options.scale, "rates": rates, "rows": []}
     stem = "gpu_decoding" if options.scale == "paper-1b" else f"gpu_decoding_{options.scale}"
     for context in options.contexts:
