@@ -71,7 +71,7 @@ def search(
     """Explore a space, and end with a front, a recipe and a report. The same command continues what was stopped."""
     from hybrid_nas.census import Census
     from hybrid_nas.run_folder import Run, default_folder
-    from hybrid_nas.study_file import read_study
+    from hybrid_nas.study_file import open_study
     from hybrid_nas.yaml_file import FileError
 
     path = find(space)
@@ -79,8 +79,8 @@ def search(
     assignments += [f"{key}={value}" for key, value in (
         ("search.trials", trials), ("proxy.tokens", budget), ("search.seed", seed), ("search.workers", workers),
     ) if value is not None]  # fmt: skip
-    read_study(path.read_text(), str(path), (), path.resolve().parent)  # what an option hides is still wrong
-    file = read_study(path.read_text(), str(path), tuple(assignments), path.resolve().parent)
+    open_study(path)  # what an option hides is still wrong
+    file = open_study(path, tuple(assignments))
     census = Census.of(file).checked(file, str(path))
     seeds = _seeds(file, census, str(path))
     from hybrid_nas.ar_hits import check
