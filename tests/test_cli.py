@@ -106,6 +106,28 @@ def test_refusals_leave_nothing_behind(nas: Command, tmp_path: Path, arguments: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("search", "inter_layer"),
+        ("train", "--layout", "MA", "--scale", "proxy", "--tokens", "2k"),
+        ("export", "--layout", "MA", "--scale", "proxy", "--to", "hybrid"),
+        ("probe", "mix"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_file_where_the_folder_should_be_is_refused(nas: Command, tmp_path: Path, command: tuple[str, ...]) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for place, where in (("taken", "there"), ("taken/run", "on the way to taken/run")):
+        done = nas(*command, "--out", place, check=2)
+        says = f"taken is a file, and a folder must stand {where}; give another with --out"
+        assert done.stderr == f"hybrid-nas: {says}\n"
+        assert done.stdout == ""
+        assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    assert taken.read_text() == "mine"
+
+
 def test_a_bad_file_names_file_and_line(nas: Command, tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     for line, message in (("placment: front", "unknown key 'placment'"), ("data: nowhere/", "data: ")):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hybrid_nas.commands.answer import print_front
-from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, err, out
+from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, err, folder_at, out
 from hybrid_nas.shipped import find
 from hybrid_nas.units import counted, listed
 
@@ -101,7 +101,7 @@ def search(
         raise ValueError("--ray needs the package ray: pip install 'hybrid-nas[ray]'")
     from hybrid_nas.measuring import metered
 
-    run = Run(out_folder or default_folder(file))
+    run = Run(folder_at(out_folder or default_folder(file)))
     fresh = not run.path.exists()
     run.begin(file, storage)
     with run.locked(), contextlib.ExitStack() as stack:
