@@ -74,6 +74,7 @@ def search(
     from hybrid_nas.study_file import open_study
     from hybrid_nas.yaml_file import FileError
 
+    _check_ray(ray, send_code, tuple(settings or ()))
     path = find(space)
     assignments = list(settings or ())
     assignments += [f"{key}={value}" for key, value in (
@@ -95,10 +96,6 @@ def search(
     data = (
         f"{text.name} ({len(text.train):,} bytes to train on, {len(text.held_out):,} held out, {text.fingerprint[:12]})"
     )
-    if ray is not None and ray.startswith("ray://"):
-        raise ValueError("--ray: Ray's client (ray://) is not used; give HOST:PORT of the cluster, on one of its nodes")
-    if ray is not None and importlib.util.find_spec("ray") is None:
-        raise ValueError("--ray needs the package ray: pip install 'hybrid-nas[ray]'")
     from hybrid_nas.measuring import metered
 
     run = Run(folder_at(out_folder or default_folder(file)))
@@ -118,6 +115,22 @@ def search(
             file.meter.close()  # the device's memory is the trainings'
         finished = _search(run, file, census, seeds, path, data, means, as_json)
     raise typer.Exit(0 if finished else INTERRUPTED)
+
+
+def _check_ray(ray: str | None, send_code: bool, settings: tuple[str, ...]) -> None:
+    """ValueError where Ray cannot be used as asked, or an option of Ray's stands alone. A file's own `gpus` may stand:
+    a study that was begun on a cluster can go on without."""
+    keys = {assignment.partition("=")[0].replace(" ", "") for assignment in settings}
+    for option, given in (("--send-code", send_code), ("--set search.gpus", "search.gpus" in keys)):
+        if given and ray is None:
+            raise ValueError(
+                f"{option} is for workers on Ray, and without --ray nothing reads it; add --ray (this machine) or "
+                f"--ray HOST:PORT (a cluster), or leave {option} away"
+            )
+    if ray is not None and ray.startswith("ray://"):
+        raise ValueError("--ray: Ray's client (ray://) is not used; give HOST:PORT of the cluster, on one of its nodes")
+    if ray is not None and importlib.util.find_spec("ray") is None:
+        raise ValueError("--ray needs the package ray: pip install 'hybrid-nas[ray]'")
 
 
 @dataclass(frozen=True)
@@ -149,6 +162,8 @@ def _opened(
     lease = stack.enter_context(Lease(inner, opened(file, inner)._study_id))
     search = file.search
     if ray is None:
+        if search.gpus is not None:
+            err.print("search.gpus is for workers on Ray (--ray); nothing reads it here", style="dim")
         pool: ProcessPool | PackedPool
         if gpus := torch.cuda.device_count():
             each = -(-search.workers // gpus) if search.workers else TOGETHER
