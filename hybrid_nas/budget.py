@@ -10,6 +10,11 @@ from typing import Any, Literal
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.cost import cost
 
+FLOPS, STEP_S = 1e15, 1e-4
+"""What no training passes: FLOPs a second (an H100's peak, bfloat16), and the seconds of a step's dozens of kernels."""
+YEAR_S = 365 * 86_400.0
+MOST_REPLICATES = 1_000
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -54,8 +59,11 @@ class Budget:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"budget: {name} must be a positive whole number, found {value!r}")
-        if isinstance(self.replicates, bool) or not isinstance(self.replicates, int) or self.replicates < 0:
-            raise ValueError(f"budget: replicates must be a whole number, 0 or more, found {self.replicates!r}")
+        again = self.replicates
+        if isinstance(again, bool) or not isinstance(again, int) or not 0 <= again <= MOST_REPLICATES:
+            raise ValueError(
+                f"budget: replicates must be a whole number from 0 to {MOST_REPLICATES:,}, found {again!r}"
+            )
         for name in ("warmup", "cooldown", "recall_share"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -99,6 +107,12 @@ class Budget:
             return self
         tokens = self.flops / cost(architecture, context).train_flops_per_token
         return replace(self, tokens=max(1, round(tokens)))
+
+    def least_seconds(self, params: int, context: int) -> float:
+        """What one training of `params` parameters takes at the very least, on any device."""
+        if self.flops is not None:
+            return self.flops / FLOPS
+        return max(6 * params * self.tokens / FLOPS, self.tokens / (self.batch * context) * STEP_S)
 
     @property
     def mode(self) -> str:

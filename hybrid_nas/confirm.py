@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hybrid_nas.budget import Budget
+from hybrid_nas.budget import YEAR_S, Budget
 from hybrid_nas.candidate import Candidate
 from hybrid_nas.front import Front
 from hybrid_nas.rank import MIN_ITEMS, Correlation, kendall
@@ -91,8 +91,12 @@ def budget_of(file: StudyFile, trials: list[Trial], tokens: int | None) -> Budge
     if wanted <= most:
         raise ValueError(f"--tokens: more than the {most:,} of the study's trainings confirm it, found {wanted:,}")
     if study.flops is None:
-        return replace(study, tokens=wanted, rungs=())
-    return replace(study, flops=study.flops * wanted / most, rungs=())
+        larger = replace(study, tokens=wanted, rungs=())
+    else:
+        larger = replace(study, flops=study.flops * wanted / most, rungs=())
+    if (years := larger.least_seconds(file.proxy.params, context) / YEAR_S) > 1:
+        raise ValueError(f"--tokens: one training of {wanted:.3g} tokens takes {years:,.1f} years or more")
+    return larger
 
 
 def confirm(

@@ -6,7 +6,7 @@ import re
 from dataclasses import fields, replace
 from typing import Any
 
-from hybrid_nas.budget import Budget
+from hybrid_nas.budget import FLOPS, STEP_S, YEAR_S, Budget
 from hybrid_nas.presets import PROXIES
 from hybrid_nas.scale import LARGEST_DIMENSION, SCALES, Scale
 from hybrid_nas.yaml_file import Item, nearest
@@ -94,7 +94,31 @@ def read_proxy(item: Item | None) -> tuple[Scale, Budget]:
         raise entries["flops"].error("proxy: flops gives each candidate its own tokens; leave one of the two out")
     scale, budget = _proxy_preset(entries.pop("preset")) if "preset" in entries else (SCALES["proxy"], Budget())
     budget = build(Budget, {key: entries.pop(key) for key in budget_keys if key in entries}, item, budget)
-    return _changed(scale, entries, item, "proxy"), budget
+    scale = _changed(scale, entries, item, "proxy")
+    _check_length(scale, budget, item)
+    return scale, budget
+
+
+def _check_length(scale: Scale, budget: Budget, item: Item) -> None:
+    """FileError for a training of less than a step, or of more than a year."""
+    step = budget.batch * scale.context
+    place = next((item.value[key] for key in ("flops", "tokens", "batch", "context") if key in item.value), item)
+    if budget.flops is not None and budget.flops < (least := 6 * scale.params * step):
+        raise place.error(
+            f"flops: one step, {budget.batch} sequences of {scale.context} tokens, takes {least:.2g} FLOPs or more at "
+            f"{scale.params:,} parameters, so at least that must stand here, found {budget.flops:g}"
+        )
+    if budget.flops is None and budget.tokens < step:
+        raise place.error(
+            f"tokens: one step is {budget.batch} sequences of {scale.context} tokens, {step:,} in all, so at least "
+            f"that must stand here, found {budget.tokens:,}"
+        )
+    if (years := budget.least_seconds(scale.params, scale.context) / YEAR_S) > 1:
+        name, found = ("tokens", budget.tokens) if budget.flops is None else ("flops", budget.flops)
+        raise place.error(
+            f"{name}: one training of {found:.3g} {name} takes {years:,.1f} years or more, at {FLOPS:g} FLOP/s and "
+            f"{STEP_S * 1000:g} ms a step; a year's, about {found / years:.2g}, is the most that may stand here"
+        )
 
 
 def proxy_by_name(item: Item | None) -> bool:

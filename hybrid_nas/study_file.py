@@ -158,20 +158,6 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
                 f"objectives: nothing measures {objective.name}; name it once under budget: tasks or probes"
                 + (f", which have {', '.join(measured)}" if measured else "")
             )
-    step = budget.batch * proxy.context
-    if budget.flops is not None and budget.flops < (least := 6 * proxy.params * step):
-        place = sections["proxy"].value["flops"]
-        raise place.error(
-            f"flops: one step, {budget.batch} sequences of {proxy.context} tokens, takes {least:.2g} FLOPs or more at "
-            f"{proxy.params:,} parameters, so at least that must stand here, found {budget.flops:g}"
-        )
-    if budget.flops is None and budget.tokens < step:
-        sizes = sections["proxy"].value
-        place = next((sizes[key] for key in ("tokens", "batch", "context") if key in sizes), sections["proxy"])
-        raise place.error(
-            f"tokens: one step is {budget.batch} sequences of {proxy.context} tokens, {step:,} in all, so at least "
-            f"that must stand here, found {budget.tokens:,}"
-        )
     return StudyFile(
         space=read_space(name, entries, root),
         proxy=proxy,

@@ -38,3 +38,7 @@ def test_at_equal_compute_each_design_has_its_own_tokens(nas: Command, tiny: Pat
     most = max(row["tokens_before"] for row in shown["designs"])
     refused = nas("confirm", "run", "--tokens", str(most), check=2).stderr
     assert f"more than the {most:,} of the study's trainings" in refused
+    assert (
+        "--tokens: one training of 1e+18 tokens takes "
+        in nas("confirm", "run", "--tokens", "1000000000b", check=2).stderr
+    )

@@ -160,12 +160,33 @@ def test_numbers_mean_what_they_say() -> None:
         ("ratio: 1:3\nproxy: {learning_rate: .inf}\n", 2, "finite"),
         ("ratio: 1:3\nproxy: {tokens: 10}\n", 2, "one step is 8 sequences of 64 tokens, 512 in all"),
         ("ratio: []\n", 1, "the list is empty, so nothing can be chosen; write one, like 1:5"),
+        (
+            "ratio: 1:3\nbudget:\n  tokens: 1e18\n",
+            3,
+            r"tokens: one training of 1e\+18 tokens takes 6,193.3 years or more",
+        ),
+        ("ratio: 1:3\nbudget:\n  flops: 1e23\n", 3, r"flops: one training of 1e\+23 flops takes 3.2 years or more"),
+        ("ratio: 1:3\nbudget: {replicates: 1e15}\n", 2, "replicates must be a whole number from 0 to 1,000, found"),
     ],
 )
 def test_errors_teach(text: str, line: int, message: str) -> None:
     with pytest.raises(FileError, match=message) as caught:
         read(text)
     assert str(caught.value).startswith(f"space.yaml:{line}: ")
+
+
+def test_the_most_tokens_are_a_year_of_steps_or_of_flops() -> None:
+    steps = 365 * 24 * 3600 * 10_000  # of 0.1 ms
+    small, large = (
+        "ratio: 1:3\nproxy: {batch: 8, context: 64, tokens: %d}\n",
+        "ratio: 1:3\nproxy: {preset: paper-3b, tokens: %d}\n",
+    )
+    flops = 365 * 24 * 3600 * 10**15
+    params = read(large % 10**9).proxy.params
+    for text, most in ((small, steps * 8 * 64), (large, flops // (6 * params))):
+        assert read(text % most).budget.tokens == most
+        with pytest.raises(FileError, match=r"takes 1\.0 years or more"):
+            read(text % (most + most // 1000))
 
 
 @pytest.mark.parametrize("proxy", ["proxy: quick", "proxy: {preset: thorough, batch: 16}"])

@@ -246,6 +246,8 @@ def _search(
     for seed in seeds:
         progress.said(str(seed))
     progress.said(f"run {run.path}: {counted(progress.planned, 'trial')} on {counted(workers, 'worker')}; data: {data}")
+    if (days := file.budget.least_seconds(file.proxy.params, file.proxy.context) / 86_400) > 1:
+        progress.said(f"one training takes {days:,.1f} days or more, whatever the device: {file.budget.mode}")
     if progress.planned < file.search.trials:
         progress.said(
             f"{file.search.trials:,} trials are asked for, and the space has {counted(spaced, 'design')}: the search "
