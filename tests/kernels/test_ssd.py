@@ -2,7 +2,7 @@ import pytest
 import torch
 from hybrid_nas_kernels.ssd import IMPLEMENTATIONS, ssd, ssd_reference, ssd_step
 
-ELSEWHERE = ("reference", "triton", "mamba_ssm")  # test_triton.py and test_published.py have the last
+ELSEWHERE = ("reference", "triton", "mamba_ssm")  # test_triton_scan.py and test_published.py have the last
 FAST = [name for name in IMPLEMENTATIONS if name not in ELSEWHERE]
 NAMES = ("x", "dt", "A", "B", "C", "D", "initial_state")
 
