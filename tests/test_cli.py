@@ -89,6 +89,17 @@ def test_a_split_of_nothing_or_all_is_a_whole_layer(nas: Command, layout: str, s
         (("cost", "--layout", "MMMA", "--set", "window=1/16"), "window means nothing for the layout MMMA"),
         (("cost", "--ratio", "1:3", "--set", "sinks=4"), "sinks means nothing in this space"),
         (("cost", "--ratio", "1:3", "--context", "many"), "context: a whole number"),
+        *(
+            ((command, *model, "--context", "0"), "--context: must be at least 1 token, found 0")
+            for command, *model in (
+                ("cost", "--ratio", "1:5"),
+                ("describe", "MMA"),
+                ("measure", "1:5", "--device", "h100"),
+                ("measure", "bamba-9b", "--device", "h100"),
+                ("cost", "bamba-9b"),
+                ("describe", "bamba-9b"),
+            )
+        ),
         (("search", "/nowhere/inter_layer.yaml"), "no such file"),
         (("search", "nowhere.yaml"), "no such file"),
         (("search", "inter_layer", "--set", "d_state=[]"), "the list is empty"),

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from hybrid_nas.commands.model import asked
 from hybrid_nas.commands.terminal import AsJson, Set, err, out
-from hybrid_nas.yaml_file import Item
 
 if TYPE_CHECKING:
     from hybrid_nas.architecture import Architecture
@@ -39,7 +38,7 @@ def measure(
     from hybrid_nas.model_source import DEFAULT_SCALE, find_model
     from hybrid_nas.placement import LETTERS
     from hybrid_nas.roofline import device as device_of
-    from hybrid_nas.section import count_of
+    from hybrid_nas.section import context_of
     from hybrid_nas.speed import Load
 
     ratio = ":" in design and all(part.isdecimal() for part in design.split(":"))
@@ -49,7 +48,7 @@ def measure(
     else:
         found = find_model(design, None, scale, tuple(settings or ()))
         model = found.architecture
-        tokens = found.context if context is None else count_of(Item(context, "--context", None, context), "context")
+        tokens = found.context if context is None else context_of(context)
     load = Load(batch, tokens, train_batch, tokens)
     if device is not None:
         values = predicted(model, load, device_of(device))
