@@ -100,6 +100,8 @@ def test_a_split_of_nothing_or_all_is_a_whole_layer(nas: Command, layout: str, s
                 ("describe", "bamba-9b"),
             )
         ),
+        (("measure", "MM", "--device", "h100", "--whole"), "--whole: --device h100 predicts and measures nothing"),
+        (("measure", "MM", "--device", "h100", "--layers", "x.parquet"), "--layers: --device h100 predicts"),
         (("search", "/nowhere/inter_layer.yaml"), "no such file"),
         (("search", "nowhere.yaml"), "no such file"),
         (("search", "inter_layer", "--set", "d_state=[]"), "the list is empty"),
