@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_cases import Case, RandomTokens, device_rates, environment, timed
+from gpu_cases import Case, RandomTokens, device_rates, environment, need_gpu, timed
 
 from hybrid_nas.architecture import Architecture, Block, ParallelHybrid
 from hybrid_nas.captured import CapturedTraining
@@ -217,6 +217,7 @@ def main() -> None:
     parser.add_argument("--steps", action="store_true", help="only decoding, of the whole models")
     parser.add_argument("--train", action="store_true", help="only a whole training step")
     options = parser.parse_args()
+    need_gpu("`hybrid-nas measure DESIGN --device h100` predicts")
     options.out.mkdir(parents=True, exist_ok=True)
     if options.train:
         training(options.scale, options.out)
