@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hybrid_nas_kernels
 import pytest
 from installed import COMMAND, environment
 
@@ -139,7 +140,11 @@ def test_doctor(nas: Command) -> None:
     found = json.loads(nas("doctor", "--json").stdout)
     states = {finding["what"]: finding["state"] for finding in found["findings"]}
     assert states["torch"] == "ok"
-    assert set(found["implementations"]) >= {"mamba2", "attention"}
+    kernels = Path(hybrid_nas_kernels.__file__).parent
+    operations = {folder.parent.name for folder in kernels.glob("*/reference.py")} | {"adamw"}
+    assert len(operations) > 15
+    assert set(found["implementations"]) == operations | {"mamba2", "training_step"}
+    assert "triton" in states
     if states["flash-attn"] == "missing":
         assert "pip install 'hybrid-nas[cuda]'" in nas("doctor").stdout
 
