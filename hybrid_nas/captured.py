@@ -45,6 +45,17 @@ def unusable(device: torch.device) -> str | None:
     return why_not("triton")
 
 
+def lost(device: torch.device) -> bool:
+    """Whether a fault on `device`, such as a kernel's illegal access, has ended its use by this process."""
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
 class NoMixedPrecision(RuntimeError):
     """An operation of the model does not take bfloat16 matrices beside float32 vectors."""
 
@@ -130,7 +141,7 @@ class CapturedTraining:
             except (RuntimeError, TypeError, NotImplementedError) as error:
                 for flat in self.flats:
                     flat.restore()
-                if isinstance(error, torch.OutOfMemoryError):
+                if isinstance(error, torch.OutOfMemoryError) or lost(device):
                     raise
                 raise NoMixedPrecision(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
             if capture:

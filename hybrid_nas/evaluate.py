@@ -17,7 +17,7 @@ from hybrid_nas_kernels.cross_entropy import choose as choose_cross_entropy
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.budget import Budget
-from hybrid_nas.captured import CapturedTraining, NoMixedPrecision
+from hybrid_nas.captured import CapturedTraining, NoMixedPrecision, lost
 from hybrid_nas.captured import train as train_captured
 from hybrid_nas.checkpoint import Checkpoint, How, state_of, take_up
 from hybrid_nas.data import Corpus, Text, open_corpus
@@ -68,6 +68,11 @@ class Outcome:
         return cls(**{**data, "curve": tuple(Point(**point) for point in data["curve"])})
 
 
+class DeviceLost(RuntimeError):
+    """The device answers this process no more, so all its trainings are over, whichever of them did it. What they hold
+    there cannot be given back: a process that catches this ends at once, by `os._exit`."""
+
+
 @dataclass
 class Kept:
     """A captured training that further seeds of one architecture and budget take over, where the device captures."""
@@ -96,7 +101,8 @@ def evaluate(
     held-out loss at every rung; False at a rung stops the training there. `device` is "auto" (CUDA where there is
     one), "cpu", or any torch device. `built` is called once the training holds the memory that it will hold. `kept` is
     for seeds one after another: the first leaves its captured step there for the next. Whatever
-    goes wrong with a candidate is a failed outcome that says why: one candidate must not end a study. Global state is
+    goes wrong with a candidate is a failed outcome that says why: one candidate must not end a study; a fault that ends
+    the process's use of the device is DeviceLost. Global state is
     left alone: threads are the caller's, and so are the results of more than one, since sums in another order differ in
     the last bits. On one thread equal arguments give equal bits.
     """
@@ -178,7 +184,9 @@ def evaluate(
         return outcome("failed", failure=str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
         return outcome("failed", failure=_out_of_memory(on, error))
-    except Exception as error:  # noqa: BLE001  the one boundary: a candidate's bug is its failure, not the study's end
+    except Exception as error:
+        if lost(on):
+            raise DeviceLost(f"{_name(on)} is lost to this process: {_described(error)}") from error
         if "can't allocate memory" in str(error) or "bad_alloc" in str(error):  # plain RuntimeErrors, on the CPU
             return outcome("failed", failure=_out_of_memory(on, error))
         return outcome("failed", failure=_described(error))

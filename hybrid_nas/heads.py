@@ -74,25 +74,26 @@ class AttentionHeads(nn.Module):
         self, projected: Sequence[Tensor], cache: LayerCache, position: int, given: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """`attend_step` of what the weights of `read_together` made of the token."""
-        q, keys, values, v = self.queries_and_cached(projected, cache, position, given)
-        return attention_op.attention_step(q, keys, values).flatten(1), v
+        cached = self.cached_arguments(projected, cache, position, given)
+        _, v, keys, values, *_ = cached
+        return attention_op.attention_step(rope_op.rope_and_cache(*cached), keys, values).flatten(1), v
 
-    def queries_and_cached(
+    def cached_arguments(
         self, projected: Sequence[Tensor], cache: LayerCache, position: int, given: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What `attention_step` is given, the token's key and value among the cached ones, and its values
-        (batch, kv_heads, value_dim)."""
+    ) -> rope_op.Cached:
+        """What `rope_and_cache` is given, of the cache what is filled with the token."""
         m = self.mixer
-        v = projected[2] if given is None else given
-        q, k, v = self._turned(side_by_side(projected[:2]), v, len(v), 1, position)
-        keys, values = cache["keys"], cache["values"]
         slot = position
         if m.window is not None and position >= m.sinks:
             slot = m.sinks + (position - m.sinks) % m.window
-        keys[:, slot] = k[:, 0]
-        values[:, slot] = v[:, 0]
-        filled = min(position + 1, keys.shape[1])
-        return q[:, 0], keys[:, :filled], values[:, :filled], v[:, 0]
+        filled = min(position + 1, cache["keys"].shape[1])
+        keys, values = (cache[name][:, :filled] for name in ("keys", "values"))
+        qk, v = side_by_side(projected[:2]), projected[2] if given is None else given
+        table = None
+        if m.rope_theta is not None:
+            table = rope_op.rope_table(m.rope_theta, m.head_dim, position, 1, qk.device)
+        batch = len(qk)
+        return qk.view(batch, -1, m.head_dim), v.view(batch, m.kv_heads, -1), keys, values, slot, table
 
     def _project(
         self, x: Tensor, norm: Tensor | None, batch: int, tokens: int, start: int, given: Tensor | None

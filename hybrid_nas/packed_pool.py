@@ -93,6 +93,9 @@ class PackedPool:
                     yield Died(number, ended)
                 return
             number = message.pop("number")
+            if "lost" in message:
+                worker.why = message["lost"]  # it ends now, and the end of its output says that all died
+                continue
             watch = self.jobs[number][1]
             if "outcome" in message:
                 del self.jobs[number]
@@ -137,7 +140,7 @@ def serve(device: str, each: int) -> None:
 
     from hybrid_nas.architecture import Architecture
     from hybrid_nas.budget import Budget
-    from hybrid_nas.evaluate import Progress, evaluate
+    from hybrid_nas.evaluate import DeviceLost, Progress, evaluate
     from hybrid_nas.packed import Room, device_memory
 
     torch.set_num_threads(1)
@@ -178,6 +181,9 @@ def serve(device: str, each: int) -> None:
                 device,
                 room.built,
             )
+        except DeviceLost as error:
+            say(number, {"lost": str(error)})
+            os._exit(1)
         finally:
             room.leave()
         say(number, {"outcome": outcome.to_dict()})

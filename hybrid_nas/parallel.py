@@ -56,11 +56,9 @@ class ParallelHybridModule(MixerModule):
         x, norm = norm_linear_op.norm_once(x, norm, eps=NORM_EPS)
         *heads, projected = norm_linear_op.norm_linears(x, norm, self.read_together(), eps=NORM_EPS)
         if self._steps_as_one(x):
-            q, keys, cached, _ = self.attention.queries_and_cached(heads, cache, position)
+            cached = self.attention.cached_arguments(heads, cache, position)
             mamba, z = self.mamba.scan_arguments(projected, cache, position)
             return parallel_step_op.parallel_step(
-                q,
-                keys,
                 cached,
                 mamba,
                 z,

@@ -136,6 +136,8 @@ class ProcessPool:
                     yield Died(job, worker.why, final=worker.watch.over_limit)
                 elif job is not None:
                     yield Died(job, f"its worker {ended}")
+            elif "lost" in message:
+                worker.why = message["lost"]  # it ends now, and the end of its output says that it died
             elif job is not None and "outcome" in message:
                 worker.job = None
                 yield Done(job, message["outcome"])
@@ -173,7 +175,7 @@ def serve() -> None:
 
     from hybrid_nas.architecture import Architecture
     from hybrid_nas.budget import Budget
-    from hybrid_nas.evaluate import Progress, evaluate
+    from hybrid_nas.evaluate import DeviceLost, Progress, evaluate
 
     go_first()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -199,14 +201,18 @@ def serve() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         limit_memory(job.get("memory"))
-        outcome = evaluate(
-            Architecture.from_dict(job["architecture"]),
-            job["context"],
-            Budget.from_dict(job["budget"]),
-            job["data"],
-            job["seed"],
-            report,
-        )
+        try:
+            outcome = evaluate(
+                Architecture.from_dict(job["architecture"]),
+                job["context"],
+                Budget.from_dict(job["budget"]),
+                job["data"],
+                job["seed"],
+                report,
+            )
+        except DeviceLost as error:
+            say({"lost": str(error)})
+            os._exit(1)
         say({"outcome": outcome.to_dict()})
 
 

@@ -15,11 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from multiprocessing.sharedctypes import Synchronized
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hybrid_nas.budget import Budget
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.trial import Trial
+
+if TYPE_CHECKING:
+    from hybrid_nas.evaluate import Outcome
 
 GRACE_S = 20.0
 """How long after the time limit a process may take to end before it is stopped."""
@@ -91,7 +94,7 @@ def fill(
     """Train `jobs` until all are done or the clock (`time.time`) reads `deadline`; `heard` gets every trial as it ends.
     Returns what went wrong with whole processes, a line each."""
     context = multiprocessing.get_context("spawn")
-    results: Queue[Trial | None] = context.Queue()
+    results: Queue[Trial | str | None] = context.Queue()
     following = context.Value("i", 0)
     children = [
         context.Process(
@@ -112,11 +115,11 @@ def fill(
 
 
 def _listen(
-    children: Sequence[Any], results: Queue[Trial | None], deadline: float | None, heard: Callable[[Trial], None]
+    children: Sequence[Any], results: Queue[Trial | str | None], deadline: float | None, heard: Callable[[Trial], None]
 ) -> list[str]:
     import queue
 
-    ended = 0
+    ended, lost = 0, list[str]()
     while ended < len(children):
         try:
             trial = results.get(timeout=0.5)
@@ -125,13 +128,17 @@ def _listen(
                 return [f"{len(children) - ended} of {len(children)} processes did not end in time and were stopped"]
             if all(child.exitcode is not None for child in children) and results.empty():
                 codes = ", ".join(str(child.exitcode) for child in children if child.exitcode)
-                return [f"processes ended with code {codes}; what they were training is not recorded"] if codes else []
+                return lost or (
+                    [f"processes ended with code {codes}; what they were training is not recorded"] if codes else []
+                )
             continue
         if trial is None:
             ended += 1
+        elif isinstance(trial, str):
+            lost.append(trial)
         else:
             heard(trial)
-    return []
+    return lost
 
 
 def _child(
@@ -141,7 +148,7 @@ def _child(
     visible: str | None,
     deadline: float | None,
     following: Synchronized[int],
-    results: Queue[Trial | None],
+    results: Queue[Trial | str | None],
 ) -> None:
     """One process: takes jobs until there is none or no time for one."""
     import torch
@@ -149,7 +156,7 @@ def _child(
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible  # read when CUDA is first used, which is below
     torch.set_num_threads(1)
-    worker = _Worker(jobs, setting, machine.device, deadline, following, results)
+    worker = _Worker(jobs, setting, machine.device, deadline, following, results, machine.at_once == 1)
     if machine.at_once == 1:
         worker.run()
     else:
@@ -169,11 +176,12 @@ class _Worker:
         device: str,
         deadline: float | None,
         following: Synchronized[int],
-        results: Queue[Trial | None],
+        results: Queue[Trial | str | None],
+        alone: bool = True,
     ) -> None:
         self.jobs, self.setting, self.device, self.deadline = jobs, setting, device, deadline
         self.following, self.results = following, results
-        self.shortest = 0.0
+        self.alone, self.shortest = alone, 0.0
 
     def run(self) -> None:
         while True:
@@ -188,30 +196,46 @@ class _Worker:
                 return
 
     def _train(self, job: Job) -> None:
-        from hybrid_nas.evaluate import Kept, evaluate
+        from hybrid_nas.evaluate import DeviceLost, Kept, evaluate
 
         setting, proposal, kept = self.setting, job.proposal, Kept()
         budget = setting.budget.of(proposal.proxy, setting.context)
         for number, seed in job.seeds:
             if self.deadline is not None and time.time() + self.shortest > self.deadline:
                 raise TimeUp
-            outcome = evaluate(
-                proposal.proxy, setting.context, budget, setting.data, seed, self._go_on, self.device, kept=kept
-            )
+            try:
+                outcome = evaluate(
+                    proposal.proxy, setting.context, budget, setting.data, seed, self._go_on, self.device, kept=kept
+                )
+            except DeviceLost as error:
+                self._end(proposal, number, seed, str(error))
             if outcome.state == "complete":
                 self.shortest = min(self.shortest or outcome.seconds, outcome.seconds)
-            self.results.put(
-                Trial(
-                    number=number,
-                    design=proposal.design,
-                    proxy=proposal.proxy,
-                    target=proposal.target,
-                    cost=proposal.cost,
-                    budget=setting.budget,
-                    seed=seed,
-                    **vars(outcome),
-                )
-            )
+            self.results.put(self._trial(proposal, number, seed, outcome))
+
+    def _trial(self, proposal: Proposal, number: int, seed: int, outcome: Outcome) -> Trial:
+        return Trial(
+            number=number,
+            design=proposal.design,
+            proxy=proposal.proxy,
+            target=proposal.target,
+            cost=proposal.cost,
+            budget=self.setting.budget,
+            seed=seed,
+            **vars(outcome),
+        )
+
+    def _end(self, proposal: Proposal, number: int, seed: int, why: str) -> NoReturn:
+        """End the process, which has lost its device. Where several trained, nobody knows which of them did it."""
+        from hybrid_nas.evaluate import Outcome
+
+        if self.alone:
+            self.results.put(self._trial(proposal, number, seed, Outcome("failed", failure=why)))
+        beside = "" if self.alone else ", or beside it"
+        self.results.put(f"a process ended at {proposal.proxy.layout}, seed {seed}{beside}: {why}")
+        self.results.close()
+        self.results.join_thread()  # until it is told
+        os._exit(1)
 
     def _go_on(self, progress: object) -> bool:
         parent = multiprocessing.parent_process()

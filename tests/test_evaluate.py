@@ -11,7 +11,7 @@ import torch
 import hybrid_nas.evaluate as module
 from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiGLU
 from hybrid_nas.budget import Budget
-from hybrid_nas.evaluate import Outcome, Progress, evaluate
+from hybrid_nas.evaluate import DeviceLost, Outcome, Progress, evaluate
 from hybrid_nas.model import build
 from hybrid_nas.moe import MoE
 
@@ -115,6 +115,16 @@ def test_what_goes_wrong_is_said(monkeypatch: pytest.MonkeyPatch, error: Excepti
     assert outcome.state == "failed"
     assert outcome.failure is not None
     assert outcome.failure.startswith(message)
+
+
+def test_a_lost_device_is_no_failure_of_the_candidate_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(module, "build", broken)
+    monkeypatch.setattr(module, "lost", lambda device: True)
+    with pytest.raises(DeviceLost, match=r"^cpu is lost to this process: RuntimeError: an illegal memory access"):
+        evaluate(TINY, 32, BUDGET, None, 0, go_on, "cpu")
 
 
 def test_bad_data_is_a_failure_and_an_interrupt_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

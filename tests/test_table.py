@@ -1,6 +1,8 @@
 """Tables that grow over slices, and how their parts join."""
 
 import json
+import multiprocessing
+import queue
 import time
 
 import numpy as np
@@ -9,10 +11,11 @@ from typer.testing import CliRunner
 
 from hybrid_nas.cli import app
 from hybrid_nas.data import Corpus, open_corpus
-from hybrid_nas.evaluate import evaluate
+from hybrid_nas.evaluate import DeviceLost, evaluate
 from hybrid_nas.study_file import read_study
-from hybrid_nas.table import Machine, Setting, fill, missing
+from hybrid_nas.table import Machine, Setting, _Worker, fill, missing
 from hybrid_nas.table_file import identity, merged, of_spaces, proposals, read_part, setting_of, write_part
+from hybrid_nas.trial import Trial
 
 SPACE = """
 name: small
@@ -127,6 +130,48 @@ def test_of_spaces_keeps_the_models_of_a_space_at_the_setting_of_the_table(parts
     kept = of_spaces(trials, [only], {**setting, "target": study().target.to_dict()})
     assert {set(t.proxy.layout).pop() for t in kept} == {"M"}
     assert [t.seed for t in kept] == [0, 1]
+
+
+class Ended(BaseException):
+    """In the place of the process's end."""
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_process_that_loses_its_device_says_where_and_ends(monkeypatch, alone):
+    """One that trained nothing beside it knows which training did it, and records it: it is not met again."""
+    file, heard = study(), queue.Queue()
+    heard.close = heard.join_thread = lambda: None
+
+    def lost(*args, **kwargs):
+        raise DeviceLost("H100 is lost to this process: an illegal memory access")
+
+    def end(code):
+        raise Ended
+
+    monkeypatch.setattr("hybrid_nas.evaluate.evaluate", lost)
+    monkeypatch.setattr("hybrid_nas.table.os._exit", end)
+    jobs = missing(proposals([file], None), 1, [])
+    setting = Setting(file.proxy.context, file.budget, file.data)
+    following = multiprocessing.get_context("spawn").Value("i", 0)
+    with pytest.raises(Ended):
+        _Worker(jobs, setting, "cpu", None, following, heard, alone).run()
+    told = [heard.get() for _ in range(heard.qsize())]
+    assert [type(message) for message in told] == ([Trial, str] if alone else [str])
+    if alone:
+        assert told[0].state == "failed"
+        assert told[0].failure == "H100 is lost to this process: an illegal memory access"
+    beside = "" if alone else ", or beside it"
+    assert told[-1].startswith(f"a process ended at {jobs[0].proposal.proxy.layout}, seed 0{beside}: H100 is lost")
+
+
+def test_the_command_ends_with_an_error_where_processes_did(monkeypatch, tmp_path):
+    (tmp_path / "small.yaml").write_text(SPACE)
+    monkeypatch.setattr("hybrid_nas.table.fill", lambda *a: ["processes ended with code -6; what they were"])
+    command = ["table", str(tmp_path / "small.yaml"), "--seeds", "1", "--out", str(tmp_path / "part.parquet"), "--json"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert "processes ended with code -6" in done.output
+    assert json.loads(done.stdout)["missing"] > 0
 
 
 def test_commands(tmp_path):

@@ -115,11 +115,13 @@ def table(
     result = {"part": str(out_file), "setting": identity(setting), "trained": done, "missing": to_do - done}
     if as_json:
         print(json.dumps({**result, "failed": failed, "seconds": round(time.time() - started, 1)}))
-        return
-    out.print(
-        f"{done} trained in {time.time() - started:.0f} s, {to_do - done} missing, {failed} failed; {out_file}",
-        highlight=False,
-    )
+    else:
+        out.print(
+            f"{done} trained in {time.time() - started:.0f} s, {to_do - done} missing, {failed} failed; {out_file}",
+            highlight=False,
+        )
+    if problems and done < to_do:
+        raise typer.Exit(1)
 
 
 def merge(

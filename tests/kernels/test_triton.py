@@ -286,6 +286,18 @@ def test_the_scan_in_bfloat16_at_the_sizes_of_models(tokens, shape, assert_close
         assert_close(value.bfloat16(), expected[name])
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("d_state", [8, 16, 32, 64, 128])
+@pytest.mark.parametrize("head_dim", [8, 16, 32, 64])
+def test_the_scan_in_bfloat16_with_small_tiles(head_dim, d_state, assert_close):
+    """Every pair of tiles that proxies have, in as many heads as fill the device. One of them, 16 x 32, was compiled to
+    read beyond its shared memory."""
+    values = scan_inputs(1024, torch.bfloat16, heads=16, head_dim=head_dim, d_state=d_state, batch=8)
+    expected = scan(values, "chunked", DEVICE, torch.float64)
+    for name, value in scan(values, "triton", DEVICE).items():
+        assert_close(value.bfloat16(), expected[name])
+
+
 @pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("heads", [1, 3])
 def test_the_scan_without_skip_initial_state_or_use_of_the_final_one(heads, assert_close):

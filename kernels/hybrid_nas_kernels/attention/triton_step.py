@@ -4,7 +4,6 @@ fill the device, and each program's softmax is put together in a second launch."
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -16,17 +15,17 @@ PROGRAMS = 264
 
 
 @triton.jit
-def attend_part(
-    group, split, splits, q_ptr, k_ptr, v_ptr, out_ptr, top_ptr, total_ptr, slots, part, scale,
+def _part(
+    q_ptr, k_ptr, v_ptr, out_ptr, top_ptr, total_ptr, slots, part, scale,
     stride_q, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
     ALIGN_K: tl.constexpr, ALIGN_V: tl.constexpr,
     HEADS: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, V: tl.constexpr,
     BG: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BV: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One part of the slots of one group of heads: the softmax's top, its total and its average, not yet divided."""
-    b = (group // KV).to(tl.int64)
-    kv = group % KV
+    b = (tl.program_id(0) // KV).to(tl.int64)
+    kv = tl.program_id(0) % KV
+    split = tl.program_id(1)
     g = tl.arange(0, BG)
     d = tl.arange(0, BD)
     v = tl.arange(0, BV)
@@ -67,60 +66,10 @@ def attend_part(
         out = out * keep[:, None] + tl.dot(weights.to(q.dtype), values.to(q.dtype), input_precision=PRECISION)
         total = total * keep + tl.sum(weights, 1)
         top = higher
-    row = (group.to(tl.int64) * splits + split) * BG + g
-    tl.store(out_ptr + row[:, None] * BV + v[None, :], out, mask=(g < share)[:, None] & (v < V)[None, :])
+    row = (tl.program_id(0).to(tl.int64) * tl.num_programs(1) + split) * BG + g
+    tl.store(out_ptr + row[:, None] * BV + v[None, :], out, mask=(g < share)[:, None])
     tl.store(top_ptr + row, top, mask=g < share)
     tl.store(total_ptr + row, total, mask=g < share)
-
-
-@triton.jit
-def joined(
-    out_ptr, top_ptr, total_ptr, first, splits, H: tl.constexpr,
-    SHARE: tl.constexpr, V: tl.constexpr, BG: tl.constexpr, BV: tl.constexpr, BN: tl.constexpr, BH: tl.constexpr,
-):  # fmt: skip
-    """(BH, BV): the parts' averages of H heads from number `first`, weighed by their share of the softmax; zeros
-    beyond. BN parts at a time."""
-    h = tl.arange(0, BH)
-    v = tl.arange(0, BV)
-    head = first + h
-    at = (head // SHARE) * splits * BG + head % SHARE
-    top = tl.full((BH,), -1e30, tl.float32)
-    total = tl.zeros((BH,), tl.float32)
-    y = tl.zeros((BH, BV), tl.float32)
-    for start in range(0, splits, BN):
-        n = start + tl.arange(0, BN)
-        row = at[None, :] + n[:, None] * BG
-        there = (n < splits)[:, None] & (h < H)[None, :]
-        tops = tl.load(top_ptr + row, mask=there, other=-1e30)
-        totals = tl.load(total_ptr + row, mask=there, other=0.0)
-        out = tl.load(
-            out_ptr + row[:, :, None] * BV + v[None, None, :],
-            mask=there[:, :, None] & (v < V)[None, None, :], other=0.0,
-        )  # fmt: skip
-        higher = tl.maximum(top, tl.max(tops, 0))
-        keep = tl.exp(top - higher)
-        weight = tl.exp(tops - higher[None, :])
-        total = total * keep + tl.sum(weight * totals, 0)
-        y = y * keep[:, None] + tl.sum(out * weight[:, :, None], 0)
-        top = higher
-    return y / tl.where(h < H, total, 1.0)[:, None]
-
-
-@triton.jit
-def _part(
-    q_ptr, k_ptr, v_ptr, out_ptr, top_ptr, total_ptr, slots, part, scale,
-    stride_q, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
-    ALIGN_K: tl.constexpr, ALIGN_V: tl.constexpr,
-    HEADS: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, V: tl.constexpr,
-    BG: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BV: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    attend_part(
-        tl.program_id(0), tl.program_id(1), tl.num_programs(1),
-        q_ptr, k_ptr, v_ptr, out_ptr, top_ptr, total_ptr, slots, part, scale,
-        stride_q, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
-        ALIGN_K, ALIGN_V, HEADS, KV, D, V, BG, BS, BD, BE, BV, PRECISION,
-    )  # fmt: skip
 
 
 @triton.jit
@@ -128,26 +77,22 @@ def _join(
     out_ptr, top_ptr, total_ptr, y_ptr, splits,
     SHARE: tl.constexpr, V: tl.constexpr, BG: tl.constexpr, BV: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """One head."""
+    """One head: the parts' averages, weighed by their share of the softmax."""
     head = tl.program_id(0).to(tl.int64)
+    group = head // SHARE
+    n = tl.arange(0, BN)
     v = tl.arange(0, BV)
-    y = joined(out_ptr, top_ptr, total_ptr, head, splits, 1, SHARE, V, BG, BV, BN, 1)
-    tl.store(y_ptr + head * V + v[None, :], y.to(y_ptr.dtype.element_ty), mask=(v < V)[None, :])
+    row = (group * splits + n) * BG + head % SHARE
+    top = tl.load(top_ptr + row, mask=n < splits, other=-1e30)
+    weight = tl.exp(top - tl.max(top, 0))
+    total = tl.sum(weight * tl.load(total_ptr + row, mask=n < splits, other=0.0), 0)
+    out = tl.load(out_ptr + row[:, None] * BV + v[None, :], mask=(n < splits)[:, None], other=0.0)
+    y = tl.sum(out * weight[:, None], 0) / total
+    tl.store(y_ptr + head * V + v, y.to(y_ptr.dtype.element_ty), mask=v < V)
 
 
-class Parts(NamedTuple):
-    """Attention cut into parts: what `attend_part` is given, behind the numbers of the part, and where its results lie,
-    which `joined` reads: `out` (groups of heads, splits, BG, BV), `top` and `total` (groups, splits, BG)."""
-
-    results: tuple[Tensor, Tensor, Tensor]
-    splits: int
-    arguments: tuple[Any, ...]
-    constants: dict[str, Any]
-    warps: int
-
-
-def attention_parts(q: Tensor, keys: Tensor, values: Tensor) -> Parts:
-    """How the slots are cut, and memory for the results. Shapes as in `attention_step`."""
+def attention_step_triton(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """As `attention_step`, for float32 and bfloat16."""
     batch, heads, head_dim = q.shape
     slots, kv_heads, value_dim = values.shape[1:]
     share = heads // kv_heads
@@ -164,32 +109,15 @@ def attention_parts(q: Tensor, keys: Tensor, values: Tensor) -> Parts:
     splits = triton.cdiv(slots, part)
     out = torch.empty((batch * kv_heads, splits, BG, BV), dtype=torch.float32, device=q.device)
     top, total = (torch.empty((batch * kv_heads, splits, BG), dtype=torch.float32, device=q.device) for _ in range(2))
-    arguments = (
+    y = torch.empty((batch, heads, value_dim), dtype=q.dtype, device=q.device)
+    _part[(batch * kv_heads, splits)](
         q, keys, values, out, top, total, slots, part, head_dim**-0.5,
         q.stride(0), *(n // align_k for n in keys.stride()[:3]), *(n // align_v for n in values.stride()[:3]),
+        ALIGN_K=align_k, ALIGN_V=align_v,
+        HEADS=heads, KV=kv_heads, D=head_dim, V=value_dim, BG=BG, BS=block, BD=BD, BE=BE, BV=BV,
+        PRECISION="ieee" if q.dtype == torch.float32 else "tf32", num_warps=warps,
     )  # fmt: skip
-    constants = {
-        "ALIGN_K": align_k, "ALIGN_V": align_v, "HEADS": heads, "KV": kv_heads, "D": head_dim, "V": value_dim,
-        "BG": BG, "BS": block, "BD": BD, "BE": BE, "BV": BV,
-        "PRECISION": "ieee" if q.dtype == torch.float32 else "tf32",
-    }  # fmt: skip
-    return Parts((out, top, total), splits, arguments, constants, warps)
-
-
-def attention_join(parts: Parts, q: Tensor) -> Tensor:
-    """The heads' outputs (batch, heads, value_dim), once the parts have run."""
-    c = parts.constants
-    batch, heads, _ = q.shape
-    y = torch.empty((batch, heads, c["V"]), dtype=q.dtype, device=q.device)
     _join[(batch * heads,)](
-        *parts.results, y, parts.splits,
-        SHARE=heads // c["KV"], V=c["V"], BG=c["BG"], BV=c["BV"], BN=triton.next_power_of_2(parts.splits),
-    )  # fmt: skip
+        out, top, total, y, splits, SHARE=share, V=value_dim, BG=BG, BV=BV, BN=triton.next_power_of_2(splits)
+    )
     return y
-
-
-def attention_step_triton(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """As `attention_step`, for float32 and bfloat16."""
-    parts = attention_parts(q, keys, values)
-    _part[(len(parts.results[0]), parts.splits)](*parts.arguments, **parts.constants, num_warps=parts.warps)
-    return attention_join(parts, q)

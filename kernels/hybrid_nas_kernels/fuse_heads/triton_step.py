@@ -10,37 +10,25 @@ from torch.nn import functional as F
 
 
 @triton.jit
-def normed(value, gain, size, eps, sign):
-    """value over its root mean square, times gain and sign; zeros beyond its `size` elements."""
-    return value * (sign / tl.sqrt(tl.sum(value * value) / size + eps)) * gain
-
-
-@triton.jit
-def gate_and_norm(y_ptr, z_ptr, gain_ptr, out_ptr, eps, D: tl.constexpr, BLOCK: tl.constexpr):
-    """A row's y silu(z) over its root mean square, times its gain."""
-    i = tl.arange(0, BLOCK)
-    value = tl.load(y_ptr + i, mask=i < D, other=0.0).to(tl.float32)
-    z = tl.load(z_ptr + i, mask=i < D, other=0.0).to(tl.float32)
-    gain = tl.load(gain_ptr + i, mask=i < D, other=0.0).to(tl.float32)
-    value *= z * tl.sigmoid(z)
-    tl.store(out_ptr + i, normed(value, gain, D, eps, 1.0).to(out_ptr.dtype.element_ty), mask=i < D)
-
-
-@triton.jit
 def _norms(
     y_ptr, z_ptr, attended_ptr, y_gain_ptr, attended_gain_ptr, out_ptr, stride_y, stride_z, stride_attended, eps, sign,
     D: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A program a row and half: y silu(z), or attended, over its root mean square, times its gain."""
     row = tl.program_id(0).to(tl.int64)
-    out = out_ptr + row * (D + V)
+    i = tl.arange(0, BLOCK)
     if tl.program_id(1) == 0:
-        gate_and_norm(y_ptr + row * stride_y, z_ptr + row * stride_z, y_gain_ptr, out, eps, D, BLOCK)
+        value = tl.load(y_ptr + row * stride_y + i, mask=i < D, other=0.0).to(tl.float32)
+        z = tl.load(z_ptr + row * stride_z + i, mask=i < D, other=0.0).to(tl.float32)
+        value *= z * tl.sigmoid(z)
+        inverse = 1 / tl.sqrt(tl.sum(value * value, 0) / D + eps)
+        gain = tl.load(y_gain_ptr + i, mask=i < D, other=0.0).to(tl.float32)
+        tl.store(out_ptr + row * (D + V) + i, (value * inverse * gain).to(out_ptr.dtype.element_ty), mask=i < D)
     else:
-        i = tl.arange(0, BLOCK)
         value = tl.load(attended_ptr + row * stride_attended + i, mask=i < V, other=0.0).to(tl.float32)
+        inverse = sign / tl.sqrt(tl.sum(value * value, 0) / V + eps)
         gain = tl.load(attended_gain_ptr + i, mask=i < V, other=0.0).to(tl.float32)
-        tl.store(out + D + i, normed(value, gain, V, eps, sign).to(out_ptr.dtype.element_ty), mask=i < V)
+        tl.store(out_ptr + row * (D + V) + D + i, (value * inverse * gain).to(out_ptr.dtype.element_ty), mask=i < V)
 
 
 def fuse_step(

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from hybrid_nas_kernels.dispatch import deferred, pick, triton_or
 from hybrid_nas_kernels.parallel_step.reference import Mamba, parallel_step_reference
+from hybrid_nas_kernels.rope import Cached
 
-__all__ = ["IMPLEMENTATIONS", "Mamba", "choose", "parallel_step", "parallel_step_reference"]
+__all__ = ["IMPLEMENTATIONS", "Cached", "Mamba", "choose", "parallel_step", "parallel_step_reference"]
 
 IMPLEMENTATIONS = {
     "reference": parallel_step_reference,
@@ -22,9 +23,7 @@ def choose(device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[st
 
 
 def parallel_step(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    cached: Cached,
     mamba: Mamba,
     z: Tensor,
     *,
@@ -34,13 +33,15 @@ def parallel_step(
     eps: float,
     implementation: str = "auto",
 ) -> Tensor:
-    """The layer's output (batch, width) for one token; the convolution's inputs and the state are updated in place.
+    """The layer's output (batch, width) for one token; keys, values, the convolution's inputs and the state are updated
+    in place.
 
-    q, keys and values as in `attention_step`; `mamba` is what `conv_scan_step` is given, in its order; z (batch, d_ssm)
-    the gate. `norms` are the gains (d_ssm,) and (heads * value_dim,) of an RMSNorm over each half, `fusion` is add or
-    difference (Mamba less attention), `weights` (width, d_ssm) and (width, heads * value_dim). No gradients.
+    `cached` is what `rope_and_cache` is given, in its order, all of its slots attended to; `mamba` is what
+    `conv_scan_step` is given; z (batch, d_ssm) the gate. `norms` are the gains (d_ssm,) and (heads * value_dim,) of an
+    RMSNorm over each half, `fusion` is add or difference (Mamba less attention), `weights` (width, d_ssm) and (width,
+    heads * value_dim). No gradients.
     """
     if fusion not in ("add", "difference"):
         raise ValueError(f"parallel_step: fusion is add or difference, found {fusion!r}; fuse_heads has concat")
-    run = pick("parallel_step", implementation, IMPLEMENTATIONS, lambda: choose(q.device, q.dtype))
-    return run(q, keys, values, mamba, z, norms, fusion, weights, eps)
+    run = pick("parallel_step", implementation, IMPLEMENTATIONS, lambda: choose(z.device, z.dtype))
+    return run(cached, mamba, z, norms, fusion, weights, eps)

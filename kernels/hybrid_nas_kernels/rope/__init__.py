@@ -7,11 +7,21 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from hybrid_nas_kernels.dispatch import deferred, pick, triton_or
+from hybrid_nas_kernels.dispatch import deferred, pick, runs_triton, triton_or
 from hybrid_nas_kernels.rope.in_place import rope_in_place
-from hybrid_nas_kernels.rope.reference import rope_reference
+from hybrid_nas_kernels.rope.reference import Cached, rope_and_cache_reference, rope_reference
 
-__all__ = ["IMPLEMENTATIONS", "choose", "rope", "rope_in_place", "rope_reference", "rope_table"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "Cached",
+    "choose",
+    "rope",
+    "rope_and_cache",
+    "rope_and_cache_reference",
+    "rope_in_place",
+    "rope_reference",
+    "rope_table",
+]
 
 IMPLEMENTATIONS = {
     "reference": rope_reference,
@@ -36,6 +46,24 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, implementation: str = "auto") -
     """
     run = pick("rope", implementation, IMPLEMENTATIONS, lambda: choose(x.device, x.dtype))
     return run(x, cos, sin)
+
+
+def rope_and_cache(
+    qk: Tensor, v: Tensor, keys: Tensor, values: Tensor, slot: int, table: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """The queries of one token, turned, (batch, heads, head_dim); its keys, turned, and values are put into the cached
+    ones at `slot`, in place. No gradients. Triton on a CUDA device, `rope` and two copies elsewhere.
+
+    qk (batch, heads + kv_heads, head_dim), the queries first; v (batch, kv_heads, value_dim); keys (batch, slots,
+    kv_heads, head_dim) and values (..., value_dim), each head's channels without gaps; `table` is the token's row of
+    `rope_table`, cos and sin (1, head_dim / 2), or None: nothing is turned.
+    """
+    if runs_triton(qk):
+        return rope_and_cache_triton(qk, v, keys, values, slot, table)  # type: ignore[no-any-return]
+    return rope_and_cache_reference(qk, v, keys, values, slot, table, rope)
+
+
+rope_and_cache_triton = deferred("hybrid_nas_kernels.rope.triton_step", "rope_and_cache_triton", needs="triton")
 
 
 def rope_table(theta: float, head_dim: int, start: int, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
