@@ -109,6 +109,11 @@ def test_a_split_of_nothing_or_all_is_a_whole_layer(nas: Command, layout: str, s
         (("search", "inter_layer", "--budget", "much"), "a whole number"),
         (("search", "inter_layer", "--set", "constraints.cache_bytes=1"), "allows nothing"),
         (("search", "inter_layer", "--set", "data=nowhere.txt"), "does not exist"),
+        (
+            ("search", "inter_layer", "--send-code"),
+            "--send-code is for workers on Ray, and without --ray nothing reads",
+        ),
+        (("search", "inter_layer", "--set", "search.gpus=0.25"), "add --ray (this machine) or --ray HOST:PORT (a cl"),
         (("front", "nowhere"), "no run folder"),
         (("recipe",), "the only place that is looked into"),
     ],
@@ -118,6 +123,28 @@ def test_refusals_leave_nothing_behind(nas: Command, tmp_path: Path, arguments: 
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("search", "inter_layer"),
+        ("train", "--layout", "MA", "--scale", "proxy", "--tokens", "2k"),
+        ("export", "--layout", "MA", "--scale", "proxy", "--to", "hybrid"),
+        ("probe", "mix"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_file_where_the_folder_should_be_is_refused(nas: Command, tmp_path: Path, command: tuple[str, ...]) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for place, where in (("taken", "there"), ("taken/run", "on the way to taken/run")):
+        done = nas(*command, "--out", place, check=2)
+        says = f"taken is a file, and a folder must stand {where}; give another with --out"
+        assert done.stderr == f"hybrid-nas: {says}\n"
+        assert done.stdout == ""
+        assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    assert taken.read_text() == "mine"
 
 
 def test_a_bad_file_names_file_and_line(nas: Command, tmp_path: Path) -> None:
