@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hybrid_nas_kernels
 import pytest
 from installed import COMMAND, environment
 
@@ -89,6 +90,19 @@ def test_a_split_of_nothing_or_all_is_a_whole_layer(nas: Command, layout: str, s
         (("cost", "--layout", "MMMA", "--set", "window=1/16"), "window means nothing for the layout MMMA"),
         (("cost", "--ratio", "1:3", "--set", "sinks=4"), "sinks means nothing in this space"),
         (("cost", "--ratio", "1:3", "--context", "many"), "context: a whole number"),
+        *(
+            ((command, *model, "--context", "0"), "--context: must be at least 1 token, found 0")
+            for command, *model in (
+                ("cost", "--ratio", "1:5"),
+                ("describe", "MMA"),
+                ("measure", "1:5", "--device", "h100"),
+                ("measure", "bamba-9b", "--device", "h100"),
+                ("cost", "bamba-9b"),
+                ("describe", "bamba-9b"),
+            )
+        ),
+        (("measure", "MM", "--device", "h100", "--whole"), "--whole: --device h100 predicts and measures nothing"),
+        (("measure", "MM", "--device", "h100", "--layers", "x.parquet"), "--layers: --device h100 predicts"),
         (("search", "/nowhere/inter_layer.yaml"), "no such file"),
         (("search", "nowhere.yaml"), "no such file"),
         (("search", "inter_layer", "--set", "d_state=[]"), "the list is empty"),
@@ -153,7 +167,11 @@ def test_doctor(nas: Command) -> None:
     found = json.loads(nas("doctor", "--json").stdout)
     states = {finding["what"]: finding["state"] for finding in found["findings"]}
     assert states["torch"] == "ok"
-    assert set(found["implementations"]) >= {"mamba2", "attention"}
+    kernels = Path(hybrid_nas_kernels.__file__).parent
+    operations = {folder.parent.name for folder in kernels.glob("*/reference.py")} | {"adamw"}
+    assert len(operations) > 15
+    assert set(found["implementations"]) == operations | {"mamba2", "training_step"}
+    assert "triton" in states
     if states["flash-attn"] == "missing":
         assert "pip install 'hybrid-nas[cuda]'" in nas("doctor").stdout
 

@@ -205,6 +205,20 @@ def _seeds(file: StudyFile, census: Census, path: str) -> tuple[Seed, ...]:
         raise FileError(path, file.places.get("search.seeds"), f"seeds: {error}") from None
 
 
+def _unfit(file: StudyFile, census: Census) -> str:
+    """How many of the designs looked at need more memory than the device has that their speeds are predicted for."""
+    from hybrid_nas.roofline import device, unfit
+    from hybrid_nas.speed import SPEEDS
+
+    if file.measure is None or file.meter is not None:
+        return ""
+    load, on = file.measure.load(file.target.context), device(file.measure.device)
+    names = [objective.name for objective in file.objectives if objective.name in SPEEDS]
+    targets = {proposal.target.id: proposal.target for proposal in census.proposals.values()}
+    found = [said for target in targets.values() if (said := unfit(target, load, on, names))]
+    return f"{len(found):,} of {counted(len(targets), 'model')} at the target: {found[0]}" if found else ""
+
+
 def _search(
     run: Run,
     file: StudyFile,
@@ -243,6 +257,8 @@ def _search(
         progress.said(f"left out, {count:,} of the combinations of its lists: {why}")
     for line in census.reasons():
         progress.said(line)
+    if said := _unfit(file, census):
+        progress.said(said)
     for seed in seeds:
         progress.said(str(seed))
     progress.said(f"run {run.path}: {counted(progress.planned, 'trial')} on {counted(workers, 'worker')}; data: {data}")
