@@ -14,6 +14,10 @@ import pytest
 from hybrid_nas.dominance import hypervolume, non_dominated
 
 ROOT = Path(__file__).parent.parent / "studies"
+sys.path.append(str(ROOT))
+
+from markers import written  # noqa: E402
+
 NAMES = ("2026-11_stopping", "2026-11_samplers", "2026-11_scale", "2026-11_stopping_again")
 FOLDERS = [ROOT / name for name in NAMES]
 TABLE = ROOT / "2026-11_hybrid_table"
@@ -38,10 +42,10 @@ def load(folder: Path, name: str) -> ModuleType:
 def test_tables_follow_from_the_results(folder: Path) -> None:
     readme = (folder / "README.md").read_text()
     tables = load(folder, "tables")
-    assert tables.written(readme, tables.read()) == readme
+    assert written(readme, tables.read(), tables.TABLES) == readme
     index = (ROOT / "README.md").read_text()
     (row,) = [line for line in index.splitlines() if line.startswith(f"| [{folder.name}]({folder.name}/)")]
-    assert tables.verdict(tables.read()) in row
+    assert tables.TABLES["verdict"](tables.read()) in row
 
 
 @pytest.mark.parametrize("rule", ["none", "front, 0.1", "rank, 2", "margin, 3 by 0", "loss, 3"])

@@ -10,6 +10,10 @@ import pytest
 from hybrid_nas.trial import read_trials
 
 ROOT = Path(__file__).parent.parent / "studies"
+sys.path.append(str(ROOT))
+
+from markers import write, written  # noqa: E402
+
 STUDIES = sorted(path.parent for path in ROOT.glob("*/study.yaml"))
 
 
@@ -26,7 +30,7 @@ def load(folder: Path, name: str) -> ModuleType:
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
 def test_tables_follow_from_the_trials(folder: Path) -> None:
     readme = (folder / "README.md").read_text()
-    assert load(folder, "tables").written(readme, read_trials(folder / "trials.parquet")) == readme
+    assert written(readme, read_trials(folder / "trials.parquet"), load(folder, "tables").TABLES) == readme
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
@@ -45,7 +49,7 @@ def test_the_index_says_what_the_studies_say() -> None:
     for folder in STUDIES:
         (row,) = [line for line in index.splitlines() if line.startswith(f"| [{folder.name}]({folder.name}/)")]
         trials = read_trials(folder / "trials.parquet")
-        assert load(folder, "tables").verdict(trials) in row
+        assert load(folder, "tables").TABLES["verdict"](trials) in row
         assert row.split("|")[4].strip() == str(len({trial.seed for trial in trials}))
 
 
@@ -55,6 +59,12 @@ def test_a_wrong_number_in_a_table_is_found() -> None:
     trials = read_trials(folder / "trials.parquet")
     readme = (folder / "README.md").read_text()
     wrong = trials[0].with_changes(values={"recall": 0.123456})
-    assert tables.written(readme, [wrong, *trials[1:]]) != readme
+    assert written(readme, [wrong, *trials[1:]], tables.TABLES) != readme
     with pytest.raises(ValueError, match="the markers of verdict must stand once, found 0"):
-        tables.written(readme.replace("<!-- /verdict -->", ""), trials)
+        written(readme.replace("<!-- /verdict -->", ""), trials, tables.TABLES)
+
+
+def test_the_tables_are_written_where_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("A\n<!-- sum -->\nold\nlines\n<!-- /sum -->\nB\n")
+    write(tmp_path, [1, 2, 4], {"sum": lambda rows: str(sum(rows))})
+    assert (tmp_path / "README.md").read_text() == "A\n<!-- sum -->\n7\n<!-- /sum -->\nB\n"

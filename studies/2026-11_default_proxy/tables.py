@@ -5,14 +5,17 @@ python tables.py
 
 from __future__ import annotations
 
-import re
+import sys
 from pathlib import Path
 from statistics import mean
 
 from hybrid_nas.trial import Trial, read_trials
 
 HERE = Path(__file__).parent
-README = HERE / "README.md"
+sys.path.append(str(HERE.parent))
+
+from markers import write  # noqa: E402
+
 Arm = tuple[int, str, int | None]
 
 
@@ -87,17 +90,5 @@ def setting(trials: list[Trial]) -> str:
 TABLES = {"setting": setting, "loss": loss_table, "recall": recall_table, "verdict": verdict}
 
 
-def written(readme: str, trials: list[Trial]) -> str:
-    """`readme` with every table computed anew."""
-    for name, made in TABLES.items():
-        before, after = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        count = len(re.findall(re.escape(before) + ".*?" + re.escape(after), readme, flags=re.S))
-        if count != 1:
-            raise ValueError(f"README.md: the markers of {name} must stand once, found {count}")
-        start, end = readme.index(before) + len(before), readme.index(after)
-        readme = f"{readme[:start]}{made(trials)}\n{readme[end:]}"
-    return readme
-
-
 if __name__ == "__main__":
-    README.write_text(written(README.read_text(), read_trials(HERE / "trials.parquet")))
+    write(HERE, read_trials(HERE / "trials.parquet"), TABLES)

@@ -18,9 +18,8 @@ from hybrid_nas.trial import Trial, read_trials
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 
-from markers import written as put_in  # noqa: E402
+from markers import write  # noqa: E402
 
-README = HERE / "README.md"
 MIB = 2**20
 
 
@@ -115,9 +114,5 @@ def verdict(trials: Sequence[Trial]) -> str:
 TABLES = {"setting": setting, "spread": spread, "kinds": kinds, "rungs": rungs, "verdict": verdict}
 
 
-def written(readme: str, trials: Sequence[Trial]) -> str:
-    return put_in(readme, trials, TABLES)
-
-
 if __name__ == "__main__":
-    README.write_text(written(README.read_text(), read_trials(HERE / "trials.parquet")))
+    write(HERE, read_trials(HERE / "trials.parquet"), TABLES)

@@ -6,7 +6,7 @@ python tables.py
 from __future__ import annotations
 
 import json
-import re
+import sys
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -14,7 +14,9 @@ from hybrid_nas.layer_order import LayerOrder, LayerRun
 from hybrid_nas.trial import Trial, read_trials
 
 HERE = Path(__file__).parent
-README = HERE / "README.md"
+sys.path.append(str(HERE.parent))
+
+from markers import write  # noqa: E402
 
 
 def order_of(trials: list[Trial]) -> LayerOrder:
@@ -106,17 +108,5 @@ def setting(trials: list[Trial]) -> str:
 TABLES = {"setting": setting, "layers": layers_table, "noise": noise, "verdict": verdict}
 
 
-def written(readme: str, trials: list[Trial]) -> str:
-    """`readme` with every table computed anew."""
-    for name, table in TABLES.items():
-        before, after = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        count = len(re.findall(re.escape(before) + ".*?" + re.escape(after), readme, flags=re.S))
-        if count != 1:
-            raise ValueError(f"README.md: the markers of {name} must stand once, found {count}")
-        start, end = readme.index(before) + len(before), readme.index(after)
-        readme = f"{readme[:start]}{table(trials)}\n{readme[end:]}"
-    return readme
-
-
 if __name__ == "__main__":
-    README.write_text(written(README.read_text(), read_trials(HERE / "trials.parquet")))
+    write(HERE, read_trials(HERE / "trials.parquet"), TABLES)

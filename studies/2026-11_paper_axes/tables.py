@@ -5,11 +5,9 @@ python tables.py
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,19 +18,10 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 
 import paper_predict  # noqa: E402
-from markers import written as put_in  # noqa: E402
+from markers import run_of, write  # noqa: E402
 from paper_study import setting_of  # noqa: E402
 
 Losses = Mapping[str, float]  # id of an arm at 1B -> loss
-
-
-def run() -> Any:
-    spec = importlib.util.spec_from_file_location("axes_run", HERE / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def printed() -> Losses:
@@ -60,7 +49,7 @@ def mean(of: Mapping[int, Losses]) -> dict[str, float]:
 
 
 def losses(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
-    every = run().of_settings(list(trials))
+    every = run_of(HERE).of_settings(list(trials))
     return {n: {t.target.id: t.values["loss"] for t in these if t.state == "complete"} for n, these in every.items()}
 
 
@@ -96,7 +85,7 @@ def by_arm(trials: Sequence[Trial]) -> str:
 
 
 def setting(trials: Sequence[Trial]) -> str:
-    depths = [t.proxy.depth for t in run().of_settings(list(trials))["half the depth"]]
+    depths = [t.proxy.depth for t in run_of(HERE).of_settings(list(trials))["half the depth"]]
     devices = " and ".join(sorted({t.device for t in trials}))
     return (
         f"{len(trials)} trials of width 64, {sum(t.state != 'complete' for t in trials)} failed, one seed, "
@@ -116,10 +105,5 @@ def verdict(trials: Sequence[Trial]) -> str:
 TABLES = {"setting": setting, "agreement": agreement, "arms": by_arm, "verdict": verdict}
 
 
-def written(readme: str, trials: Sequence[Trial]) -> str:
-    return put_in(readme, trials, TABLES)
-
-
 if __name__ == "__main__":
-    readme = HERE / "README.md"
-    readme.write_text(written(readme.read_text(), read_trials(HERE / "trials.parquet")))
+    write(HERE, read_trials(HERE / "trials.parquet"), TABLES)

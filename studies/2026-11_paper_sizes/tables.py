@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 
 import paper_predict  # noqa: E402
-from markers import written as put_in  # noqa: E402
+from markers import write  # noqa: E402
 
 TOKENS_AT_1B = 60e9
 COOLED = 0.8
@@ -134,10 +134,5 @@ def verdict(trials: Sequence[Trial]) -> str:
 TABLES = {"setting": setting, "losses": losses, "law": law, "verdict": verdict}
 
 
-def written(readme: str, trials: Sequence[Trial]) -> str:
-    return put_in(readme, trials, TABLES)
-
-
 if __name__ == "__main__":
-    readme = HERE / "README.md"
-    readme.write_text(written(readme.read_text(), read_trials(HERE / "trials.parquet")))
+    write(HERE, read_trials(HERE / "trials.parquet"), TABLES)

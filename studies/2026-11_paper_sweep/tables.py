@@ -5,7 +5,6 @@ python tables.py
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,17 +16,12 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 
 import paper_predict  # noqa: E402
-from markers import written as put_in  # noqa: E402
+from markers import run_of, write  # noqa: E402
 from paper_study import setting_of  # noqa: E402
 
 
 def names() -> list[str]:
-    spec = importlib.util.spec_from_file_location("sweep_run", HERE / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return list(module.SETTINGS)
+    return list(run_of(HERE).SETTINGS)
 
 
 def printed() -> dict[str, float]:
@@ -102,10 +96,5 @@ def verdict(trials: Sequence[Trial]) -> str:
 TABLES = {"setting": setting, "agreement": agreement, "verdict": verdict}
 
 
-def written(readme: str, trials: Sequence[Trial]) -> str:
-    return put_in(readme, trials, TABLES)
-
-
 if __name__ == "__main__":
-    readme = HERE / "README.md"
-    readme.write_text(written(readme.read_text(), read_trials(HERE / "trials.parquet")))
+    write(HERE, read_trials(HERE / "trials.parquet"), TABLES)

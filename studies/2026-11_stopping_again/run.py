@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,10 @@ from unittest.mock import patch
 from hybrid_nas.trial import Trial, read_trials
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+
+from markers import run_of  # noqa: E402
+
 BEFORE = HERE.parent / "2026-11_stopping"
 RESULTS = HERE / "results.csv"
 PARTS = tuple(HERE.parent / name / "trials.parquet" for name in ("2026-11_paper_placement", "2026-11_paper_ratio"))
@@ -25,15 +28,10 @@ TOKENS = 12_000_000
 def before() -> Any:
     """`run.py` of the study before, which has the rules and the simulated workers."""
     sys.path.insert(0, str(BEFORE))
-    spec = importlib.util.spec_from_file_location("stopping_run", BEFORE / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        return run_of(BEFORE)
     finally:
         sys.path.remove(str(BEFORE))
-    return module
 
 
 def recorded(run: Any, names: str) -> Any:

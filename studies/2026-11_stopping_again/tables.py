@@ -6,13 +6,16 @@ python tables.py
 from __future__ import annotations
 
 import csv
-import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
 HERE = Path(__file__).parent
-README = HERE / "README.md"
+sys.path.append(str(HERE.parent))
+
+from markers import write  # noqa: E402
+
 Rows = list[dict[str, str]]
 ALL = "loss, recall, cache"
 TWO = "loss, cache"
@@ -69,15 +72,5 @@ TABLES: dict[str, Callable[[Rows], str]] = {
 }
 
 
-def written(readme: str, rows: Rows) -> str:
-    for name, made in TABLES.items():
-        before, after = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        if len(re.findall(re.escape(before) + ".*?" + re.escape(after), readme, flags=re.S)) != 1:
-            raise ValueError(f"README.md: the markers of {name} must stand once")
-        start, end = readme.index(before) + len(before), readme.index(after)
-        readme = f"{readme[:start]}{made(rows)}\n{readme[end:]}"
-    return readme
-
-
 if __name__ == "__main__":
-    README.write_text(written(README.read_text(), read()))
+    write(HERE, read(), TABLES)
