@@ -187,7 +187,9 @@ def test_commands(tmp_path):
     joined = run(app, ["merge", str(part), str(part), "--out", str(whole), "--json"])
     assert json.loads(joined.stdout)["trials"] == 2
     assert len(read_part(whole)[0]) == 2
-    with pytest.raises(ValueError, match="a time like 90s, 9min or 2h must stand here, found 'soon'"):
+    with pytest.raises(
+        ValueError, match="--time-limit: time: a time like 90s, 10min or 2h must stand here, found soon"
+    ):
         run(app, [*command, "--time-limit", "soon"], catch_exceptions=False)
     with pytest.raises(ValueError, match="trained under another setting"):
         run(app, [*command, "--set", "proxy.tokens=2048"], catch_exceptions=False)

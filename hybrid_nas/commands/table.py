@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,18 +15,7 @@ from hybrid_nas.shipped import find
 if TYPE_CHECKING:
     from hybrid_nas.trial import Trial
 
-DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|min|h)")
-SECONDS = {"s": 1, "min": 60, "h": 3600}
 WRITE_EVERY_S = 5.0
-
-
-def _seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    match = DURATION.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"--time-limit: a time like 90s, 9min or 2h must stand here, found {text!r}")
-    return float(match[1]) * SECONDS[match[2]]
 
 
 def table(
@@ -50,12 +38,14 @@ def table(
     It grows: the same command, or one with more time, designs or seeds, trains what is missing."""
     from hybrid_nas.ar_hits import check
     from hybrid_nas.data import Corpus, open_corpus
+    from hybrid_nas.section import seconds_of
     from hybrid_nas.study_file import open_study
     from hybrid_nas.table import Machine, Setting, fill, missing
     from hybrid_nas.table_file import identity, proposals, read_part, setting_of, write_part
+    from hybrid_nas.yaml_file import Item
 
     started = time.time()
-    limit = _seconds(time_limit)
+    limit = None if time_limit is None else seconds_of(Item(time_limit, "--time-limit", None, time_limit), "time")
     studies = [open_study(find(space), tuple(settings or ())) for space in spaces]
     every = proposals(studies, designs)
     text = open_corpus(Corpus.from_dict(dict(studies[0].data or {})))
