@@ -83,7 +83,7 @@ class PackedPool:
 
     def _events(self, device: str) -> Iterator[Event]:
         worker = self.workers[device]
-        for message in worker.lines():
+        for message in worker.messages.read():
             if message is None:
                 self.selector.unregister(worker.stdout)
                 del self.workers[device]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hybrid_nas.limits import Stopwatch, go_first, limit_memory
-from hybrid_nas.workers import Died, Done, Event, Report
+from hybrid_nas.workers import Died, Done, Event, Messages, Report, how_ended
 
 
 class Worker:
@@ -46,7 +46,7 @@ class Worker:
         assert self.process.stdout is not None
         self.stdin = self.process.stdin
         self.stdout = self.process.stdout
-        self.buffer = b""
+        self.messages = Messages(self.stdout)
 
     def send(self, message: dict[str, Any]) -> None:
         try:
@@ -54,16 +54,6 @@ class Worker:
             self.stdin.flush()
         except BrokenPipeError:
             pass  # it died: the end of its output, read next, says so
-
-    def lines(self) -> Iterator[dict[str, Any] | None]:
-        """The messages that have come; None for the end of the output."""
-        chunk = os.read(self.stdout.fileno(), 1 << 16)
-        if not chunk:
-            yield None
-            return
-        *lines, self.buffer = (self.buffer + chunk).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
 
     def end(self) -> str:
         """Let it end, or end it; how it ended, in words."""
@@ -74,8 +64,7 @@ class Worker:
             self.process.wait()
         self.stdin.close()
         self.stdout.close()
-        code = self.process.returncode
-        return f"ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return how_ended(self.process.returncode)
 
 
 class ProcessPool:
@@ -126,7 +115,7 @@ class ProcessPool:
                 worker.process.kill()  # the end of its output, read next, says that it died
 
     def _events(self, worker: Worker) -> Iterator[Event]:
-        for message in worker.lines():
+        for message in worker.messages.read():
             job = worker.job
             if message is None:
                 self.selector.unregister(worker.stdout)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hybrid_nas.workers import Died, Done, Event, Moved, Note, PoolGone, Report
+from hybrid_nas.workers import Died, Done, Event, Messages, Moved, Note, PoolGone, Report, how_ended
 
 ENDINGS = 3
 """How often in a row, with no job done between, the far end may end before the search gives up."""
@@ -133,7 +133,8 @@ class RayPool:
             errors.close()
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.stdin, self.stdout, self.buffer = self.process.stdin, self.process.stdout, b""
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        self.messages = Messages(self.stdout)
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.stdout, selectors.EVENT_READ)
         settings = asdict(self.cluster)
@@ -178,15 +179,8 @@ class RayPool:
 
     def _messages(self, timeout: float) -> Iterator[dict[str, Any] | None]:
         """What has come; None for the end of the output."""
-        if not self.selector.select(timeout):
-            return
-        chunk = os.read(self.stdout.fileno(), 1 << 16)
-        if not chunk:
-            yield None
-            return
-        *lines, self.buffer = (self.buffer + chunk).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
+        if self.selector.select(timeout):
+            yield from self.messages.read()
 
     def _ended(self) -> str:
         try:
@@ -194,7 +188,7 @@ class RayPool:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             code = self.process.wait()
-        return f"ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return how_ended(code)
 
     def _see_log(self) -> str:
         return "" if self.log is None else f"; {self.log} says more"

@@ -6,10 +6,12 @@ JSON: the arguments of `hybrid_nas.evaluate.evaluate`, and the limits that its w
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 GIB = 2**30
 WORKER_BYTES = GIB
@@ -59,6 +61,32 @@ class Note:
 
 
 Event = Report | Done | Moved | Died | Note
+
+
+class Messages:
+    """Lines of JSON that a process writes."""
+
+    def __init__(self, output: IO[bytes]) -> None:
+        self.output = output
+        self.begun = b""
+
+    def read(self) -> Iterator[dict[str, Any] | None]:
+        """Those that have come; None for the end of the output."""
+        chunk = os.read(self.output.fileno(), 1 << 16)
+        if not chunk:
+            yield None
+            return
+        *lines, self.begun = (self.begun + chunk).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+
+def how_ended(code: int) -> str:
+    """
+    >>> how_ended(-9), how_ended(1)
+    ('ended by signal SIGKILL', 'ended with exit code 1')
+    """
+    return f"ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 class PoolGone(RuntimeError):
