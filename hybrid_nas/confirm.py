@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from hybrid_nas.front import Front
 from hybrid_nas.rank import MIN_ITEMS, Correlation, kendall
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.trial import Trial
+from hybrid_nas.whole_file import write_whole
 from hybrid_nas.workers import Died, Done, Moved, Note, Pool, Report
 
 TICK_S = 0.5
@@ -220,6 +220,4 @@ def _row(
 
 
 def _write(path: Path, known: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(known, indent=1) + "\n")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(known, indent=1) + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from hybrid_nas.layer_order import LayerOrder, LayerRun
 from hybrid_nas.mix import MixProbe
 from hybrid_nas.run_folder import Run
+from hybrid_nas.whole_file import write_whole
 
 FILE = "probe.json"
 
@@ -66,9 +66,5 @@ def _read(path: Path, probe: MixProbe) -> dict[tuple[int, int | None], LayerRun]
 
 
 def _write(path: Path, probe: MixProbe, runs: dict[tuple[int, int | None], LayerRun]) -> None:
-    """The whole record or none of it: a reader never sees half a file."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(
-        json.dumps({"probe": probe.to_dict(), "runs": [run.to_dict() for run in runs.values()]}, indent=1)
-    )
-    os.replace(partial, path)
+    record = {"probe": probe.to_dict(), "runs": [run.to_dict() for run in runs.values()]}
+    write_whole(path, json.dumps(record, indent=1))

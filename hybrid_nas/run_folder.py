@@ -18,7 +18,6 @@ import contextlib
 import fcntl
 import io
 import json
-import os
 import platform
 import sys
 import time
@@ -37,6 +36,7 @@ from hybrid_nas.recipe_text import latex, markdown
 from hybrid_nas.storage_url import resolved, without_password
 from hybrid_nas.study_file import StudyFile, open_study
 from hybrid_nas.trial import Trial, read_trials, write_trials
+from hybrid_nas.whole_file import write_whole
 
 PACKAGES = ("hybrid-nas", "torch", "numpy", "scipy", "optuna", "pyarrow", "plotly", "mamba-ssm", "flash-attn")
 RUNS = Path("runs")
@@ -181,9 +181,7 @@ class Run:
         return path
 
     def _write(self, name: str, text: str) -> None:
-        partial = self.path / f".{name}.{os.getpid()}"
-        partial.write_text(text)
-        os.replace(partial, self.path / name)
+        write_whole(self.path / name, text)
 
 
 def default_folder(file: StudyFile) -> Path:

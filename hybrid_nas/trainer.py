@@ -31,6 +31,7 @@ from hybrid_nas.budget import Budget
 from hybrid_nas.data import VOCAB, Corpus, open_corpus
 from hybrid_nas.model import Model, build
 from hybrid_nas.proxy import EXPLODED, Batch, Diverged, Proxy, batch_losses, optimizer, trapezoid
+from hybrid_nas.whole_file import write_whole
 
 Parallel = Literal["ddp", "fsdp"]
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -230,9 +231,7 @@ class Trainer:
             "torch": torch.__version__,
             "data": self.proxy.text.fingerprint,
         }
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(about, indent=2) + "\n")
-        os.replace(partial, path)
+        write_whole(path, json.dumps(about, indent=2) + "\n")
 
     def checkpoints(self) -> list[Path]:
         return checkpoints(self.folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,10 +47,9 @@ def describe(
     title, described, more = _meant(design, scale, context, tuple(settings or ()))
     if page is not None:
         from hybrid_nas.description_page import description_page
+        from hybrid_nas.whole_file import write_whole
 
-        partial = page.with_name(f".{page.name}.{os.getpid()}")
-        partial.write_text(description_page(described, on, batch, title, more), encoding="utf-8")
-        os.replace(partial, page)
+        write_whole(page, description_page(described, on, batch, title, more))
     if as_json:
         from dataclasses import asdict
 
