@@ -113,7 +113,6 @@ def test_a_split_of_nothing_or_all_is_a_whole_layer(nas: Command, layout: str, s
             ("search", "inter_layer", "--send-code"),
             "--send-code is for workers on Ray, and without --ray nothing reads",
         ),
-        (("search", "inter_layer", "--set", "search.gpus=0.25"), "add --ray (this machine) or --ray HOST:PORT (a cl"),
         (("front", "nowhere"), "no run folder"),
         (("recipe",), "the only place that is looked into"),
     ],

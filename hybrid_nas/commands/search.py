@@ -74,7 +74,7 @@ def search(
     from hybrid_nas.study_file import open_study
     from hybrid_nas.yaml_file import FileError
 
-    _check_ray(ray, send_code, tuple(settings or ()))
+    _check_ray(ray, send_code)
     path = find(space)
     assignments = list(settings or ())
     assignments += [f"{key}={value}" for key, value in (
@@ -117,16 +117,13 @@ def search(
     raise typer.Exit(0 if finished else INTERRUPTED)
 
 
-def _check_ray(ray: str | None, send_code: bool, settings: tuple[str, ...]) -> None:
-    """ValueError where Ray cannot be used as asked, or an option of Ray's stands alone. A file's own `gpus` may stand:
-    a study that was begun on a cluster can go on without."""
-    keys = {assignment.partition("=")[0].replace(" ", "") for assignment in settings}
-    for option, given in (("--send-code", send_code), ("--set search.gpus", "search.gpus" in keys)):
-        if given and ray is None:
-            raise ValueError(
-                f"{option} is for workers on Ray, and without --ray nothing reads it; add --ray (this machine) or "
-                f"--ray HOST:PORT (a cluster), or leave {option} away"
-            )
+def _check_ray(ray: str | None, send_code: bool) -> None:
+    """ValueError where Ray cannot be used as asked, or an option of Ray's stands alone."""
+    if send_code and ray is None:
+        raise ValueError(
+            "--send-code is for workers on Ray, and without --ray nothing reads it; add --ray (this machine) or --ray "
+            "HOST:PORT (a cluster), or leave --send-code away"
+        )
     if ray is not None and ray.startswith("ray://"):
         raise ValueError("--ray: Ray's client (ray://) is not used; give HOST:PORT of the cluster, on one of its nodes")
     if ray is not None and importlib.util.find_spec("ray") is None:
