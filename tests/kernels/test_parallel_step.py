@@ -21,6 +21,8 @@ SIZES = [
     (2, 40, (18, 9, 12, 40), (2, 33, 8)),  # heads, turned and cached, beyond a program's
 ]
 """batch, slots, (heads, kv_heads, head_dim, value_dim), (Mamba-2's heads, head_dim, d_state)"""
+CROWD = (600, 40, (8, 2, 16, 16), (1, 24, 8))
+"""More heads of rows than a GPU runs programs at a time."""
 EPS, THETA = 1e-5, 100.0
 WIDTH, TAPS, GROUPS = 24, 4, 1
 
@@ -112,11 +114,38 @@ def test_the_first_launch_is_what_its_parts_make_one_after_another(sizes, turned
     q = rope.rope_and_cache_reference(*filled(cached)[0], rope=rope_triton)
     expected = q, conv_scan_step_triton(*mamba), *(c[:, : sizes[1]] for c in cached[2:4]), *mamba[2:4]
     cached, mamba, *_ = each(on(drawn(sizes, dtype, turned)), torch.clone)
-    got = *turn_and_scan(filled(cached)[0], mamba), *(c[:, : sizes[1]] for c in cached[2:4]), *mamba[2:4]
+    got = *turn_and_scan(filled(cached)[0], mamba)[:2], *(c[:, : sizes[1]] for c in cached[2:4]), *mamba[2:4]
     for value, reference in zip(got, expected, strict=True):
         assert value.dtype == reference.dtype == dtype
         assert not value.isnan().any()
         torch.testing.assert_close(value, reference, rtol=1e-5 if dtype == torch.float32 else 2**-7, atol=1e-5)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("dtype", BOTH)
+@pytest.mark.parametrize("sizes", [*SIZES, pytest.param(CROWD, marks=pytest.mark.gpu)])
+def test_the_last_launch_is_what_its_parts_make_one_after_another(sizes, dtype):
+    """Attention's own second kernel and the norms' own, to the last bit or nearly; a second time the very same."""
+    pytest.importorskip("triton", reason="triton is not installed")
+    from hybrid_nas_kernels.attention.triton_step import attention_parts, attention_step_triton
+    from hybrid_nas_kernels.fuse_heads.triton_step import fuse_step
+    from hybrid_nas_kernels.parallel_step.triton_step import join_and_norm, turn_and_scan
+
+    got = []
+    for _ in range(2):
+        cached, mamba, z, norms, _ = each(on(drawn(sizes, dtype)), torch.clone)
+        cached, _ = filled(cached)
+        q, y, joined = turn_and_scan(cached, mamba)
+        y = y.flatten(1)
+        got.append(join_and_norm(attention_parts(q, *cached[2:4]), joined, y, z, norms, -1, EPS))
+        assert joined.tolist() == [q.shape[1]] * len(q)
+    attended = attention_step_triton(q, *cached[2:4]).flatten(1)
+    as_it_is = torch.eye(y.shape[1] + attended.shape[1], dtype=dtype, device=DEVICE)
+    expected = fuse_step(y, z, attended, norms, -1, as_it_is, EPS)
+    assert expected.abs().max() > 1
+    assert got[0].dtype == dtype
+    assert got[0].equal(got[1])
+    torch.testing.assert_close(got[0], expected, rtol=1e-5 if dtype == torch.float32 else 2**-7, atol=1e-5)
 
 
 @pytest.mark.usefixtures("poisoned_memory")

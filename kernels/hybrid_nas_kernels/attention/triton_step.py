@@ -4,6 +4,7 @@ fill the device, and each program's softmax is put together in a second launch."
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import triton
@@ -73,12 +74,11 @@ def _part(
 
 
 @triton.jit
-def _join(
-    out_ptr, top_ptr, total_ptr, y_ptr, splits,
+def join_head(
+    head, out_ptr, top_ptr, total_ptr, y_ptr, splits,
     SHARE: tl.constexpr, V: tl.constexpr, BG: tl.constexpr, BV: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """One head: the parts' averages, weighed by their share of the softmax."""
-    head = tl.program_id(0).to(tl.int64)
+    """One head of all rows': the parts' averages, weighed by their share of the softmax."""
     group = head // SHARE
     n = tl.arange(0, BN)
     v = tl.arange(0, BV)
@@ -91,8 +91,27 @@ def _join(
     tl.store(y_ptr + head * V + v, y.to(y_ptr.dtype.element_ty), mask=v < V)
 
 
-def attention_step_triton(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """As `attention_step`, for float32 and bfloat16."""
+@triton.jit
+def _join(
+    out_ptr, top_ptr, total_ptr, y_ptr, splits,
+    SHARE: tl.constexpr, V: tl.constexpr, BG: tl.constexpr, BV: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    join_head(
+        tl.program_id(0).to(tl.int64), out_ptr, top_ptr, total_ptr, y_ptr, splits, SHARE, V, BG, BV, BN
+    )  # fmt: skip
+
+
+class Parts(NamedTuple):
+    """Memory for the heads' outputs (batch, heads, value_dim); what `join_head` is given around it to fill it."""
+
+    y: Tensor
+    parts: tuple[Tensor, Tensor, Tensor]
+    splits: int
+    constants: dict[str, int]
+
+
+def attention_parts(q: Tensor, keys: Tensor, values: Tensor) -> Parts:
+    """Each part of the cached slots for itself."""
     batch, heads, head_dim = q.shape
     slots, kv_heads, value_dim = values.shape[1:]
     share = heads // kv_heads
@@ -117,7 +136,13 @@ def attention_step_triton(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         HEADS=heads, KV=kv_heads, D=head_dim, V=value_dim, BG=BG, BS=block, BD=BD, BE=BE, BV=BV,
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32", num_warps=warps,
     )  # fmt: skip
-    _join[(batch * heads,)](
-        out, top, total, y, splits, SHARE=share, V=value_dim, BG=BG, BV=BV, BN=triton.next_power_of_2(splits)
-    )
-    return y
+    constants = {"SHARE": share, "V": value_dim, "BG": BG, "BV": BV, "BN": triton.next_power_of_2(splits)}
+    return Parts(y, (out, top, total), splits, constants)
+
+
+def attention_step_triton(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """As `attention_step`, for float32 and bfloat16."""
+    found = attention_parts(q, keys, values)
+    batch, heads, _ = found.y.shape
+    _join[(batch * heads,)](*found.parts, found.y, found.splits, **found.constants)
+    return found.y

@@ -10,25 +10,43 @@ from torch.nn import functional as F
 
 
 @triton.jit
+def gated_norm(y_ptr, z_ptr, gain_ptr, out_ptr, eps, D: tl.constexpr, BLOCK: tl.constexpr):
+    """One row: y silu(z) over its root mean square, times its gain."""
+    i = tl.arange(0, BLOCK)
+    value = tl.load(y_ptr + i, mask=i < D, other=0.0).to(tl.float32)
+    z = tl.load(z_ptr + i, mask=i < D, other=0.0).to(tl.float32)
+    value *= z * tl.sigmoid(z)
+    inverse = 1 / tl.sqrt(tl.sum(value * value, 0) / D + eps)
+    gain = tl.load(gain_ptr + i, mask=i < D, other=0.0).to(tl.float32)
+    tl.store(out_ptr + i, (value * inverse * gain).to(out_ptr.dtype.element_ty), mask=i < D)
+
+
+@triton.jit
+def signed_norm(
+    attended_ptr, gain_ptr, out_ptr, eps, sign, V: tl.constexpr, BLOCK: tl.constexpr, CACHE: tl.constexpr
+):  # fmt: skip
+    """One row: attended over its root mean square, times its gain and `sign`. CACHE ".cg" reads what other programs of
+    the launch have written."""
+    i = tl.arange(0, BLOCK)
+    value = tl.load(attended_ptr + i, mask=i < V, other=0.0, cache_modifier=CACHE).to(tl.float32)
+    inverse = sign / tl.sqrt(tl.sum(value * value, 0) / V + eps)
+    gain = tl.load(gain_ptr + i, mask=i < V, other=0.0).to(tl.float32)
+    tl.store(out_ptr + i, (value * inverse * gain).to(out_ptr.dtype.element_ty), mask=i < V)
+
+
+@triton.jit
 def _norms(
     y_ptr, z_ptr, attended_ptr, y_gain_ptr, attended_gain_ptr, out_ptr, stride_y, stride_z, stride_attended, eps, sign,
     D: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A program a row and half: y silu(z), or attended, over its root mean square, times its gain."""
+    """A program a row and half."""
     row = tl.program_id(0).to(tl.int64)
-    i = tl.arange(0, BLOCK)
     if tl.program_id(1) == 0:
-        value = tl.load(y_ptr + row * stride_y + i, mask=i < D, other=0.0).to(tl.float32)
-        z = tl.load(z_ptr + row * stride_z + i, mask=i < D, other=0.0).to(tl.float32)
-        value *= z * tl.sigmoid(z)
-        inverse = 1 / tl.sqrt(tl.sum(value * value, 0) / D + eps)
-        gain = tl.load(y_gain_ptr + i, mask=i < D, other=0.0).to(tl.float32)
-        tl.store(out_ptr + row * (D + V) + i, (value * inverse * gain).to(out_ptr.dtype.element_ty), mask=i < D)
+        out = out_ptr + row * (D + V)
+        gated_norm(y_ptr + row * stride_y, z_ptr + row * stride_z, y_gain_ptr, out, eps, D, BLOCK)
     else:
-        value = tl.load(attended_ptr + row * stride_attended + i, mask=i < V, other=0.0).to(tl.float32)
-        inverse = sign / tl.sqrt(tl.sum(value * value, 0) / V + eps)
-        gain = tl.load(attended_gain_ptr + i, mask=i < V, other=0.0).to(tl.float32)
-        tl.store(out_ptr + row * (D + V) + D + i, (value * inverse * gain).to(out_ptr.dtype.element_ty), mask=i < V)
+        half = out_ptr + row * (D + V) + D
+        signed_norm(attended_ptr + row * stride_attended, attended_gain_ptr, half, eps, sign, V, BLOCK, "")
 
 
 def fuse_step(

@@ -1,0 +1,111 @@
+"""The benchmark of products of few rows: its kernel, its table of products, and what it concludes from times."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, ParallelHybrid, SwiGLU
+from hybrid_nas.measure import random_model
+
+BENCHMARKS = Path(__file__).parents[2] / "kernels" / "benchmarks"
+GPU = torch.cuda.is_available()
+
+
+@pytest.fixture(scope="module")
+def products() -> Iterator[ModuleType]:
+    pytest.importorskip("triton", reason="triton is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        before = set(sys.modules)
+        yield importlib.import_module("gpu_products")
+        for name in set(sys.modules) - before:
+            if name.startswith("gpu_"):
+                del sys.modules[name]
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    ("rows", "outputs", "inner"),
+    [(4, 40, 96), (1, 33, 70), (8, 16, 16), (3, 100, 130)],  # even, odd, one program, several
+)
+@pytest.mark.parametrize("splits", [1, 2, 4])
+def test_the_kernel_is_the_product(
+    products: ModuleType, splits: int, rows: int, outputs: int, inner: int, dtype: torch.dtype, assert_close: Any
+) -> None:
+    g = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(n, inner, generator=g).to(dtype) for n in (rows, outputs))
+    device = "cuda" if GPU else "cpu"
+    got = products.product(x.to(device), weight.to(device), products.Blocks(32, 16, splits, 4, 3))
+    assert got.dtype == dtype
+    assert_close(got.cpu(), x.double() @ weight.double().T)
+
+
+@pytest.mark.gpu
+def test_all_block_sizes_are_the_product(products: ModuleType, assert_close: Any) -> None:
+    for outputs, inner in ((200, 2048), (72, 4352)):
+        x, weight = (torch.randn(n, inner, device="cuda", dtype=torch.bfloat16) for n in (products.BATCH, outputs))
+        for name, run in products.ways(x).items():
+            assert name
+            assert_close(run(weight).cpu(), (x.double() @ weight.double().T).cpu())
+
+
+class Read(TorchFunctionMode):
+    """Elements of all weights that products read."""
+
+    elements = 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is F.linear:
+            self.elements += args[1].numel()
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("mixer", "names"),
+    [
+        (Mamba2(48, 16, 16), {"Mamba in", "Mamba out"}),
+        (Attention(4, 2, 12, value_dim=20), {"attention q, k, v", "attention out"}),
+        (ParallelHybrid(Attention(4, 2, 12, value_dim=20), Mamba2(48, 16, 16), "group", "none"), {"H in", "H out"}),
+    ],
+)
+def test_the_products_are_those_of_a_decoding_step(products: ModuleType, mixer: Any, names: set[str]) -> None:
+    """By the elements of all weights that a step's products read, rows of zeros behind them among them."""
+    architecture = Architecture(32, 50, (Block(mixer, SwiGLU(96)), Block(mixer, SwiGLU(96))))
+    counts = products.shapes_of(architecture)
+    assert {name for name, _ in counts} == names | {"SwiGLU gate and up", "SwiGLU down", "classifier"}
+    model = random_model(architecture, torch.device("cpu"), torch.float32)
+    with torch.no_grad(), Read() as read:
+        model.step(torch.zeros(3, dtype=torch.int64), model.cache(3, 4, torch.float32))
+    assert {name: n for (name, _), n in counts.items()} == {name: 1 + (name != "classifier") for name, _ in counts}
+    assert read.elements == sum(n * shape.outputs * shape.inner for (_, shape), n in counts.items())
+
+
+def test_what_is_saved_is_counted_where_ours_is_faster(products: ModuleType) -> None:
+    """By hand: 2 microseconds at each of the layers' H in, none where cuBLAS is faster."""
+    named = {pair for a in products.models(products.SCALE).values() for pair in products.shapes_of(a)}
+
+    def row(name: str, shape: Any) -> dict[str, Any]:
+        ours = 8.0 if name == "H in" else 11.0
+        us = {"cuBLAS": [9.5, 10.0, 10.5], "one": [20.0, 20.0, 20.0], "other": [ours - 1, ours, ours + 1]}
+        return {"product": name, "outputs": shape.outputs, "inner": shape.inner, "floor_us": 5.0, "copies": 2, "us": us}
+
+    rows = [row(*pair) for pair in named]
+    found = products.of_models(rows)
+    assert found["intra 1:5"] == {"cublas_us": 530.0, "floor_us": 265.0, "saved": {"H in": 4.0}}  # 4 x 13 + 1
+    assert found["inter 1:5"] == {"cublas_us": 530.0, "floor_us": 265.0, "saved": {}}
+    env = {"device": "D", "torch": "1", "triton": "2", "date": "today", "commit": "c"}
+    text = products.as_markdown({"environment": env, "rates": {"copy_bytes": 3e12}, "rows": rows, "models": found})
+    assert "| H in | 6,840 x 2,048 | 5.00 | 10.00 (9.50 to 10.50) | 8.00 (7.00 to 9.00) | +2.00 | other |" in text
+    assert "| intra 1:5 | 530 | 265 | 4.0 | H in 4.0 |" in text
+    assert "| inter 1:5 | 530 | 265 | 0.0 | none |" in text
