@@ -24,6 +24,7 @@ from hybrid_nas.units import counted, listed
 
 if TYPE_CHECKING:
     from hybrid_nas.census import Census
+    from hybrid_nas.data import Text
     from hybrid_nas.lease import Lease
     from hybrid_nas.patience import Patient
     from hybrid_nas.run_folder import Run
@@ -92,9 +93,6 @@ def search(
         check(text, file.proxy.context, file.budget)
     except ValueError as error:
         raise FileError(str(path), file.places.get("data"), str(error)) from None
-    data = (
-        f"{text.name} ({len(text.train):,} bytes to train on, {len(text.held_out):,} held out, {text.fingerprint[:12]})"
-    )
     if ray is not None and ray.startswith("ray://"):
         raise ValueError("--ray: Ray's client (ray://) is not used; give HOST:PORT of the cluster, on one of its nodes")
     if ray is not None and importlib.util.find_spec("ray") is None:
@@ -116,7 +114,7 @@ def search(
         if file.meter is not None:  # the census above went by predictions
             census = Census.of(file).checked(file, str(path))
             file.meter.close()  # the device's memory is the trainings'
-        finished = _search(run, file, census, seeds, path, data, means, as_json)
+        finished = _search(run, file, census, seeds, path, text, means, as_json)
     raise typer.Exit(0 if finished else INTERRUPTED)
 
 
@@ -196,7 +194,7 @@ def _search(
     census: Census,
     seeds: tuple[Seed, ...],
     path: Path,
-    data: str,
+    text: Text,
     means: Means,
     as_json: bool,
 ) -> bool:
@@ -230,7 +228,9 @@ def _search(
         progress.said(line)
     for seed in seeds:
         progress.said(str(seed))
-    progress.said(f"run {run.path}: {counted(progress.planned, 'trial')} on {counted(workers, 'worker')}; data: {data}")
+    progress.said(
+        f"run {run.path}: {counted(progress.planned, 'trial')} on {counted(workers, 'worker')}; data: {text.described}"
+    )
     if progress.planned < file.search.trials:
         progress.said(
             f"{file.search.trials:,} trials are asked for, and the space has {counted(spaced, 'design')}: the search "
@@ -285,7 +285,8 @@ def _search(
         "size": census.looked_at if census.complete else file.space.size(),
         "target": file.target.to_dict(),
         "proxy": file.proxy.to_dict(),
-        "data": data,
+        "data": text.described,
+        "bytes_per_token": text.bytes_per_token,
         "workers": workers,
         "status": "finished" if finished else "interrupted",
         **environment(trials),
