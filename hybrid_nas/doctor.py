@@ -18,9 +18,14 @@ OPTIONAL = {
     "psycopg": ("psycopg", "a study's record in PostgreSQL", "pip install 'hybrid-nas[postgresql]'"),
     "grpcio": ("grpc", "a study's record behind Optuna's proxy", "pip install 'hybrid-nas[grpc]'"),
     "transformers": ("transformers", "comparing with other implementations", "pip install 'hybrid-nas[hf]'"),
+    "triton": (
+        "triton",
+        "our kernels and the captured training step on an NVIDIA GPU",
+        "comes with torch for CUDA, or pip install 'hybrid-nas[cuda]' on a CUDA machine",
+    ),
     "mamba-ssm": (
         "mamba_ssm",
-        "Mamba-1 and -3 on an NVIDIA GPU",
+        "Mamba-1 on an NVIDIA GPU; Mamba-3 by name",
         "pip install 'hybrid-nas[cuda]' on a CUDA machine",
     ),
     "causal-conv1d": (
@@ -30,7 +35,7 @@ OPTIONAL = {
     ),
     "flash-linear-attention": (
         "fla",
-        "gated DeltaNet on an NVIDIA GPU",
+        "gated DeltaNet on an NVIDIA GPU, by name",
         "pip install 'hybrid-nas[fla]' on a CUDA machine",
     ),
     "flash-attn": (
@@ -40,7 +45,7 @@ OPTIONAL = {
     ),
 }
 
-COMPILED = ("mamba-ssm", "causal-conv1d", "flash-attn")
+COMPILED = ("triton", "mamba-ssm", "causal-conv1d", "flash-attn")
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,19 @@ def examine() -> list[Finding]:
 
 
 def implementations() -> dict[str, str]:
-    """Which implementation of each operation a model with both mixers, apart and in parallel, would run here, and how
-    it would train (imports torch)."""
+    """Which implementation of each operation would run here, of every mixer and FFN in what the trainings multiply in,
+    and how they would train (imports torch)."""
     import torch
+    from hybrid_nas_kernels import (
+        adamw,
+        embedding,
+        experts,
+        gated_delta,
+        gated_norm_linear,
+        mamba3,
+        parallel_step,
+        selective_scan,
+    )
 
     from hybrid_nas.captured import unusable
     from hybrid_nas.design import Design, Ratio, architecture_of_layout
@@ -88,9 +103,20 @@ def implementations() -> dict[str, str]:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     why = unusable(device)
+    dtype = torch.float32 if why else torch.bfloat16
     model = build(architecture_of_layout("AMH", Design(ratio=Ratio(1, 1)), PROXY), generator=0, device=device)
+    more = {
+        "embedding": embedding.choose(device, PROXY.vocab),
+        "experts": experts.choose(device, dtype, PROXY.width, PROXY.ffn_hidden),
+        "gated_norm_linear": gated_norm_linear.choose(device),
+        "parallel_step": parallel_step.choose(device, dtype),
+        "selective_scan": selective_scan.choose(device, dtype),
+        "mamba3": mamba3.choose(device),
+        "gated_delta": gated_delta.choose(device),
+        "adamw": ("torch's own", "") if why else adamw.choose(device),
+    }
     step = "CUDA graph, bfloat16" if why is None else f"eager, float32: {why}"
-    return {**model.implementations(), "training_step": step}
+    return {**model.implementations(), **{name: chosen for name, (chosen, _) in more.items()}, "training_step": step}
 
 
 def _version(name: str) -> str | None:

@@ -15,6 +15,7 @@ from hybrid_nas.placement import read_layout
 from hybrid_nas.questions import LAYOUT, PRESETS
 from hybrid_nas.scale import SCALES, Scale
 from hybrid_nas.scale_free import design_of
+from hybrid_nas.speed import Load
 from hybrid_nas.yaml_file import Item, nearest, set_key
 
 DEFAULT_SCALE = "paper-1b"
@@ -40,13 +41,15 @@ class Source:
     """The folder of a training that holds weights of this model."""
     left_out: tuple[str, ...] = ()
     """What `design` leaves out of the model."""
+    load: Load | None = None
+    """The shapes at which its run finds speeds, where one does."""
 
     def at(self, scale: Scale) -> Source:
         """The same design at another scale. ValueError where it has none."""
         if self.design is None:
             raise ValueError(f"{self.name} is one model, with no design that could be built at {scale.name}")
         built, notes = self.design.at(scale), (*self.notes, *self.left_out)
-        return replace(self, architecture=built, context=scale.context, training=None, notes=notes)
+        return replace(self, architecture=built, context=scale.context, training=None, notes=notes, load=None)
 
     def file(self) -> DesignFile:
         return DesignFile(self.name, self.architecture, self.context, self.design, self.source, self.notes)
@@ -106,8 +109,10 @@ def _trial(name: str) -> Source:
         known = [t.number for t in trials if t.replicate_of is None]
         near = min(known, key=lambda n: abs(n - int(number)))
         raise ValueError(f"{run.path} has no trial {number}; the nearest is {near}, of {len(known)}")
-    context = run.study_file().target.context
-    return Source(f"{run.name}#{number}", trial.target, context, trial.design, f"trial {number} of {run.path}")
+    file = run.study_file()
+    context, load = file.target.context, None if file.measure is None else file.measure.load(file.target.context)
+    where = f"trial {number} of {run.path}"
+    return Source(f"{run.name}#{number}", trial.target, context, trial.design, where, load=load)
 
 
 def _named(name: str) -> Source:

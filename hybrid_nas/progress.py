@@ -11,11 +11,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hybrid_nas.cost import Cost
 from hybrid_nas.front import Front
+from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.search import Task, seconds_left
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import readable
+from hybrid_nas.units import label, readable
 
 
 class Progress:
@@ -100,6 +102,15 @@ class Progress:
         return list(self.tasks.values())
 
 
+def _costs(file: StudyFile) -> list[str]:
+    """The efficiencies that a line of progress shows: the objectives, or the cache where none is one."""
+    return [o.name for o in file.objectives if not o.trained] or ["cache_bytes"]
+
+
+def _bought(cost: Cost, name: str) -> str:
+    return readable(cost.value(name), QUANTITIES[name].unit) if cost.has(name) else ""
+
+
 def _outcome(trial: Trial) -> str:
     loss = trial.values.get("loss")
     match trial.state:
@@ -132,7 +143,8 @@ class Lines(Progress):
         left = "" if summary["seconds_left"] is None else f"  ~{_clock(summary['seconds_left'])} left"
         self.console.print(
             f"[{summary['done']}/{summary['trials']}] {_head(trial)}  {trial.layout}  "
-            f"cache {readable(trial.cost.cache_bytes, 'bytes')}  {_outcome(trial)}{shared}{left}",
+            f"{'  '.join(f'{label(name)} {_bought(trial.cost, name)}' for name in _costs(self.file))}  "
+            f"{_outcome(trial)}{shared}{left}",
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -157,6 +169,7 @@ class JsonLines(Progress):
                     "seed": trial.seed,
                     "values": trial.values,
                     "cache_bytes": trial.cost.cache_bytes,
+                    **{name: trial.cost.value(name) for name in _costs(self.file) if trial.cost.has(name)},
                     "failure": trial.failure,
                     "shared_with": trial.shared_with,
                     "progress": self.summary(),
@@ -201,7 +214,8 @@ class LiveTable(Progress):
             f"{_clock(summary['seconds'])} so far{left}"
         )
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("", "layout at the target", "cache", "loss", "recall", "state"):
+        costs = _costs(self.file)
+        for name in ("", "layout at the target", *map(label, costs), "loss", "recall", "state"):
             table.add_column(name, no_wrap=True)
         best = sorted(
             (t for t in self.trials if t.state == "complete" and t.replicate_of is None),
@@ -212,7 +226,7 @@ class LiveTable(Progress):
             table.add_row(
                 str(trial.number),
                 trial.layout,
-                readable(trial.cost.cache_bytes, "bytes"),
+                *(_bought(trial.cost, name) for name in costs),
                 f"{trial.values['loss']:.4f}",
                 "" if recall is None else f"{recall:.2f}",
                 "best so far" if trial is best[0] else "",
@@ -224,9 +238,9 @@ class LiveTable(Progress):
             total = budget.steps(context) * budget.batch * context
             name = str(task.number) if task.replicate_of is None else f"{task.replicate_of} again"
             loss = "" if task.loss is None else f"{task.loss:.4f}"
-            cache = readable(task.proposal.cost.cache_bytes, "bytes")
+            paid = [_bought(task.proposal.cost, cost) for cost in costs]
             share = min(1.0, task.tokens / total)
-            table.add_row(name, task.proposal.target.layout, cache, loss, "", f"training {share:.0%}", style="cyan")
+            table.add_row(name, task.proposal.target.layout, *paid, loss, "", f"training {share:.0%}", style="cyan")
         return Group(head, table)
 
 

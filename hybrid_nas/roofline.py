@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -19,7 +19,8 @@ from hybrid_nas.architecture import Architecture
 from hybrid_nas.cost import MixerCost, cost, ffn_params, mixer_cost
 from hybrid_nas.kept import train_memory_bytes
 from hybrid_nas.moe import MoE
-from hybrid_nas.speed import PREDICTED, Load, Speed
+from hybrid_nas.speed import OF_TRAINING, PREDICTED, SPEEDS, Load, Speed
+from hybrid_nas.units import readable
 
 Bound = Literal["compute", "memory"]
 VALUE_BYTES = 2
@@ -201,6 +202,30 @@ def predicted_speed(architecture: Architecture, load: Load, on: Device) -> Speed
         train_step(architecture, load.train_context, load.train_batch, on).tokens_per_s,
         train_memory_bytes(architecture, load.train_context, load.train_batch),
         load,
+    )
+
+
+def unfit(architecture: Architecture, load: Load, on: Device, names: Iterable[str] = SPEEDS) -> str:
+    """What of the quantities named takes more memory than the device has, in a sentence; empty where all fits."""
+    needs = {
+        "training": train_memory_bytes(architecture, load.train_context, load.train_batch),
+        "decoding": decode_memory_bytes(architecture, load.context, load.batch),
+    }
+    shapes = {
+        "training": f"batch {load.train_batch:,} at {load.train_context:,} tokens",
+        "decoding": f"batch {load.batch:,} at {load.context:,} tokens",
+    }
+    asked = {"training" if name in OF_TRAINING else "decoding" for name in names}
+    told = [
+        f"{what} ({shapes[what]}) takes {readable(found, 'bytes')}"
+        for what, found in needs.items()
+        if what in asked and found > on.memory_bytes
+    ]
+    if not told:
+        return ""
+    return (
+        f"{architecture.layout} does not fit {on.name}, which has {readable(on.memory_bytes, 'bytes')}: "
+        f"{' and '.join(told)}; the speeds predicted are those of a device with more memory"
     )
 
 

@@ -35,7 +35,7 @@ from hybrid_nas.proposal import distinct, drawn
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.recipe_text import latex, markdown
 from hybrid_nas.storage_url import resolved, without_password
-from hybrid_nas.study_file import StudyFile, read_study
+from hybrid_nas.study_file import StudyFile, open_study
 from hybrid_nas.trial import Trial, read_trials, write_trials
 
 PACKAGES = ("hybrid-nas", "torch", "numpy", "scipy", "optuna", "pyarrow", "plotly", "mamba-ssm", "flash-attn")
@@ -76,8 +76,7 @@ class Run:
         return self.path.name
 
     def study_file(self) -> StudyFile:
-        path = self.path / "study.yaml"
-        return read_study(path.read_text(), str(path))
+        return open_study(self.path / "study.yaml")
 
     def storage(self, given: str | None = None) -> str:
         """The URL of the run's storage, or the one `given` if that is the same. ValueError if it is another."""

@@ -18,7 +18,7 @@ from hybrid_nas.study_file import NAME, RULES, SAMPLERS, Search
 COUNT = {
     "anyOf": [
         {"type": "integer", "minimum": 0},
-        {"type": "string", "pattern": "^[0-9.]+ ?([kKmMbBgG]|[kKmMgG]i[bB])?$"},
+        {"type": "string", "pattern": "^[0-9.]+([eE][+]?[0-9]+)? ?([kKmMbBgG]|[kKmMgG]i[bB])?$"},
     ]
 }
 

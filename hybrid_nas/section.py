@@ -12,14 +12,14 @@ from hybrid_nas.scale import LARGEST_DIMENSION, SCALES, Scale
 from hybrid_nas.yaml_file import Item, nearest
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-COUNT = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
+COUNT = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?(?:e\+?[0-9]{1,2})?)\s*([kmbg]?|[kmg]ib)", re.IGNORECASE)
 LARGEST_COUNT = 1e24
 TIMES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h|d)?")
 
 
 def count_of(item: Item, key: str) -> int:
-    """A whole number, or one with a unit: 200k, 1.5M, 1B, 64 MiB."""
+    """A whole number, or one with a unit or an exponent: 200k, 1.5M, 1B, 64 MiB, 1e9."""
     match = COUNT.fullmatch(item.text.strip()) if isinstance(item.value, str) else None
     value: float | None = None
     if match:
@@ -28,9 +28,18 @@ def count_of(item: Item, key: str) -> int:
         value = float(item.value)
     if value is None or not 0 <= value < LARGEST_COUNT or value != int(value):
         raise item.error(
-            f"{key}: a whole number, or one like 200k, 1.5M or 64 MiB, below 1e24 must stand here, found {item.shown()}"
+            f"{key}: a whole number, or one like 200k, 1.5M, 1e9 or 64 MiB, below 1e24 must stand here, found "
+            f"{item.shown()}"
         )
     return int(value)
+
+
+def context_of(text: str) -> int:
+    """Tokens, as --context of a command gives them; ValueError below 1."""
+    tokens = count_of(Item(text, "--context", None, text), "context")
+    if tokens < 1:
+        raise ValueError(f"--context: must be at least 1 token, found {tokens}")
+    return tokens
 
 
 def seconds_of(item: Item, key: str) -> float:

@@ -32,7 +32,7 @@ from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
 from hybrid_nas.speed import SPEEDS, Measure, Meter
 from hybrid_nas.tasks import NAMES, OF_TEXT, measures
-from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key
+from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key, text_of
 
 SAMPLERS = ("ehvi", "tpe", "random", "nsga2", "gp", "grid")
 RULES = ("front", "rank", "loss", "margin", "none")
@@ -197,6 +197,11 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
         data=data,
         places=dict(_places(root)),
     )
+
+
+def open_study(path: Path, settings: tuple[str, ...] = ()) -> StudyFile:
+    """The study of a file; a relative path in it starts from the file's folder."""
+    return read_study(text_of(path), str(path), settings, path.resolve().parent)
 
 
 def _places(item: Item, prefix: str = "") -> Iterator[tuple[str, int | None]]:

@@ -6,12 +6,15 @@ that grow without end when they are expanded. `1:3` stays text and `3e-4` is a n
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import io
 import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -78,6 +81,26 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def text_of(path: Path) -> str:
+    """What a study file says. FileError where it is no text in UTF-8."""
+    if (size := path.stat().st_size) > 4 * MAX_BYTES:
+        raise FileError(
+            str(path), None, f"a study file is at most {MAX_BYTES:,} characters of YAML, found {size:,} bytes"
+        )
+    data = path.read_bytes()
+    wanted = "a study file is YAML in UTF-8 (`hybrid-nas spaces` lists examples)"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise FileError(str(path), None, f"found UTF-16; {wanted}: save it again as UTF-8")
+    if b"\0" in data:
+        raise FileError(str(path), None, f"found a binary file, with a zero byte at {data.index(0)}; {wanted}")
+    try:
+        return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig").read()
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        found = f"found the byte 0x{error.object[error.start]:02x}, which is no UTF-8"
+        raise FileError(str(path), line, f"{found}; {wanted}") from None
 
 
 def read_yaml(text: str, source: str) -> Item:

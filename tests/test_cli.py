@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hybrid_nas_kernels
 import pytest
 from installed import COMMAND, environment
 
@@ -89,12 +90,30 @@ def test_a_split_of_nothing_or_all_is_a_whole_layer(nas: Command, layout: str, s
         (("cost", "--layout", "MMMA", "--set", "window=1/16"), "window means nothing for the layout MMMA"),
         (("cost", "--ratio", "1:3", "--set", "sinks=4"), "sinks means nothing in this space"),
         (("cost", "--ratio", "1:3", "--context", "many"), "context: a whole number"),
+        *(
+            ((command, *model, "--context", "0"), "--context: must be at least 1 token, found 0")
+            for command, *model in (
+                ("cost", "--ratio", "1:5"),
+                ("describe", "MMA"),
+                ("measure", "1:5", "--device", "h100"),
+                ("measure", "bamba-9b", "--device", "h100"),
+                ("cost", "bamba-9b"),
+                ("describe", "bamba-9b"),
+            )
+        ),
+        (("measure", "MM", "--device", "h100", "--whole"), "--whole: --device h100 predicts and measures nothing"),
+        (("measure", "MM", "--device", "h100", "--layers", "x.parquet"), "--layers: --device h100 predicts"),
         (("search", "/nowhere/inter_layer.yaml"), "no such file"),
         (("search", "nowhere.yaml"), "no such file"),
         (("search", "inter_layer", "--set", "d_state=[]"), "the list is empty"),
         (("search", "inter_layer", "--budget", "much"), "a whole number"),
         (("search", "inter_layer", "--set", "constraints.cache_bytes=1"), "allows nothing"),
         (("search", "inter_layer", "--set", "data=nowhere.txt"), "does not exist"),
+        (
+            ("search", "inter_layer", "--send-code"),
+            "--send-code is for workers on Ray, and without --ray nothing reads",
+        ),
+        (("search", "inter_layer", "--set", "search.gpus=0.25"), "add --ray (this machine) or --ray HOST:PORT (a cl"),
         (("front", "nowhere"), "no run folder"),
         (("recipe",), "the only place that is looked into"),
     ],
@@ -104,6 +123,28 @@ def test_refusals_leave_nothing_behind(nas: Command, tmp_path: Path, arguments: 
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("search", "inter_layer"),
+        ("train", "--layout", "MA", "--scale", "proxy", "--tokens", "2k"),
+        ("export", "--layout", "MA", "--scale", "proxy", "--to", "hybrid"),
+        ("probe", "mix"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_file_where_the_folder_should_be_is_refused(nas: Command, tmp_path: Path, command: tuple[str, ...]) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for place, where in (("taken", "there"), ("taken/run", "on the way to taken/run")):
+        done = nas(*command, "--out", place, check=2)
+        says = f"taken is a file, and a folder must stand {where}; give another with --out"
+        assert done.stderr == f"hybrid-nas: {says}\n"
+        assert done.stdout == ""
+        assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    assert taken.read_text() == "mine"
 
 
 def test_a_bad_file_names_file_and_line(nas: Command, tmp_path: Path) -> None:
@@ -126,7 +167,11 @@ def test_doctor(nas: Command) -> None:
     found = json.loads(nas("doctor", "--json").stdout)
     states = {finding["what"]: finding["state"] for finding in found["findings"]}
     assert states["torch"] == "ok"
-    assert set(found["implementations"]) >= {"mamba2", "attention"}
+    kernels = Path(hybrid_nas_kernels.__file__).parent
+    operations = {folder.parent.name for folder in kernels.glob("*/reference.py")} | {"adamw"}
+    assert len(operations) > 15
+    assert set(found["implementations"]) == operations | {"mamba2", "training_step"}
+    assert "triton" in states
     if states["flash-attn"] == "missing":
         assert "pip install 'hybrid-nas[cuda]'" in nas("doctor").stdout
 

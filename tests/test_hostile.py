@@ -24,7 +24,7 @@ from hybrid_nas.options import KEYS
 from hybrid_nas.placement import Ratio, read_share
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.recipe_text import markdown
-from hybrid_nas.study_file import SECTIONS, read_study
+from hybrid_nas.study_file import SECTIONS, open_study, read_study
 from hybrid_nas.trial import JSON_COLUMNS, read_trials, schema, write_trials
 from hybrid_nas.yaml_file import FileError
 
@@ -89,6 +89,41 @@ def test_the_command_refuses_it_with_a_line(name: str, nas: Command, tmp_path: P
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stderr.startswith("hybrid-nas: study.yaml:")
     assert {path.name for path in tmp_path.iterdir()} == {"study.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        (
+            "trials.parquet",
+            b"PAR1\x15\x00\xd0\xff",
+            ": found a binary file, with a zero byte at 5; a study file is YAML",
+        ),
+        (
+            "latin.yaml",
+            b"# made by\n# Ren\xe9\nratio: 1:3\n",
+            ":2: found the byte 0xe9, which is no UTF-8; a study file is",
+        ),
+        ("notepad.yaml", "ratio: 1:3\n".encode("utf-16"), ": found UTF-16; a study file is YAML in UTF-8"),
+        ("weights.pt", b"\1" * 900_000, ": a study file is at most 200,000 characters of YAML, found 900,000 bytes"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [("search",), ("table", "--out", "t.parquet"), ("probe", "mix")], ids=lambda c: c[0]
+)
+def test_a_file_that_is_no_text_is_refused_with_a_line(
+    command: tuple[str, ...], name: str, data: bytes, says: str, nas: Command, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    done = nas(*command, name, check=2)
+    assert done.stderr.startswith(f"hybrid-nas: {name}{says}")
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("ratio: 1:3\n", encoding="utf-8-sig")
+    assert open_study(tmp_path / "study.yaml") == read_study("ratio: 1:3\n", "study.yaml")
 
 
 def test_shares_and_ratios_are_read_exactly_or_refused() -> None:

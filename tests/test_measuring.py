@@ -182,3 +182,29 @@ def test_a_search_shows_that_its_speeds_are_predicted(nas: Command, tmp_path: Pa
     assert "(decoding speed with batch 3 at 48 tokens); " in recipe
     assert "at 64 tokens" not in recipe  # the target's context, at which nothing here is
     assert json.loads((tmp_path / "run" / "front.json").read_text())["origins"]
+    assert "does not fit" not in done.stdout
+    found = json.loads(nas("measure", "run#0", "--device", "a100", "--json").stdout)
+    assert [found[name] for name in ("batch", "context", "train_batch", "train_context")] == [3, 48, 2, 16]
+    trial = read_trials(tmp_path / "run" / "trials.parquet")[0]
+    assert trial.number == 0
+    assert found["decode_tokens_per_s"] == trial.cost.value("decode_tokens_per_s")
+    found = json.loads(nas("measure", "run#0", "--device", "a100", "--json", "--context", "32", "--batch", "1").stdout)
+    assert [found[name] for name in ("batch", "context", "train_batch", "train_context")] == [1, 32, 2, 32]
+
+
+def test_what_does_not_fit_a_device_is_said(nas: Command, tmp_path: Path) -> None:
+    done = nas("measure", "1:5", "--device", "h100", "--context", "100000000")
+    assert (
+        "does not fit h100, which has 79.2 GiB: training (batch 1 at 100,000,000 tokens) takes 143 TiB" in done.stderr
+    )
+    assert "does_not_fit" in json.loads(nas("measure", "A", "--device", "cpu", "--context", "1e9", "--json").stdout)
+    assert nas("measure", "1:5", "--device", "h100").stderr == ""
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        STUDY.replace("decode_tokens_per_s", "train_tokens_per_s").replace("train_batch: 2", "train_batch: 16777216")
+        + "proxy: {width: 32, params: 60k, context: 32, batch: 4, tokens: 1k, replicates: 0, recall_share: 0}\n"
+        "search: {trials: 1, workers: 1}\n"
+    )
+    done = nas("search", str(study), "--out", str(tmp_path / "run"))
+    assert "2 of 2 models at the target: " in done.stdout
+    assert "does not fit a100, which has 74.5 GiB: training (batch 16,777,216 at 16 tokens) takes" in done.stdout

@@ -155,3 +155,11 @@ def test_the_documents_print_what_the_studies_found():
     readme = " ".join((STUDIES.parent / "README.md").read_text().split())
     ours, theirs = (cell.split(", n =")[0] for cell in (composite, paper))
     assert f"together with tau {ours}; the paper's own 350M models do with {theirs}" in readme
+    prose = (STUDIES / "2026-11_paper_prose" / "README.md").read_text()
+    rows = {line.split(" | ")[0].removeprefix("| "): line.split(" | ") for line in prose.splitlines() if " | " in line}
+    assert f"does with {rows['state 16: the score'][2].split(', n =')[0]} (`2026-11_paper_prose`)" in readme
+    told = " ".join(spaces.split())
+    early, late = (
+        rows[f"state 16: loss on all text{after}"][2].split(" ")[0] for after in (" after 0.25 of the tokens", "")
+    )
+    assert f"{early} after 9M tokens and 5.3 H100-seconds, {late} after 36M and 21" in told

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
+from dataclasses import replace
+
 import pytest
 from installed import TINY
+from rich.console import Console
 from synthetic import bare_trial
 
-from hybrid_nas.progress import Progress
+from hybrid_nas.progress import JsonLines, Lines, LiveTable, Progress
+from hybrid_nas.speed import PREDICTED, Speed
 from hybrid_nas.study_file import read_study
 
 
@@ -41,3 +47,21 @@ def test_time_left_does_not_count_trials_that_the_space_has_no_designs_for() -> 
         progress.ended(bare_trial(number, 1.0 + number, 30).with_changes(seconds=10.0))
     summary = progress.summary()
     assert (summary["trials"], summary["done"], summary["seconds_left"]) == (3, 3, 0)
+
+
+def test_lines_and_events_show_the_efficiencies_that_are_searched_for(capsys: pytest.CaptureFixture[str]) -> None:
+    file = read_study(TINY, "tiny.yaml", ("objectives=[loss, decode_tokens_per_s]",))
+    trial = bare_trial(0, 1.0, 30)
+    trial = trial.with_changes(cost=replace(trial.cost, speed=Speed(PREDICTED, "h100", 3056.2, 1.0, 1.0, 1.0)))
+    screen = io.StringIO()
+    Lines(file, [], 1, Console(file=screen, width=200)).ended(trial)
+    assert "decoding speed 3.06 ktokens/s  loss 1.0000" in screen.getvalue()
+    assert "cache" not in screen.getvalue()
+    JsonLines(file, [], 1).ended(trial)
+    event = json.loads(capsys.readouterr().out)
+    assert event["decode_tokens_per_s"] == 3056.2
+    assert event["cache_bytes"] == trial.cost.cache_bytes
+    table = Console(file=(screen := io.StringIO()), width=200)
+    table.print(LiveTable(file, [trial], 1, table)._picture())
+    assert "decoding speed" in screen.getvalue()
+    assert "3.06 ktokens/s" in screen.getvalue()

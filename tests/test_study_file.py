@@ -14,9 +14,10 @@ from hybrid_nas.census import Census
 from hybrid_nas.design import PLACEMENTS, Design
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.schema import study_schema
+from hybrid_nas.section import count_of
 from hybrid_nas.shipped import find, shipped
 from hybrid_nas.study_file import StudyFile, read_study
-from hybrid_nas.yaml_file import FileError, read_yaml
+from hybrid_nas.yaml_file import FileError, Item, read_yaml
 
 SMALLEST = """\
 name: inter-layer
@@ -476,3 +477,8 @@ def test_experts_that_cannot_be_are_counted() -> None:
     assert len(census.proposals) == 3
     assert sum(census.refused.values()) == 1
     assert "experts_active 2 is more than the 1 experts" in "".join(census.refused)
+
+
+@pytest.mark.parametrize(("text", "number"), [("1e12", 10**12), ("1.5E3", 1500), ("2e+2k", 200_000), ("200k", 200_000)])
+def test_counts_may_have_an_exponent(text: str, number: int) -> None:
+    assert count_of(Item(text, "here", None, text), "context") == number

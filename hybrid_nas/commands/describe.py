@@ -14,7 +14,6 @@ from rich.text import Text
 
 from hybrid_nas.commands.model import asked
 from hybrid_nas.commands.terminal import AsJson, Set, out
-from hybrid_nas.yaml_file import Item
 
 if TYPE_CHECKING:
     from hybrid_nas.description import Description
@@ -71,7 +70,7 @@ def _meant(
     from hybrid_nas.description import Description
     from hybrid_nas.model_source import DEFAULT_SCALE, find_model
     from hybrid_nas.placement import LETTERS
-    from hybrid_nas.section import count_of
+    from hybrid_nas.section import context_of
 
     ratio = all(part.isdecimal() for part in design.split(":")) and ":" in design
     if ratio or set(design.upper()) <= set(LETTERS):
@@ -81,7 +80,7 @@ def _meant(
         )
         return f"{design} at {sized.name}", Description.of(model, tokens), ""
     found = find_model(design, None, scale, settings)
-    tokens = found.context if context is None else count_of(Item(context, "--context", None, context), "context")
+    tokens = found.context if context is None else context_of(context)
     described = Description.of(found.architecture, tokens)
     title = found.name if scale is None else f"{found.name} at {scale}"
     return title, described, _of_trial(design) if "#" in design else ""

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from hybrid_nas.commands.terminal import AsJson, Set, out
+from hybrid_nas.commands.terminal import AsJson, Set, folder_at, out
 
 Model = Annotated[
     str | None,
@@ -57,7 +57,7 @@ def export(
         raise ValueError(f"--to: {_no_format(to, [format.name for format in WRITTEN])}")
     if folder is None:
         raise ValueError("--out: a folder for the files must stand here")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder_at(folder).exists() and any(folder.iterdir()):
         raise ValueError(f"--out: {folder} is not empty; give a new folder")
     format = FORMATS[to]
     if to == "megatron":

@@ -14,11 +14,11 @@ from hybrid_nas.shipped import shipped
 
 def spaces(as_json: AsJson = False) -> None:
     """List the shipped search spaces, with their sizes."""
-    from hybrid_nas.study_file import read_study
+    from hybrid_nas.study_file import open_study
 
     rows = []
     for name, path in shipped().items():
-        file = read_study(path.read_text(), str(path))
+        file = open_study(path)
         rows.append({"name": name, "designs": file.space.size(), "target": file.target.name, "path": str(path)})
     if as_json:
         print(json.dumps(rows))

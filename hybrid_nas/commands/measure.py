@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,6 @@ from rich.table import Table
 
 from hybrid_nas.commands.model import asked
 from hybrid_nas.commands.terminal import AsJson, Set, err, out
-from hybrid_nas.yaml_file import Item
 
 if TYPE_CHECKING:
     from hybrid_nas.architecture import Architecture
@@ -24,9 +24,15 @@ def measure(
         str, typer.Argument(metavar="DESIGN", help="A layout (MMMAMMM), a ratio (1:5), or as for describe.")
     ],
     scale: Annotated[str | None, typer.Option(help="A scale; default: paper-1b, or the run's target.")] = None,
-    context: Annotated[str | None, typer.Option(help="Tokens of decoding and prefill; default: the scale's.")] = None,
-    batch: Annotated[int, typer.Option(help="Sequences of decoding and prefill.", min=1)] = 4,
-    train_batch: Annotated[int, typer.Option(help="Sequences of a training step, of as many tokens.", min=1)] = 1,
+    context: Annotated[
+        str | None, typer.Option(help="Tokens of all that is measured; default: the run's own, or the scale's.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Sequences of decoding and prefill; default: the run's own, or 4.", min=1)
+    ] = None,
+    train_batch: Annotated[
+        int | None, typer.Option(help="Sequences of a training step; default: the run's own, or 1.", min=1)
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="Predict for h100, h200, a100 or cpu, and measure nothing.")
     ] = None,
@@ -39,25 +45,34 @@ def measure(
     from hybrid_nas.model_source import DEFAULT_SCALE, find_model
     from hybrid_nas.placement import LETTERS
     from hybrid_nas.roofline import device as device_of
-    from hybrid_nas.section import count_of
+    from hybrid_nas.roofline import unfit
+    from hybrid_nas.section import context_of
     from hybrid_nas.speed import Load
 
+    if device is not None:
+        on = device_of(device)
+        if given := [name for name, asked_for in (("--layers", layers), ("--whole", whole)) if asked_for]:
+            raise ValueError(f"{' and '.join(given)}: --device {device} predicts and measures nothing; leave one out")
     ratio = ":" in design and all(part.isdecimal() for part in design.split(":"))
     if ratio or set(design.upper()) <= set(LETTERS):
-        layout, given = (None, design) if ratio else (design, None)
-        _, model, _, tokens = asked(layout, given, scale or DEFAULT_SCALE, context, settings or (), "measure")
+        layout = None if ratio else design
+        spelled = design if ratio else None
+        _, model, _, tokens = asked(layout, spelled, scale or DEFAULT_SCALE, context, settings or (), "measure")
+        base = Load(context=tokens, train_context=tokens)
     else:
         found = find_model(design, None, scale, tuple(settings or ()))
         model = found.architecture
-        tokens = found.context if context is None else count_of(Item(context, "--context", None, context), "context")
-    load = Load(batch, tokens, train_batch, tokens)
-    if device is not None:
-        values = predicted(model, load, device_of(device))
-    else:
-        values = measured(model, load, layers, whole)
+        base = found.load or Load(context=found.context, train_context=found.context)
+        if context is not None:
+            base = replace(base, context=context_of(context), train_context=context_of(context))
+    load = replace(base, batch=batch or base.batch, train_batch=train_batch or base.train_batch)
+    values = measured(model, load, layers, whole) if device is None else predicted(model, load, on)
+    said = "" if device is None else unfit(model, load, on)
     if as_json:
-        print(json.dumps(values))
+        print(json.dumps(values | ({"does_not_fit": said} if said else {})))
         return
+    if said:
+        err.print(said, style="yellow", highlight=False, soft_wrap=True)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in values.items():
         table.add_row(name, f"{value:,.4g}" if isinstance(value, float) else str(value))

@@ -55,7 +55,7 @@ def cost(
     from hybrid_nas.cost import cost as cost_of
     from hybrid_nas.model_source import find_model
     from hybrid_nas.paper import budget_miss, printed_layers
-    from hybrid_nas.section import count_of
+    from hybrid_nas.section import context_of
     from hybrid_nas.units import readable
 
     if layout == "" or ratio == "":
@@ -68,7 +68,7 @@ def cost(
         source = find_model(named, None, scale)
         differs = source.notes
         model, where = source.architecture, scale or source.name
-        tokens = source.context if context is None else count_of(Item(context, "--context", None, context), "context")
+        tokens = source.context if context is None else context_of(context)
     elif (layout is None) == (ratio is None):
         raise ValueError("give --layout (MMMAMMM) or --ratio (1:5), one of the two, or a MODEL by name")
     else:
@@ -127,7 +127,7 @@ def asked(
     from hybrid_nas.placement import read_layout
     from hybrid_nas.questions import LAYOUT
     from hybrid_nas.scale import SCALES
-    from hybrid_nas.section import count_of
+    from hybrid_nas.section import context_of
     from hybrid_nas.space_file import read_space
 
     if scale not in SCALES:
@@ -160,5 +160,5 @@ def asked(
             if answers.get("ffn") != "moe":
                 raise entries[key].error(f"{key} means nothing here: it needs ffn=moe")
         design, model = built(layout, entries, sized)
-    tokens = sized.context if context is None else count_of(Item(context, "--context", None, context), "context")
+    tokens = sized.context if context is None else context_of(context)
     return design, model, sized, tokens

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, err, out
+from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, err, folder_at, out
 from hybrid_nas.shipped import find
 
 if TYPE_CHECKING:
@@ -41,14 +41,13 @@ def mix(
     continues what was stopped."""
     from hybrid_nas.mix import MixProbe
     from hybrid_nas.probe_folder import run_probe
-    from hybrid_nas.study_file import read_study
+    from hybrid_nas.study_file import open_study, read_study
     from hybrid_nas.workers import default_workers
 
-    path = None if space is None else find(space)
-    text, source = (DEFAULTS, "the defaults") if path is None else (path.read_text(), str(path))
-    file = read_study(text, source, tuple(settings or ()), None if path is None else path.resolve().parent)
+    given = tuple(settings or ())
+    file = read_study(DEFAULTS, "the defaults", given) if space is None else open_study(find(space), given)
     probed = MixProbe(layers, file.proxy, file.budget, file.data)
-    folder = out_folder or Path("runs") / f"probe-mix-{probed.identity}"
+    folder = folder_at(out_folder or Path("runs") / f"probe-mix-{probed.identity}")
 
     def heard(run: LayerRun, done: int, of: int) -> None:
         err.print(f"{done}/{of} {_described(run, layers)}", highlight=False)

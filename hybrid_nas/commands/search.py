@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hybrid_nas.commands.answer import print_front
-from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, err, out
+from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, err, folder_at, out
 from hybrid_nas.shipped import find
 from hybrid_nas.units import counted, listed
 
@@ -72,16 +72,17 @@ def search(
     """Explore a space, and end with a front, a recipe and a report. The same command continues what was stopped."""
     from hybrid_nas.census import Census
     from hybrid_nas.run_folder import Run, default_folder
-    from hybrid_nas.study_file import read_study
+    from hybrid_nas.study_file import open_study
     from hybrid_nas.yaml_file import FileError
 
+    _check_ray(ray, send_code, tuple(settings or ()))
     path = find(space)
     assignments = list(settings or ())
     assignments += [f"{key}={value}" for key, value in (
         ("search.trials", trials), ("proxy.tokens", budget), ("search.seed", seed), ("search.workers", workers),
     ) if value is not None]  # fmt: skip
-    read_study(path.read_text(), str(path), (), path.resolve().parent)  # what an option hides is still wrong
-    file = read_study(path.read_text(), str(path), tuple(assignments), path.resolve().parent)
+    open_study(path)  # what an option hides is still wrong
+    file = open_study(path, tuple(assignments))
     census = Census.of(file).checked(file, str(path))
     seeds = _seeds(file, census, str(path))
     from hybrid_nas.ar_hits import check
@@ -93,13 +94,9 @@ def search(
         check(text, file.proxy.context, file.budget)
     except ValueError as error:
         raise FileError(str(path), file.places.get("data"), str(error)) from None
-    if ray is not None and ray.startswith("ray://"):
-        raise ValueError("--ray: Ray's client (ray://) is not used; give HOST:PORT of the cluster, on one of its nodes")
-    if ray is not None and importlib.util.find_spec("ray") is None:
-        raise ValueError("--ray needs the package ray: pip install 'hybrid-nas[ray]'")
     from hybrid_nas.measuring import metered
 
-    run = Run(out_folder or default_folder(file))
+    run = Run(folder_at(out_folder or default_folder(file)))
     fresh = not run.path.exists()
     run.begin(file, storage)
     with run.locked(), contextlib.ExitStack() as stack:
@@ -116,6 +113,22 @@ def search(
             file.meter.close()  # the device's memory is the trainings'
         finished = _search(run, file, census, seeds, path, text, means, as_json)
     raise typer.Exit(0 if finished else INTERRUPTED)
+
+
+def _check_ray(ray: str | None, send_code: bool, settings: tuple[str, ...]) -> None:
+    """ValueError where Ray cannot be used as asked, or an option of Ray's stands alone. A file's own `gpus` may stand:
+    a study that was begun on a cluster can go on without."""
+    keys = {assignment.partition("=")[0].replace(" ", "") for assignment in settings}
+    for option, given in (("--send-code", send_code), ("--set search.gpus", "search.gpus" in keys)):
+        if given and ray is None:
+            raise ValueError(
+                f"{option} is for workers on Ray, and without --ray nothing reads it; add --ray (this machine) or "
+                f"--ray HOST:PORT (a cluster), or leave {option} away"
+            )
+    if ray is not None and ray.startswith("ray://"):
+        raise ValueError("--ray: Ray's client (ray://) is not used; give HOST:PORT of the cluster, on one of its nodes")
+    if ray is not None and importlib.util.find_spec("ray") is None:
+        raise ValueError("--ray needs the package ray: pip install 'hybrid-nas[ray]'")
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,8 @@ def _opened(
     lease = stack.enter_context(Lease(inner, opened(file, inner)._study_id))
     search = file.search
     if ray is None:
+        if search.gpus is not None:
+            err.print("search.gpus is for workers on Ray (--ray); nothing reads it here", style="dim")
         pool: ProcessPool | PackedPool
         if gpus := torch.cuda.device_count():
             each = -(-search.workers // gpus) if search.workers else TOGETHER
@@ -188,6 +203,20 @@ def _seeds(file: StudyFile, census: Census, path: str) -> tuple[Seed, ...]:
         raise FileError(path, file.places.get("search.seeds"), f"seeds: {error}") from None
 
 
+def _unfit(file: StudyFile, census: Census) -> str:
+    """How many of the designs looked at need more memory than the device has that their speeds are predicted for."""
+    from hybrid_nas.roofline import device, unfit
+    from hybrid_nas.speed import SPEEDS
+
+    if file.measure is None or file.meter is not None:
+        return ""
+    load, on = file.measure.load(file.target.context), device(file.measure.device)
+    names = [objective.name for objective in file.objectives if objective.name in SPEEDS]
+    targets = {proposal.target.id: proposal.target for proposal in census.proposals.values()}
+    found = [said for target in targets.values() if (said := unfit(target, load, on, names))]
+    return f"{len(found):,} of {counted(len(targets), 'model')} at the target: {found[0]}" if found else ""
+
+
 def _search(
     run: Run,
     file: StudyFile,
@@ -226,6 +255,8 @@ def _search(
         progress.said(f"left out, {count:,} of the combinations of its lists: {why}")
     for line in census.reasons():
         progress.said(line)
+    if said := _unfit(file, census):
+        progress.said(said)
     for seed in seeds:
         progress.said(str(seed))
     progress.said(

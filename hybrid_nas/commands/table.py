@@ -50,16 +50,13 @@ def table(
     It grows: the same command, or one with more time, designs or seeds, trains what is missing."""
     from hybrid_nas.ar_hits import check
     from hybrid_nas.data import Corpus, open_corpus
-    from hybrid_nas.study_file import read_study
+    from hybrid_nas.study_file import open_study
     from hybrid_nas.table import Machine, Setting, fill, missing
     from hybrid_nas.table_file import identity, proposals, read_part, setting_of, write_part
 
     started = time.time()
     limit = _seconds(time_limit)
-    studies = []
-    for space in spaces:
-        path = find(space)
-        studies.append(read_study(path.read_text(), str(path), tuple(settings or ()), path.resolve().parent))
+    studies = [open_study(find(space), tuple(settings or ())) for space in spaces]
     every = proposals(studies, designs)
     text = open_corpus(Corpus.from_dict(dict(studies[0].data or {})))
     if text.vocab > studies[0].proxy.vocab:
@@ -132,12 +129,12 @@ def merge(
 ) -> None:
     """Join parts of a table: every design at every seed once. `score` is made anew, by the budget's `aggregate`."""
     from hybrid_nas.aggregate import scored
-    from hybrid_nas.study_file import read_study
+    from hybrid_nas.study_file import open_study
     from hybrid_nas.table_file import identity, merged, of_spaces, write_part
 
     trials, setting = merged(parts)
     if of:
-        trials = of_spaces(trials, [read_study(find(name).read_text(), name) for name in of], setting)
+        trials = of_spaces(trials, [open_study(find(name)) for name in of], setting)
     trials = scored(trials)
     write_part(trials, setting, out_file)
     designs = len({trial.key for trial in trials})

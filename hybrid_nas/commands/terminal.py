@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,15 @@ RunName = Annotated[
     str | None,
     typer.Argument(metavar="[RUN]", help="A run folder; without it the latest under ./runs."),
 ]
+
+
+def folder_at(path: Path) -> Path:
+    """`path`, where a folder is or can be made. ValueError where a file stands in the way."""
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            where = "there" if place == path else f"on the way to {path}"
+            raise ValueError(f"{place} is a file, and a folder must stand {where}; give another with --out")
+    return path
 
 
 def print_table(table: Table) -> None:

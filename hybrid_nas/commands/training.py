@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from hybrid_nas.commands.handover import Layout, Model, ScaleName
-from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, RunName, Set, err, out
+from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, RunName, Set, err, folder_at, out
 
 if TYPE_CHECKING:
     from hybrid_nas.budget import Budget
@@ -90,7 +90,7 @@ def _train(
 
     torch.set_num_threads(threads)
     recipe = Recipe.on_text(source.architecture, corpus, context=context, budget=budget, seed=seed)
-    where = folder or RUNS / f"train-{recipe.architecture.id}-{budget.tokens}-{seed}"
+    where = folder_at(folder or RUNS / f"train-{recipe.architecture.id}-{budget.tokens}-{seed}")
     with placed() as place:
         trainer = Trainer(recipe, where, place, parallel)
         if place.first:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,25 @@ CASES = {
         Case("paper-100m inter 1+5", 1024, 6, (3,), 32768, 8, 8192, d_state=128, ssm_head_dim=128),
     )
 }
+
+
+def need_gpu(instead: str = "") -> None:
+    """End the process with code 2 and a clear line where there is no CUDA device; `instead` is what can be had."""
+    if not torch.cuda.is_available():
+        name = Path(sys.argv[0]).name
+        print(f"{name}: this measures a CUDA GPU, and there is none here{instead and f'; {instead}'}", file=sys.stderr)
+        sys.exit(2)
+
+
+def suffix(names: list[str], peer: bool) -> str:
+    """What tells the files of these cases from those of all of them beside the peer."""
+    known = {
+        tuple(CASES): "" if peer else "_no-peer",
+        ("paper-100m inter 1+5",): "_100m",
+        ("width-128", "width-256"): "_small",
+    }
+    chosen = tuple(name for name in CASES if name in names)
+    return known.get(chosen, "_" + "_".join(name.split()[0] for name in chosen))
 
 
 class RandomTokens:

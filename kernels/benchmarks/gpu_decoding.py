@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_cases import Case, RandomTokens, device_rates, environment, timed
+from gpu_cases import Case, RandomTokens, device_rates, environment, need_gpu, timed
 
 from hybrid_nas.architecture import Architecture, Block, ParallelHybrid
 from hybrid_nas.captured import CapturedTraining
@@ -47,6 +47,11 @@ NAMES = ("Mamba", "intra 1:12", "intra 1:5", "inter 1:5", "attention")
 def models(name: str) -> dict[str, Architecture]:
     scale, layouts = PAPER[name], dict(zip(NAMES, LAYOUTS[name], strict=True))
     return {name: architecture_of_layout(layout, Design(ratio=Ratio(1, 1)), scale) for name, layout in layouts.items()}
+
+
+def of_scale(name: str) -> str:
+    """What tells the files of a scale from those of the 1B models."""
+    return "" if name == "paper-1b" else f"_{name}"
 
 
 def meter_of(out: Path) -> Meter:
@@ -115,8 +120,8 @@ def decoding(contexts: list[int], scale: str, out: Path) -> None:
         steps.clear()
         torch.cuda.empty_cache()
     result = {"environment": env, "scale": scale, "rates": rates, "rows": rows}
-    (out / "gpu_decoding_steps.json").write_text(json.dumps(result, indent=2) + "\n")
-    (out / "gpu_decoding_steps.md").write_text("\n".join(lines) + "\n")
+    (out / f"gpu_decoding_steps{of_scale(scale)}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / f"gpu_decoding_steps{of_scale(scale)}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
@@ -150,8 +155,9 @@ def training(scale: str, out: Path) -> None:
             f"| {name} | {row['train_whole']:,.0f} | {row['train_by_layers']:,.0f} | {row['train_predicted']:,.0f} "
             f"| {row['peak_whole'] / 1e9:.1f} | {row['peak_by_layers'] / 1e9:.1f} |"
         )
-    (out / "gpu_training_whole.json").write_text(json.dumps({"environment": env, "rows": rows}, indent=2) + "\n")
-    (out / "gpu_training_whole.md").write_text("\n".join(lines) + "\n")
+    result = {"environment": env, "rows": rows}
+    (out / f"gpu_training_whole{of_scale(scale)}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / f"gpu_training_whole{of_scale(scale)}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
@@ -217,6 +223,7 @@ def main() -> None:
     parser.add_argument("--steps", action="store_true", help="only decoding, of the whole models")
     parser.add_argument("--train", action="store_true", help="only a whole training step")
     options = parser.parse_args()
+    need_gpu("`hybrid-nas measure DESIGN --device h100` predicts")
     options.out.mkdir(parents=True, exist_ok=True)
     if options.train:
         training(options.scale, options.out)
@@ -227,7 +234,7 @@ def main() -> None:
     rates, on = device_rates(), device("h100")
     meter = meter_of(options.out)
     result: dict[str, Any] = {"environment": environment(), "scale": options.scale, "rates": rates, "rows": []}
-    stem = "gpu_decoding" if options.scale == "paper-1b" else f"gpu_decoding_{options.scale}"
+    stem = f"gpu_decoding{of_scale(options.scale)}"
     for context in options.contexts:
         for name, architecture in models(options.scale).items():
             load = Load(batch=BATCH, context=context, train_batch=1, train_context=8192)

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gpu_cases import CASES, environment
+from gpu_cases import CASES, environment, need_gpu
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=["width-128", "width-256"])
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    need_gpu()
     rows = {}
     for case in options.cases:
         for ahead in (False, True):

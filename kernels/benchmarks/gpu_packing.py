@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_cases import CASES, RandomTokens, environment
+from gpu_cases import CASES, RandomTokens, environment, need_gpu
 from hybrid_nas_kernels import dispatch
 
 from hybrid_nas import captured, evaluate
@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("--alone-for", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    need_gpu()
     if options.alone_for:
         alone_for(options.alone_for)
         return

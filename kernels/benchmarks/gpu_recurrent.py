@@ -1,6 +1,6 @@
 """Scans of the recurrent mixers on a GPU: torch's own operations beside the packages' kernels, in one run.
 
-    PYTHONPATH=.:kernels python kernels/benchmarks/gpu_recurrent.py [OUT.json] [OPERATION...]
+    python kernels/benchmarks/gpu_recurrent.py [OUT.json] [OPERATION...]
 
 In bfloat16 with decays and time steps in float32, as a training on a GPU has them. `first_s` is the first call with its
 gradients: compilation and tuning; `ms` is forward and backward after it. A package that refuses this GPU has its reason
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from gpu_cases import environment, timed
+from gpu_cases import environment, need_gpu, timed
 from hybrid_nas_kernels.gated_delta import gated_delta
 from hybrid_nas_kernels.mamba3 import mamba3
 from hybrid_nas_kernels.selective_scan import selective_scan
@@ -93,6 +93,7 @@ def measured(run: Callable[..., Any], values: dict[str, Tensor], implementation:
 
 def main() -> None:
     rows: list[dict[str, Any]] = []
+    need_gpu()
     path, only = next(iter(sys.argv[1:]), None), sys.argv[2:] or list(WAYS)
     for operation, (run, ways) in ((name, WAYS[name]) for name in only):
         for size, (width, batch, tokens) in SIZES.items():

@@ -1,11 +1,14 @@
 """Training speed on one GPU: our captured step against mamba-ssm's MambaLMHeadModel of equal dimensions, in one run.
 
-    python kernels/benchmarks/gpu_training.py [--cases width-128 ...] [--no-peer] [--profile]
+    python kernels/benchmarks/gpu_training.py [--cases width-128 ...] [--no-peer]
+    python kernels/benchmarks/gpu_training.py --profile [--cases width-128 ...]
 
 Both have the same layers and parameter counts (asserted) and see random tokens. The peer trains as its users do: eager,
 bfloat16 autocast, torch's fused AdamW. A step is forward, cross-entropy, backward, AdamW; ours clips gradients too.
 `first step` is from building the model to its first loss, with whatever is in Triton's cache. Floors: `gpu_cases.py`.
-Writes results/gpu_training.json and .md.
+Writes results/gpu_training.json and .md; of some cases, or without the peer, into files of their own (`suffix` of
+`gpu_cases.py`: _100m, _small, _width-128, ...). With `--profile` it writes results/gpu_profile.json, or one of its own
+for some cases, and times nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_cases import CASES, Case, RandomTokens, device_rates, environment, floors, tokens_of
+from gpu_cases import CASES, Case, RandomTokens, device_rates, environment, floors, need_gpu, suffix, tokens_of
 from torch.nn import functional as F
 
 from hybrid_nas.architecture import Attention, Mamba2
@@ -139,7 +142,7 @@ def peer(case: Case) -> dict[str, Any]:
 
 
 def profile(case: Case, top: int = 100) -> list[dict[str, Any]]:
-    """Device time of each kernel in one step, the most first."""
+    """Device time of each kernel in one step, the most first; `launches` are of kernels and copies alone."""
     training, _ = start(case, capture=False)
     training.enqueue(2).read()
     steps = 3
@@ -148,6 +151,7 @@ def profile(case: Case, top: int = 100) -> list[dict[str, Any]]:
     rows = [
         {"kernel": e.key[:70], "launches": e.count / steps, "ms": e.self_device_time_total / 1e3 / steps}
         for e in seen.key_averages()
+        if e.self_device_time_total > 0  # calls on the host are rows too
     ]
     rows.sort(key=lambda row: -row["ms"])
     total = {"kernel": "all", "launches": sum(r["launches"] for r in rows), "ms": sum(r["ms"] for r in rows)}
@@ -197,9 +201,10 @@ def main() -> None:
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--first-step", action="store_true", help="only say how long the first step takes")
     parser.add_argument("--compile", action="store_true", help="also our step with torch.compile in it")
-    parser.add_argument("--profile", action="store_true", help="also write the device time of each kernel of our step")
+    parser.add_argument("--profile", action="store_true", help="only the device time of each kernel of our step")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    need_gpu("kernels/benchmarks/cpu_hybrid.py compares training on the CPU")
     os.environ.setdefault("TRITON_CACHE_AUTOTUNING", "1")
     if options.first_step:
         for name in options.cases:
@@ -208,6 +213,12 @@ def main() -> None:
             print(f"{name}: CUDA {time.perf_counter() - began:.1f} s, first loss {start(CASES[name])[1]:.1f} s after")
         return
     options.out.mkdir(parents=True, exist_ok=True)
+    of = suffix(options.cases, peer=options.profile or not options.no_peer)
+    if options.profile:
+        rows = [{"case": name, "kernels": profile(CASES[name])} for name in options.cases]
+        profiled = {"environment": environment(), "rows": rows}
+        (options.out / f"gpu_profile{of}.json").write_text(json.dumps(profiled, indent=2) + "\n")
+        return
     result: dict[str, Any] = {"environment": environment(), "rates": device_rates(), "rows": []}
     for name in options.cases:
         case = CASES[name]
@@ -219,12 +230,9 @@ def main() -> None:
         if not options.no_peer:
             row["peer"] = peer(case)
             torch.cuda.empty_cache()
-        if options.profile:
-            row["profile"] = profile(case)
-            torch.cuda.empty_cache()
         result["rows"].append(row)
-        (options.out / "gpu_training.json").write_text(json.dumps(result, indent=2) + "\n")
-        (options.out / "gpu_training.md").write_text(as_markdown(result))
+        (options.out / f"gpu_training{of}.json").write_text(json.dumps(result, indent=2) + "\n")
+        (options.out / f"gpu_training{of}.md").write_text(as_markdown(result))
         print(as_markdown(result), flush=True)
 
 
