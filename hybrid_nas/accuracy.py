@@ -46,7 +46,7 @@ def possible(value: float, unit: str, most: float = 1.0) -> float:
     """A difference as far as it can be: two accuracies differ by no more than 1, and `most` is what a difference of
     differences can be. Other units have no bounds.
 
-    >>> possible(1.07, "accuracy"), possible(-1.3, "accuracy", 2.0), possible(1.07, "nats/byte")
+    >>> possible(1.07, "accuracy"), possible(-1.3, "accuracy", 2.0), possible(1.07, "nats/token")
     (1.0, -1.3, 1.07)
     """
     return max(-most, min(most, value)) if unit == "accuracy" else value

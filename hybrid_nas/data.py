@@ -1,4 +1,4 @@
-"""Text as bytes: where it comes from, which part is held out, and the batches that every candidate sees.
+"""Text as bytes or symbols: where it comes from, which part is held out, and the batches that every candidate sees.
 
 A `Corpus` says which text, as values that travel to a worker; `open_corpus` gives the `Text`. Documents are files, or
 rows of JSONL and Parquet, or 16 KiB blocks where the text is one file. A document is held out by a hash of its name,
@@ -6,6 +6,7 @@ so the split depends neither on its place in the list nor on what else is there.
 
 The standard library is read into memory (11 MB). A text of the user's is written once as two flat byte files under
 `hybrid-nas` in the user's cache folder ($XDG_CACHE_HOME, or ~/.cache) and mapped, so it may be larger than memory.
+With `bpe` either is encoded once more, into so many symbols (`hybrid_nas.bpe`), kept and mapped in the same way.
 
 A `.npz` file is text that some tokenizer made into ids: arrays `train` and `held_out` of unsigned integers, split
 already, and the numbers `vocab` (ids lie below it) and `bytes_per_token`.
@@ -16,19 +17,19 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import os
-import shutil
 import sysconfig
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hybrid_nas import bpe
+from hybrid_nas.cache_folder import cache_folder, whole
 
 VOCAB = 256
 SEPARATOR = b"\0"
@@ -46,16 +47,22 @@ STDLIB_LEFT_OUT = {
 class Corpus:
     """Which text. `path` None is the source of Python's standard library; else a text file, a folder, JSONL or
     Parquet. `column` is the field that holds the text in the last two; `held_out` is the share of documents kept for
-    validation.
+    validation; `bpe` the number of symbols of a byte-pair encoding, None for bytes as they are.
     """
 
     path: str | None = None
     column: str = "text"
     held_out: float = 0.1
+    bpe: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
             raise ValueError(f"data: held_out is a share between 0 and 1, found {self.held_out!r}")
+        if self.bpe is not None:
+            try:
+                bpe.check(self.bpe)
+            except ValueError as error:
+                raise ValueError(f"data: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -77,21 +84,34 @@ class Text:
     vocab: int = VOCAB
     bytes_per_token: float = 1.0
 
+    @property
+    def described(self) -> str:
+        """Name, size and fingerprint, and what a token is where it is no byte."""
+        kind, each = ("bytes", "") if self.of_bytes else ("tokens", f"{self.bytes_per_token:.2f} bytes a token, ")
+        return (
+            f"{self.name} ({len(self.train):,} {kind} to train on, {len(self.held_out):,} held out, {each}"
+            f"{self.fingerprint[:12]})"
+        )
+
+    @property
+    def of_bytes(self) -> bool:
+        return self.vocab <= VOCAB and self.bytes_per_token == 1
+
     def batch(self, seed: int, step: int, sequences: int, tokens: int) -> NDArray[np.int64]:
-        """`sequences` pieces of `tokens` bytes from anywhere in the training text, (sequences, tokens). Depends on
+        """`sequences` pieces of `tokens` tokens from anywhere in the training text, (sequences, tokens). Depends on
         its arguments alone: every candidate sees the same batches in the same order."""
         starts = np.random.default_rng([seed, step]).integers(0, len(self.train) - tokens + 1, sequences)
         return _pieces(self.train, starts, tokens)
 
     def validation(self, sequences: int, tokens: int) -> NDArray[np.int64]:
-        """At most `sequences` pieces of `tokens` bytes, evenly spread over the held-out text, which they do not
+        """At most `sequences` pieces of `tokens` tokens, evenly spread over the held-out text, which they do not
         overlap in: the same for all seeds and trials, (sequences, tokens)."""
         count = min(sequences, len(self.held_out) // tokens)
         starts = np.linspace(0, len(self.held_out) - tokens, count).astype(np.int64)
         return _pieces(self.held_out, starts, tokens)
 
     def check(self, tokens: int) -> None:
-        """ValueError where either part is too short for one sequence of `tokens` bytes."""
+        """ValueError where either part is too short for one sequence of `tokens` tokens."""
         for part, data in (("training", self.train), ("held-out", self.held_out)):
             if len(data) < tokens:
                 raise ValueError(
@@ -105,6 +125,8 @@ def open_corpus(corpus: Corpus, cache: Path | None = None) -> Text:
 
     ValueError says what is wrong with the path, the column or the text.
     """
+    if corpus.bpe is not None:
+        return _symbols(corpus, corpus.bpe, cache or cache_folder())
     if corpus.path is None:
         return _standard_library(corpus.held_out)
     path = Path(corpus.path).expanduser()
@@ -117,11 +139,25 @@ def open_corpus(corpus: Corpus, cache: Path | None = None) -> Text:
         raise ValueError(f"data: {path} holds no file")
     stats = [(file.relative_to(path).as_posix(), file.stat()) for file in files]
     key = [str(path.resolve()), corpus.column, corpus.held_out, [(n, s.st_size, s.st_mtime_ns) for n, s in stats]]
-    folder = (cache or _cache_folder()) / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    folder = (cache or cache_folder()) / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     if not folder.exists():
         _write(folder, str(path), _documents(path, files, corpus.column), corpus.held_out)
     fingerprint = (folder / "fingerprint").read_text()
     return Text(str(path), _map(folder / "train"), _map(folder / "held_out"), fingerprint)
+
+
+def _symbols(corpus: Corpus, symbols: int, cache: Path) -> Text:
+    bpe.version()  # refused before anything is written
+    if corpus.path is not None and Path(corpus.path).suffix == ".npz":
+        raise ValueError(f"data: bpe: {corpus.path} holds ids of a tokenizer already; leave bpe out, or give text")
+    text = open_corpus(replace(corpus, bpe=None), cache)
+    folder = cache / bpe.key(text.fingerprint, symbols)
+    if not folder.exists():
+        bpe.write(folder, text.train, text.held_out, symbols, text.name)
+    about = json.loads((folder / "about.json").read_text())
+    train, held_out = (_map(folder / part, "<u2") for part in ("train", "held_out"))
+    name = f"{text.name} as {symbols:,} symbols"
+    return Text(name, train, held_out, about["fingerprint"], symbols, about["bytes_per_token"])
 
 
 @lru_cache(maxsize=2)
@@ -256,10 +292,8 @@ def _parquet_rows(file: Path, column: str) -> Iterator[str]:
 
 
 def _write(folder: Path, name: str, documents: Iterable[tuple[str, bytes]], share: float) -> None:
-    """The two flat files, whole or not at all: written aside, then renamed. A second writer's copy is dropped."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-    try:
+    """The two flat files."""
+    with whole(folder) as aside:
         digests = {False: hashlib.sha256(), True: hashlib.sha256()}
         with (aside / "train").open("wb") as train, (aside / "held_out").open("wb") as held_out:
             outputs: dict[bool, BinaryIO] = {False: train, True: held_out}
@@ -267,21 +301,14 @@ def _write(folder: Path, name: str, documents: Iterable[tuple[str, bytes]], shar
                 outputs[side].write(piece)
                 digests[side].update(piece)
         (aside / "fingerprint").write_text(_fingerprint(digests[False], digests[True]))
-        try:
-            aside.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _fingerprint(train: Any, held_out: Any) -> str:
     return hashlib.sha256(train.digest() + held_out.digest()).hexdigest()
 
 
-def _map(file: Path) -> NDArray[np.uint8]:
-    return np.memmap(file, np.uint8, "r")
+def _map(file: Path, kind: str = "u1") -> NDArray[Any]:
+    return np.memmap(file, kind, "r")
 
 
 def _pieces(data: NDArray[np.unsignedinteger[Any]], starts: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
@@ -297,10 +324,6 @@ def _files(folder: Path) -> Iterator[Path]:
     ]
     rows = [file for file in files if file.suffix in ROW_SUFFIXES]
     return iter(rows or files)
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hybrid-nas"
 
 
 def _names(folder: Path) -> list[str]:

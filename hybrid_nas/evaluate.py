@@ -48,7 +48,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one training gave, as values: the fields of `Trial` that are bought by training. `loss` in nats per byte
+    """What one training gave, as values: the fields of `Trial` that are bought by training. `loss` in nats per token
     on held-out text, `recall` a share from 0 to 1; a stopped or failed training has neither."""
 
     state: State

@@ -27,7 +27,7 @@ class Quantity:
 QUANTITIES: dict[str, Quantity] = {
     q.name: q
     for q in (
-        Quantity("loss", "minimize", "nats/byte", True, "held-out loss of the proxy, nats per token"),
+        Quantity("loss", "minimize", "nats/token", True, "held-out loss of the proxy, nats per token"),
         Quantity(
             "recall",
             "maximize",
@@ -38,8 +38,10 @@ QUANTITIES: dict[str, Quantity] = {
         ),
         Quantity("score", "maximize", "accuracy", True, "mean over the budget's tasks and probes"),
         *(Quantity(name, "maximize", "accuracy", True, meaning) for name, meaning in NAMES.items()),
-        Quantity(BEYOND, "minimize", "nats/byte", True, "loss on text past the training length"),
-        Quantity(AR_HITS, "minimize", "nats/byte", True, "loss on text where a rare n-gram of the context comes again"),
+        Quantity(BEYOND, "minimize", "nats/token", True, "loss on text past the training length"),
+        Quantity(
+            AR_HITS, "minimize", "nats/token", True, "loss on text where a rare n-gram of the context comes again"
+        ),
         Quantity("cache_bytes", "minimize", "bytes", False, "decoding memory of one sequence at the target"),
         Quantity("state_bytes", "minimize", "bytes", False, "the part of the cache that does not grow"),
         Quantity("kv_bytes", "minimize", "bytes", False, "the part of the cache that grows with the context"),

@@ -100,7 +100,7 @@ def curve_svg(curve: Sequence[Point], title: str = "") -> str:
     for point in held_out:
         x, y = at(point)
         parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
-    note = "line: training loss, nats/byte" + (f"; dots: held-out, last {held_out[-1].loss:.4f}" if held_out else "")
+    note = "line: training loss, nats/token" + (f"; dots: held-out, last {held_out[-1].loss:.4f}" if held_out else "")
     parts.append(f'<text class="muted" x="{left}" y="{bottom + 42}" font-size="12" {FONT}>{note}</text>')
     return _svg(parts, bottom + 56)
 

@@ -161,7 +161,7 @@ def curves_figure(trials: Iterable[Trial], front: Front) -> go.Figure:
             traces.append(trace)
     layout = figure_layout(height=360, legend=True)
     layout["xaxis"]["title"] = {"text": "tokens"}
-    layout["yaxis"]["title"] = {"text": "loss, nats/byte"}
+    layout["yaxis"]["title"] = {"text": "loss, nats/token"}
     longest = max((t.curve[-1].tokens for t in kept), default=0)
     late = [p.loss for t in kept for p in t.curve if p.tokens >= 0.25 * longest and math.isfinite(p.loss)]
     if late:

@@ -35,7 +35,7 @@ class Predictions:
             return ""
         return (
             f"Effects on loss include {n} training{'s' if n > 1 else ''} stopped early, with the final loss that the "
-            f"last held-out loss foretells (residual deviation {self.sd:.4f} nats/byte, added to the noise); effects "
+            f"last held-out loss foretells (residual deviation {self.sd:.4f} nats/token, added to the noise); effects "
             "that show only late in training are understated by these."
         )
 

@@ -2,7 +2,7 @@
 
 AdamW, warm-up, a plateau, cool-down to zero (a trapezoid [arXiv:2510.04800, App. E]), gradients clipped by their
 norm. Every batch holds sequences of text and of recall; the loss is the mean over text plus the mean over scored
-recall positions, and only the part on text is ever reported: nats per byte.
+recall positions, and only the part on text is ever reported: nats per token.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class Proxy:
 
     @torch.inference_mode()
     def loss(self, model: nn.Module, device: torch.device) -> float | None:
-        """Held-out loss in nats per byte on text, one fixed sample for all seeds; None where no text is trained on."""
+        """Held-out loss in nats per token of text, one fixed sample for all seeds; None where no text is trained on."""
         if self.recall_sequences == self.budget.batch:
             return None
         rows = torch.from_numpy(held_out(self.text, self.context, self.budget))

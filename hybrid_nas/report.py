@@ -104,6 +104,13 @@ def _meta(run_info: Mapping[str, Any], trials: list[Trial], front: Front) -> str
         told.append(f"{duration(spent)} of training")
     told += [html.escape(moment(str(run_info[key]))) for key in ("device", "finished") if run_info.get(key)]
     text = f'<p class="meta">{", ".join(told)}.</p>'
+    if each := run_info.get("bytes_per_token"):
+        token = (
+            "a byte"
+            if each == 1
+            else f"{each:.2f} bytes of text on average: no loss in this encoding can be compared with one in another"
+        )
+        text += f'<p class="meta">Losses are in nats per token; a token is {token}.</p>'
     if run_info.get("status") == "interrupted":
         text += '<p class="warn">The study was interrupted; this is the answer of the trials that had finished.</p>'
     if front.candidates and not front.measured_noise:

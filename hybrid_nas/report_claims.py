@@ -22,7 +22,7 @@ def agreement(recipe: Recipe) -> str:
     rest = [finding for finding in recipe.agreement if not finding.tested and not finding.askable]
     lead = (
         f"<p>Claims of {SOURCE}, written down before the study. Published figures are nats per token at 1B, these are "
-        "nats per byte of small models: signs can be compared, sizes cannot.</p>"
+        "of small models, on other tokens: signs can be compared, sizes cannot.</p>"
     )
     parts = [lead]
     if asked:

@@ -124,7 +124,7 @@ def _flat(value: Any) -> str:
 def _cells(trial: Trial, alike: Iterable[str]) -> list[Cell]:
     cost = trial.cost
     measured: list[Cell] = []
-    for name, unit in (("loss", "nats/byte"), ("recall", "accuracy")):
+    for name, unit in (("loss", "nats/token"), ("recall", "accuracy")):
         value = trial.values.get(name)
         measured.append((value, "" if value is None else bare(value, unit)))
     return [

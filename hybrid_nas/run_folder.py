@@ -139,8 +139,9 @@ class Run:
 
     def text(self, file: StudyFile) -> str:
         """What the run was trained on, in words."""
-        named = ", ".join((file.data or {}).values())
-        return str(self.information().get("data") or named or "the default text, Python's standard library")
+        data = {"path": "the default text, Python's standard library", **(file.data or {})}
+        named = ", ".join(f"bpe {value}" if key == "bpe" else value for key, value in data.items())
+        return str(self.information().get("data") or named)
 
     def write_trials(self, trials: list[Trial], always: bool = False) -> None:
         """trials.parquet, at once or when the last time is twenty times as long ago as writing it took."""

@@ -101,8 +101,15 @@ def study_schema() -> dict[str, Any]:
             {"type": "string"},
             {
                 "type": "object",
-                "properties": {"path": {"type": "string"}, "column": {"type": "string"}},
-                "required": ["path"],
+                "properties": {
+                    "path": {"type": "string"},
+                    "column": {"type": "string"},
+                    "bpe": {
+                        **COUNT,
+                        "description": "number of symbols of a byte-pair encoding; without it tokens are bytes",
+                    },
+                },
+                "anyOf": [{"required": ["path"]}, {"required": ["bpe"]}],
                 "additionalProperties": False,
             },
         ],
@@ -130,6 +137,8 @@ def _properties(cls: type) -> dict[str, Any]:
             schema: dict[str, Any] = COUNT
         elif kind.startswith("float"):
             schema = {"type": "number"}
+        elif kind.startswith("tuple[str"):
+            schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
         elif kind.startswith("tuple"):
             schema = {"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "number"}}]}
         elif kind.startswith("Literal"):

@@ -90,6 +90,19 @@ def with_budget(proxy: Item | None, budget: Item) -> Item:
     return Item({**own, **entries}, budget.source, budget.line if proxy is None else proxy.line)
 
 
+def with_vocab(proxy: Item | None, bpe: Item) -> Item:
+    """The section proxy, with the number of symbols of the text as its `vocab` where it has none. FileError where it
+    has fewer."""
+    own = {} if proxy is None else proxy.value if isinstance(proxy.value, dict) else {"preset": proxy}
+    symbols = count_of(bpe, "bpe")
+    if "vocab" in own and count_of(own["vocab"], "vocab") < symbols:
+        raise own["vocab"].error(
+            f"proxy: vocab must be at least the {symbols:,} symbols of data: bpe, found {own['vocab'].shown()}; left "
+            "out it is as many"
+        )
+    return Item({"vocab": bpe, **own}, bpe.source, bpe.line if proxy is None else proxy.line)
+
+
 def read_proxy(item: Item | None) -> tuple[Scale, Budget]:
     """The section proxy: a scale, and a budget beside it."""
     budget_keys = [field.name for field in fields(Budget)]

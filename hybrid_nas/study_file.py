@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from hybrid_nas import bpe
 from hybrid_nas.architecture import Architecture, canonical_json
 from hybrid_nas.budget import Budget
 from hybrid_nas.cost import Cost, cost
@@ -17,7 +18,16 @@ from hybrid_nas.options import KEYS
 from hybrid_nas.questions import LAYOUT, POSITIONS, Answers
 from hybrid_nas.roofline import device, predicted_speed
 from hybrid_nas.scale import Scale
-from hybrid_nas.section import build, count_of, proxy_by_name, read_proxy, read_scale, seconds_of, with_budget
+from hybrid_nas.section import (
+    build,
+    count_of,
+    proxy_by_name,
+    read_proxy,
+    read_scale,
+    seconds_of,
+    with_budget,
+    with_vocab,
+)
 from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
 from hybrid_nas.speed import SPEEDS, Measure, Meter
@@ -67,7 +77,7 @@ class StudyFile:
     constraints: tuple[Constraint, ...] = ()
     measure: Measure | None = None
     search: Search = Search()
-    data: dict[str, str] | None = None
+    data: dict[str, Any] | None = None
     places: Mapping[str, int | None] = field(default_factory=dict, compare=False, repr=False)
     meter: Meter | None = field(default=None, compare=False, repr=False)
 
@@ -140,6 +150,9 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     sections = {key: entries.pop(key) for key in SECTIONS if key in entries}
     if "budget" in sections:
         sections["proxy"] = with_budget(sections.get("proxy"), sections.pop("budget"))
+    data = _data(sections.get("data"), folder)
+    if data and "bpe" in data:
+        sections["proxy"] = with_vocab(sections.get("proxy"), sections["data"].value["bpe"])
     proxy, budget = read_proxy(sections.get("proxy"))
     objectives = _objectives(sections.get("objectives"), proxy_by_name(sections.get("proxy")))
     for share, lost in ((1.0, "loss"), (0.0, "recall")):
@@ -167,7 +180,7 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
         constraints=_constraints(sections.get("constraints")),
         measure=_measure(sections.get("measure"), objectives),
         search=_search(sections.get("search"), folder),
-        data=_data(sections.get("data"), folder),
+        data=data,
         places=dict(_places(root)),
     )
 
@@ -299,20 +312,33 @@ def _seeds(item: Item | None, folder: Path | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _data(item: Item | None, folder: Path | None) -> dict[str, str] | None:
+def _data(item: Item | None, folder: Path | None) -> dict[str, Any] | None:
     if item is None or item.value is None:
         return None
     if isinstance(item.value, str):
         entries = {"path": item}
     else:
-        entries = item.keys(["path", "column"], "data")
-    values = {}
+        entries = item.keys(["path", "column", "bpe"], "data")
+    symbols = entries.pop("bpe", None)
+    values: dict[str, Any] = {}
     for key, entry in entries.items():
         if not isinstance(entry.value, str) or not entry.value:
             raise entry.error(f"data: {key} must be text, found {entry.shown()}")
         values[key] = entry.value
-    if "path" not in values:
-        raise item.error("data: a path must stand here, like data: corpus/ or data: {path: corpus.jsonl, column: text}")
-    path = Path(values["path"]).expanduser()
-    values["path"] = str(path if path.is_absolute() or folder is None else (folder / path).resolve())
+    if "path" not in values and (values or symbols is None):
+        raise item.error(
+            "data: a path must stand here, like data: corpus/ or data: {path: corpus.jsonl, column: text}; the default "
+            "text needs none, data: {bpe: 4096}"
+        )
+    if "path" in values:
+        path = Path(values["path"]).expanduser()
+        values["path"] = str(path if path.is_absolute() or folder is None else (folder / path).resolve())
+    if symbols is not None:
+        values["bpe"] = symbols.value if isinstance(symbols.value, bool) else count_of(symbols, "data: bpe")
+        try:
+            bpe.check(values["bpe"])
+        except ValueError as error:
+            raise symbols.error(f"data: {error}") from None
+        if values.get("path", "").endswith(".npz"):
+            raise symbols.error("data: bpe: a .npz holds ids of a tokenizer already; leave bpe out, or give text")
     return values

@@ -15,7 +15,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -50,9 +50,11 @@ class Recipe:
     data: dict[str, Any] | None = None
 
     @classmethod
-    def on_bytes(cls, architecture: Architecture, **values: Any) -> Recipe:
-        """A recipe for `architecture` with an embedding of bytes, which is what the data reader gives."""
-        return cls(replace(architecture, vocab=VOCAB), **values)
+    def on_text(cls, architecture: Architecture, data: Mapping[str, Any] | None, **values: Any) -> Recipe:
+        """A recipe for `architecture` with an embedding of what the tokens of `data` are: bytes, or symbols."""
+        corpus = None if data is None else dict(data)
+        vocab = open_corpus(Corpus.from_dict(corpus or {})).vocab
+        return cls(replace(architecture, vocab=max(VOCAB, vocab)), data=corpus, **values)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -66,7 +68,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Logged:
-    """A line of log.jsonl. `loss` is that of the batch, nats per byte on text; `held_out` where it was taken."""
+    """A line of log.jsonl. `loss` is that of the batch, nats per token on text; `held_out` where it was taken."""
 
     step: int
     tokens: int

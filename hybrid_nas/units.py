@@ -11,7 +11,7 @@ DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z")
 COUNTS = ("", "k", "M", "B", "T", "P", "E", "Z")  # parameters and tokens are counted in billions
 SMALL = ("", "m", "µ", "n")
 FINER = ("tokens/s", "s")  # units of speed, in which designs lie near each other
-DECIMALS = {"nats/byte": 4, "nats/token": 4, "accuracy": 3}  # of units that take no prefix
+DECIMALS = {"nats/token": 4, "accuracy": 3}  # of units that take no prefix
 LABELS = {
     "cache_bytes": "cache",
     "kv_bytes": "KV cache",
@@ -34,8 +34,8 @@ def readable(value: float, unit: str, signed: bool = False, more: int = 0) -> st
 
     >>> readable(45_500_000, "bytes"), readable(6.1e9, "FLOP/token"), readable(973_146_112, "parameters")
     ('43.4 MiB', '6.1 GFLOP/token', '973 M')
-    >>> readable(1.50216, "nats/byte"), readable(-0.0312, "nats/byte", signed=True)
-    ('1.5022 nats/byte', '-0.0312 nats/byte')
+    >>> readable(1.50216, "nats/token"), readable(-0.0312, "nats/token", signed=True)
+    ('1.5022 nats/token', '-0.0312 nats/token')
     >>> readable(3056.2, "tokens/s"), readable(0.0312, "s"), readable(1.075, "s")
     ('3.06 ktokens/s', '31.2 ms', '1.07 s')
     """

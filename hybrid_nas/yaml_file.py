@@ -219,7 +219,7 @@ def _put(root: Item, names: list[str], value: Item) -> Item:
         entries[names[0]] = value
     else:
         below = entries.get(names[0], Item({}, value.source, None))
-        if isinstance(below.value, str):  # `target: paper-1b` is short for its preset
-            below = Item({"preset": below}, below.source, below.line)
+        if isinstance(below.value, str):  # `target: paper-1b` is short for its preset, `data: corpus/` for its path
+            below = Item({"path" if names[0] == "data" else "preset": below}, below.source, below.line)
         entries[names[0]] = _put(below, names[1:], value)
     return Item(entries, root.source, root.line)

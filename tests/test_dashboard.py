@@ -42,7 +42,7 @@ def get(address: str) -> bytes:
 
 def test_a_trial_is_readable_in_the_storage(run: Run) -> None:
     record = Record(run.study_file(), open_storage(run.storage()))
-    assert record.study.metric_names == ["loss (nats/byte)", "cache_bytes (bytes)"]
+    assert record.study.metric_names == ["loss (nats/token)", "cache_bytes (bytes)"]
     assert [trial.to_dict() for trial in record.trials()] == [trial.to_dict() for trial in run.trials()]
     rows = {trial.number: trial for trial in run.trials()}
     for frozen in record.study.trials:

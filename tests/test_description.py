@@ -67,7 +67,7 @@ def test_a_trial_of_a_run(tmp_path: Path, nas: Command) -> None:
     assert "run#1" in nas("describe", "run#1", "--html", "one.html").stdout
     page = (tmp_path / "one.html").read_text()
     assert "<polyline" in page
-    assert "nats/byte" in page
+    assert "nats/token" in page
     assert "has no trial 77" in nas("describe", "run#77", check=2).stderr
     assert "run#1 at paper-3b" in nas("describe", "run#1", "--scale", "paper-3b").stdout
 

@@ -56,7 +56,7 @@ def test_a_claim_that_this_space_cannot_ask_names_one_that_can():
     assert found["C1a"].more_trials == int(np.ceil(3 / share))
     hybrids = len({(t.proxy.id, t.seed) for t in trials})
     least = 2.8 * noise["loss"].own_sd * np.sqrt(1 / 3 + 1 / hybrids)
-    assert f"a difference of about {least:.4f} nats/byte" in found["C1a"].then
+    assert f"a difference of about {least:.4f} nats/token" in found["C1a"].then
     assert not found["C3"].askable
 
 

@@ -24,6 +24,7 @@ from hybrid_nas.units import counted, listed
 
 if TYPE_CHECKING:
     from hybrid_nas.census import Census
+    from hybrid_nas.data import Text
     from hybrid_nas.lease import Lease
     from hybrid_nas.patience import Patient
     from hybrid_nas.run_folder import Run
@@ -93,9 +94,6 @@ def search(
         check(text, file.proxy.context, file.budget)
     except ValueError as error:
         raise FileError(str(path), file.places.get("data"), str(error)) from None
-    data = (
-        f"{text.name} ({len(text.train):,} bytes to train on, {len(text.held_out):,} held out, {text.fingerprint[:12]})"
-    )
     from hybrid_nas.measuring import metered
 
     run = Run(folder_at(out_folder or default_folder(file)))
@@ -113,7 +111,7 @@ def search(
         if file.meter is not None:  # the census above went by predictions
             census = Census.of(file).checked(file, str(path))
             file.meter.close()  # the device's memory is the trainings'
-        finished = _search(run, file, census, seeds, path, data, means, as_json)
+        finished = _search(run, file, census, seeds, path, text, means, as_json)
     raise typer.Exit(0 if finished else INTERRUPTED)
 
 
@@ -222,7 +220,7 @@ def _search(
     census: Census,
     seeds: tuple[Seed, ...],
     path: Path,
-    data: str,
+    text: Text,
     means: Means,
     as_json: bool,
 ) -> bool:
@@ -258,7 +256,9 @@ def _search(
         progress.said(said)
     for seed in seeds:
         progress.said(str(seed))
-    progress.said(f"run {run.path}: {counted(progress.planned, 'trial')} on {counted(workers, 'worker')}; data: {data}")
+    progress.said(
+        f"run {run.path}: {counted(progress.planned, 'trial')} on {counted(workers, 'worker')}; data: {text.described}"
+    )
     if (days := file.budget.least_seconds(file.proxy.params, file.proxy.context) / 86_400) > 1:
         progress.said(f"one training takes {days:,.1f} days or more, whatever the device: {file.budget.mode}")
     if progress.planned < file.search.trials:
@@ -315,7 +315,8 @@ def _search(
         "size": census.looked_at if census.complete else file.space.size(),
         "target": file.target.to_dict(),
         "proxy": file.proxy.to_dict(),
-        "data": data,
+        "data": text.described,
+        "bytes_per_token": text.bytes_per_token,
         "workers": workers,
         "status": "finished" if finished else "interrupted",
         **environment(trials),

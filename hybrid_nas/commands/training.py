@@ -61,7 +61,7 @@ def train(
     _train(source, budget, corpus, length, seed, folder, every, "fsdp" if parallel == "fsdp" else "ddp", threads)
 
 
-def _budget(model: str | None, tokens: int) -> tuple[Budget, dict[str, str] | None]:
+def _budget(model: str | None, tokens: int) -> tuple[Budget, dict[str, Any] | None]:
     """That of the trial's study, with other tokens; for a model of no study, text alone."""
     from hybrid_nas.budget import Budget
     from hybrid_nas.run_folder import Run
@@ -75,7 +75,7 @@ def _budget(model: str | None, tokens: int) -> tuple[Budget, dict[str, str] | No
 def _train(
     source: Source,
     budget: Budget,
-    corpus: dict[str, str] | None,
+    corpus: dict[str, Any] | None,
     context: int,
     seed: int,
     folder: Path | None,
@@ -89,7 +89,7 @@ def _train(
     from hybrid_nas.trainer import Recipe, Trainer, placed
 
     torch.set_num_threads(threads)
-    recipe = Recipe.on_bytes(source.architecture, context=context, budget=budget, seed=seed, data=corpus)
+    recipe = Recipe.on_text(source.architecture, corpus, context=context, budget=budget, seed=seed)
     where = folder_at(folder or RUNS / f"train-{recipe.architecture.id}-{budget.tokens}-{seed}")
     with placed() as place:
         trainer = Trainer(recipe, where, place, parallel)
@@ -97,9 +97,11 @@ def _train(
             params = cost(recipe.architecture, context).params
             on = f" of {threads} thread{'s' * (threads > 1)} (--threads)" if place.device.type == "cpu" else ""
             out.print(
-                f"{source.name}: {recipe.architecture.layout}, {params:,} parameters with an embedding of bytes; "
+                f"{source.name}: {recipe.architecture.layout}, {params:,} parameters with an embedding of "
+                f"{recipe.architecture.vocab:,} symbols; "
                 f"{trainer.proxy.steps:,} steps of {budget.batch} x {context} tokens on {place.world} "
-                f"{place.device.type} process{'es' if place.world > 1 else ''}{on}; data: {trainer.proxy.text.name}",
+                f"{place.device.type} process{'es' if place.world > 1 else ''}{on}; "
+                f"data: {trainer.proxy.text.described}",
                 highlight=False,
                 soft_wrap=True,
             )
