@@ -13,7 +13,7 @@ from typing import Any
 
 from hybrid_nas.budget import Budget
 from hybrid_nas.cli import app
-from hybrid_nas.data import Corpus, open_corpus
+from hybrid_nas.data import Corpus, Text, open_corpus
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.study_file import StudyFile, read_study
 from hybrid_nas.table_file import merged, of_spaces, proposals, write_part
@@ -24,6 +24,34 @@ SETTINGS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "paper
 """name -> `set`: what it changes in study.yaml; `seeds`: how many, of all tables or by table; `tables`: of which arms;
 `gpu_seconds`: wall clock of the run that trained it times its GPUs, over its trainings (none where a CPU did), and
 `gpu_seconds_of` a table where that differs."""
+
+TEXTS = {
+    "manuals-bytes.npz": "beffd75572b656a8d352a09047795a8c78fce8ba38b34983697f6e94b791f242",
+    "manuals-bpe1024.npz": "cd7435752a98775b436f8f4f1d9abfc416cb309ae3e3ea103357008c37a2604c",
+    "prose-bpe4096.npz": "e3e3e74d0c363afb7c11782702f0e8609c6b5bce6172c2b15e1e6b42f90a65d3",
+}
+"""Name of a text's file -> fingerprint (`hybrid_nas.data`) of the one that all recorded trials were trained on."""
+
+
+def text_of(file: StudyFile) -> Text:
+    """The text of a study, which must be the one that its trials were trained on: recorded losses on one text and new
+    ones on another are no study. Ends the program with a word and code 2 where it is another or absent."""
+    corpus = Corpus.from_dict(dict(file.data or {}))
+    name = Path(corpus.path or "").name
+    try:
+        if name not in TEXTS:
+            raise ValueError(f"data: {name!r} is no text of the studies; they have {', '.join(TEXTS)}")
+        text = open_corpus(corpus)
+        if text.fingerprint != TEXTS[name]:
+            raise ValueError(
+                f"data: {text.name}: its fingerprint is {text.fingerprint}, and the trials of {file.name} were trained "
+                f"on the {name} of {TEXTS[name]}; make that one with studies/{name.partition('-')[0]}.py out of the "
+                "packages that it names"
+            )
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    return text
 
 
 def study(folder: Path, setting: str) -> StudyFile:
@@ -87,7 +115,7 @@ def begin(folder: Path, setting: str, part: Path) -> None:
     known = [t for t in read_trials(folder / "trials.parquet") if setting_of(t) == setting]
     if known:
         file = study(folder, setting)
-        text = open_corpus(Corpus.from_dict(dict(file.data or {})))
+        text = text_of(file)
         part.parent.mkdir(exist_ok=True)
         write_part(known, table_setting(file, text.fingerprint), part)
 
@@ -95,6 +123,8 @@ def begin(folder: Path, setting: str, part: Path) -> None:
 def run(folder: Path) -> None:
     """Train what is missing of every setting, into `parts` of the folder, and assemble."""
     parts = {setting: folder / "parts" / f"{setting}.parquet" for setting in settings_of(folder)}
+    for setting in parts:
+        text_of(study(folder, setting))
     for setting, part in parts.items():
         if not part.exists() and (folder / "trials.parquet").exists():
             begin(folder, setting, part)

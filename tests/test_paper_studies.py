@@ -1,8 +1,10 @@
 """The studies of the paper's tables: predictions follow from trials, scores and fits agree with plain constructions."""
 
 import csv
+import hashlib
 import itertools
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -109,8 +111,9 @@ def test_a_score_is_chosen_without_the_table_that_it_is_judged_on():
     assert taus[rows[0][1]] == max(taus.values())
 
 
-def test_a_study_begins_with_the_trials_that_it_has(tmp_path):
-    """A clone has no parts: they are made of trials.parquet, and nothing is left to train."""
+@pytest.fixture
+def fusion(tmp_path):
+    """The fusion study's folder as a clone has it, with another text under its text's name."""
     folder = tmp_path / "2026-11_paper_fusion"
     folder.mkdir()
     for name in ("study.yaml", "trials.parquet"):
@@ -119,6 +122,58 @@ def test_a_study_begins_with_the_trials_that_it_has(tmp_path):
     text = np.frombuffer(b"any text at all " * 4000, np.uint8)
     arrays = {"train": text, "held_out": text[:8000], "vocab": np.int64(256), "bytes_per_token": np.float64(1)}
     np.savez(folder / "manuals" / "manuals-bytes.npz", **arrays)
+    return folder
+
+
+def test_a_study_refuses_another_text_than_its_trials_had(fusion, capsys, monkeypatch):
+    """Before anything is adopted or trained; what a table's part says of its text is what the refusal asks for."""
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    known = read_part(STUDIES / "2026-11_hybrid_table" / "trials.parquet")[1]["text"]
+    train = np.frombuffer(b"any text at all " * 4000, np.uint8)
+    halves = b"".join(hashlib.sha256(part).digest() for part in (train, train[:8000]))
+    for begin in (
+        lambda: paper_study.run(fusion),
+        lambda: paper_study.begin(fusion, "bytes", fusion / "parts" / "bytes.parquet"),
+    ):
+        with pytest.raises(SystemExit) as refused:
+            begin()
+        told = capsys.readouterr().err
+        assert refused.value.code == 2
+        assert hashlib.sha256(halves).hexdigest() in told
+        assert f"trained on the manuals-bytes.npz of {known}" in told
+        assert not (fusion / "parts").exists()
+    for file in fusion.glob("manuals/*"):
+        file.unlink()
+    with pytest.raises(SystemExit):
+        paper_study.run(fusion)
+    assert "manuals-bytes.npz does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("study", ["paper_axes", "paper_sizes", "paper_sweep", "hybrid_table"])
+def test_every_study_on_manuals_asks_for_its_text(study, tmp_path):
+    """Started as a user does, with random ids under the text's name."""
+    folder = tmp_path / f"2026-11_{study}"
+    shutil.copytree(STUDIES / folder.name, folder)
+    for module in STUDIES.glob("*.*"):
+        (tmp_path / module.name).symlink_to(module)
+    (folder / "manuals").mkdir()
+    ids = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8)
+    arrays = {"train": ids, "held_out": ids[:9000], "vocab": np.int64(256), "bytes_per_token": np.float64(1)}
+    for name in ("manuals-bytes.npz", "manuals-bpe1024.npz"):
+        np.savez(folder / "manuals" / name, **arrays)
+    command = [sys.executable, str(folder / "run.py"), "--time-limit", "1s"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2, ended.stderr
+    assert "its fingerprint is" in ended.stderr
+    assert not (folder / "parts").exists()
+    assert (folder / "trials.parquet").read_bytes() == (STUDIES / folder.name / "trials.parquet").read_bytes()
+
+
+def test_a_study_begins_with_the_trials_that_it_has(fusion, monkeypatch):
+    """A clone has no parts: they are made of trials.parquet, and nothing is left to train."""
+    folder = fusion
+    its = open_corpus(Corpus(str(folder / "manuals" / "manuals-bytes.npz"))).fingerprint
+    monkeypatch.setitem(paper_study.TEXTS, "manuals-bytes.npz", its)
     for setting, count in (("small", 26), ("bytes", 26)):
         part = folder / "parts" / f"{setting}.parquet"
         paper_study.begin(folder, setting, part)

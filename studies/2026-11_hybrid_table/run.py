@@ -14,11 +14,14 @@ from hybrid_nas.study_file import StudyFile, read_study
 from hybrid_nas.table_file import proposals
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+
+from paper_study import text_of  # noqa: E402
 
 
 def study() -> StudyFile:
     source = HERE / "study.yaml"
-    return read_study(source.read_text(), str(source))
+    return read_study(source.read_text(), str(source), (), HERE.resolve())
 
 
 def jobs(file: StudyFile, seeds: int) -> list[tuple[int, Proposal, int]]:
@@ -28,4 +31,5 @@ def jobs(file: StudyFile, seeds: int) -> list[tuple[int, Proposal, int]]:
 
 
 if __name__ == "__main__":
+    text_of(study())
     app(["table", str(HERE / "study.yaml"), "--out", str(HERE / "trials.parquet"), *sys.argv[1:]])

@@ -10,13 +10,16 @@ from pathlib import Path
 
 from hybrid_nas.budget import Budget
 from hybrid_nas.cli import app
-from hybrid_nas.data import Corpus, open_corpus
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.study_file import StudyFile, read_study
 from hybrid_nas.table_file import merged, proposals, setting_of, write_part
 from hybrid_nas.trial import Trial, read_trials, write_trials
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+
+from paper_study import text_of  # noqa: E402
+
 SETTINGS: dict[str, tuple[str, ...]] = {
     "a tenth of the rate": ("budget.learning_rate=3e-4",),
     "a third of the rate": ("budget.learning_rate=1e-3",),
@@ -67,13 +70,15 @@ def begin(parts: list[Path]) -> None:
     for part, (name, trials) in zip(parts, known.items(), strict=True):
         if not part.exists():
             file = settings(name)
-            text = open_corpus(Corpus.from_dict(dict(file.data or {})))
+            text = text_of(file)
             part.parent.mkdir(exist_ok=True)
             write_part(trials, setting_of(file, text.fingerprint), part)
 
 
 if __name__ == "__main__":
     parts = [HERE / "parts" / f"{i}.parquet" for i in range(len(SETTINGS))]
+    for name in SETTINGS:
+        text_of(settings(name))
     if (HERE / "trials.parquet").exists():
         begin(parts)
     for part, changes in zip(parts, SETTINGS.values(), strict=True):

@@ -16,6 +16,10 @@ from hybrid_nas.table_file import merged, proposals
 from hybrid_nas.trial import write_trials
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+
+from paper_study import text_of  # noqa: E402
+
 SIZES = ((32, 256_000, "6e-3"), (48, 560_000, "4e-3"), (64, 975_000, "3e-3"), (128, 3_850_000, "1.5e-3"))
 """Width, parameters, learning rate."""
 WIDTHS: dict[int, tuple[str, ...]] = {
@@ -35,7 +39,7 @@ WIDTHS: dict[int, tuple[str, ...]] = {
 
 def study(width: int = 64) -> StudyFile:
     source = HERE / "study.yaml"
-    return read_study(source.read_text(), str(source), WIDTHS[width])
+    return read_study(source.read_text(), str(source), WIDTHS[width], HERE.resolve())
 
 
 def budgets() -> set[Budget]:
@@ -57,6 +61,7 @@ def assemble(parts: list[Path]) -> None:
 
 if __name__ == "__main__":
     parts = [HERE / "parts" / f"{width}.parquet" for width in WIDTHS]
+    text_of(study())
     for part, changes in zip(parts, WIDTHS.values(), strict=True):
         command = ["table", str(HERE / "study.yaml"), "--seeds", "1", "--out", str(part), *sys.argv[1:]]
         app([*command, *(word for change in changes for word in ("--set", change))], standalone_mode=False)

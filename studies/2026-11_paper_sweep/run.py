@@ -16,6 +16,10 @@ from hybrid_nas.table_file import merged, proposals
 from hybrid_nas.trial import write_trials
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+
+from paper_study import text_of  # noqa: E402
+
 WORDS = ("data=manuals/manuals-bpe1024.npz", "proxy.vocab=1024")
 SETTINGS: dict[str, tuple[str, ...]] = {
     "words, a quarter induction": WORDS,
@@ -27,7 +31,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 
 def settings(name: str) -> StudyFile:
     source = HERE / "study.yaml"
-    return read_study(source.read_text(), str(source), SETTINGS[name])
+    return read_study(source.read_text(), str(source), SETTINGS[name], HERE.resolve())
 
 
 def study() -> StudyFile:
@@ -53,6 +57,8 @@ def assemble(parts: list[Path]) -> None:
 
 if __name__ == "__main__":
     parts = [HERE / "parts" / f"{i}.parquet" for i in range(len(SETTINGS))]
+    for name in SETTINGS:
+        text_of(settings(name))
     for part, changes in zip(parts, SETTINGS.values(), strict=True):
         command = ["table", str(HERE / "study.yaml"), "--seeds", "1", "--out", str(part), *sys.argv[1:]]
         app([*command, *(word for change in changes for word in ("--set", change))], standalone_mode=False)
