@@ -92,6 +92,21 @@ def test_a_planted_line_is_found_and_moved_along():
     assert 0.91 <= inside / 400 <= 0.98
 
 
+def test_the_naive_error_counts_every_arm_of_the_check():
+    """Also the one that its anchor gets exactly right: from the printed losses alone."""
+    told = paper_predict.check()
+    anchors = {"1:1": "1:1 end", "1:3": "1:3 middle", "1:5": "1:5 middle", "1:12": "1:12 at 7"}
+    printed = {row[0]: row[1] for row in PLACEMENT}
+    gaps = [
+        printed[anchors[arm.split()[0]]] - loss
+        for arm, loss in printed.items()
+        if arm.split()[0] in anchors and arm not in anchors.values()
+    ]
+    assert 0 in gaps
+    assert f"{len(gaps)} arms" in told
+    assert f"{np.sqrt(np.mean(np.square(gaps))):.4f} if every arm" in told
+
+
 def test_a_score_is_chosen_without_the_table_that_it_is_judged_on():
     """Nothing that the judged table prints moves the choice; what is chosen is the best of all elsewhere, by scipy."""
     placement, ratio = (paper_predict.printed(table) for table in ("placement", "ratio"))
