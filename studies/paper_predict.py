@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,34 @@ def table_text(table: str, trials: Sequence[Trial]) -> str:
 def order_text(table: str, trials: Sequence[Trial]) -> str:
     guesses = sorted(predicted(table, trials), key=lambda g: g.loss)
     return " < ".join(f"{g.arm} ({g.loss:.3f})" for g in guesses)
+
+
+def are_apart(one: Prediction, other: Prediction) -> bool:
+    """Whether the losses differ by more than the 95% half-width of their difference, with independent errors."""
+    return bool(abs(one.loss - other.loss) > np.hypot(one.half, other.half))
+
+
+def neighbours(table: str, trials: Sequence[Trial]) -> list[tuple[Prediction, Prediction]]:
+    """Those in the predicted order."""
+    return list(itertools.pairwise(sorted(predicted(table, trials), key=lambda g: g.loss)))
+
+
+def told_apart(table: str, trials: Sequence[Trial]) -> str:
+    """How many neighbours of the predicted order are told apart."""
+    beside = neighbours(table, trials)
+    return f"{sum(are_apart(*pair) for pair in beside)} of {len(beside)} neighbours told apart"
+
+
+def apart_text(table: str, trials: Sequence[Trial]) -> str:
+    every = list(itertools.combinations(sorted(predicted(table, trials), key=lambda g: g.loss), 2))
+    far = [f"{one.arm} and {other.arm}" for one, other in every if are_apart(one, other)]
+    near = [f"{one.arm} and {other.arm}" for one, other in neighbours(table, trials) if are_apart(one, other)]
+    return (
+        "Two arms are told apart where their losses differ by more than the root of the sum of their squared "
+        "half-widths. "
+        f"Neighbours in this order that are: {', '.join(near) or 'none'}. Of all {len(every)} pairs {len(far)} are: "
+        f"{'; '.join(far) or 'none'}."
+    )
 
 
 def write_csv(table: str, trials: Sequence[Trial], path: Path) -> None:

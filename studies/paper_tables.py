@@ -207,5 +207,9 @@ def tables(table: str) -> dict[str, Made]:
         "setting": setting_text,
         "predictions": lambda trials: paper_predict.table_text(table, trials),
         "check": lambda trials: paper_predict.check(),
-        "verdict": lambda trials: f"predicted, best first: {paper_predict.order_text(table, trials)} ({seeds(trials)})",
+        "apart": lambda trials: paper_predict.apart_text(table, trials),
+        "verdict": lambda trials: (
+            f"predicted, best first: {paper_predict.order_text(table, trials)} "
+            f"({paper_predict.told_apart(table, trials)}; {seeds(trials)})"
+        ),
     }

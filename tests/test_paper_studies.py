@@ -40,6 +40,20 @@ def test_predictions_follow_from_the_trials(table, arms):
     assert all(2.6 < float(row["predicted_loss"]) < 2.9 and 0 < float(row["ci95"]) < 0.05 for row in rows)
 
 
+@pytest.mark.parametrize("table", ["split", "positions"])
+def test_a_predicted_order_says_which_neighbours_it_tells_apart(table):
+    """By the published losses and half-widths alone."""
+    folder = STUDIES / f"2026-11_paper_{table}"
+    with (folder / "predictions.csv").open() as source:
+        rows = [(float(r["predicted_loss"]), float(r["ci95"]), r["arm"]) for r in csv.DictReader(source)]
+    pairs = list(itertools.combinations(sorted(rows), 2))
+    far = [f"{a} and {b}" for (x, h, a), (y, k, b) in pairs if y - x > (h * h + k * k) ** 0.5]
+    beside = [f"{a[2]} and {b[2]}" for a, b in itertools.pairwise(sorted(rows))]
+    text = (folder / "README.md").read_text()
+    assert f"Of all {len(pairs)} pairs {len(far)} are: {'; '.join(far)}." in text
+    assert f"({len(set(far) & set(beside))} of {len(rows) - 1} neighbours told apart; " in text
+
+
 def test_printed_tables_agree_where_they_hold_one_model():
     """A model that two tables print has one loss at 1B; sums check the copying [2510.04800, sections 2 and 3]."""
     placement, ratio, fusion = ({row[0]: row[1] for row in t} for t in (PLACEMENT, RATIO, FUSION))
