@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import itertools
+import re
 import shutil
 import subprocess
 import sys
@@ -212,6 +213,30 @@ def test_a_study_begins_with_the_trials_that_it_has(fusion, monkeypatch):
         arms = proposals([file], None)
         assert len(arms) == len(trials) == count
         assert missing(arms, 1, trials) == []
+
+
+def test_the_sweep_claims_no_more_than_its_intervals_show():
+    """The highest tau at the end overlaps the others of the table that it stands under."""
+    text = (STUDIES / "2026-11_paper_sweep" / "README.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| width ")]
+    ends = [tuple(float(x) for x in re.findall(r"-?\d\.\d\d", row[3])) for row in rows]
+    best, *others = sorted(ends, reverse=True)
+    beside = sum(high >= best[1] for _, _, high in others)
+    assert f"overlaps those of {beside} of the {len(others)} others" in text
+
+
+def test_the_documents_say_why_the_papers_own_tau_differs():
+    """One model has two losses at 350M: with either of them over all arms of both tables, by scipy."""
+    rows = {name: (one, small) for name, one, small in RATIO} | {name: (one, small) for name, one, small in PLACEMENT}
+    for name, same in (("inter 1:1", "1:1 end"), ("inter 1:3", "1:3 middle"), ("inter 1:5", "1:5 middle")):
+        assert rows.pop(name) == rows[same]
+    one, again = rows.pop("inter 1:12")
+    assert rows["1:12 at 7"] == (one, 2.861)
+    text = (STUDIES / "2026-11_paper_ratio" / "README.md").read_text()
+    for small, told in ((2.861, "with the first"), (again, "with the second")):
+        rows["1:12 at 7"] = one, small
+        both = [pair for pair in rows.values() if None not in pair]
+        assert f"{kendalltau(*zip(*both, strict=True))[0]:.2f} (n = {len(both)}) {told}" in text
 
 
 def test_predictions_use_the_means_of_three_seeds():

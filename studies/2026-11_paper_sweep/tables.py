@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hybrid_nas.rank import kendall
+from hybrid_nas.rank import Correlation, kendall
 from hybrid_nas.trial import Trial, read_trials
 
 HERE = Path(__file__).parent
@@ -81,15 +81,19 @@ def setting(trials: Sequence[Trial]) -> str:
 
 
 def verdict(trials: Sequence[Trial]) -> str:
-    truth, best = printed(), ("", -2.0)
+    truth, ends = printed(), list[tuple[Correlation, str, int]]()
     for name, marks in rows(trials).items():
         both = [(loss, truth[arm]) for arm, loss in marks[-1][2].items() if arm in truth]
         found = kendall([a for a, _ in both], [b for _, b in both])
-        if found is not None and found.value > best[1]:
-            best = name, found.value
+        if found is not None:
+            ends.append((found, name, marks[-1][1]))
+    best, *others = sorted(ends, key=lambda end: -end[0].value)
+    low = best[0].low or -1.0
+    beside = sum(other.high is None or other.high >= low for other, _, _ in others)
     return (
-        f"no setting agrees on loss at 3 million tokens; more tokens help most: the best is {best[0]} with tau "
-        f"{best[1]:.2f} (n = 1 seed, unproven)"
+        f"no setting agrees on loss at 3 million tokens; the highest tau is {best[0]} of {best[1]}, after "
+        f"{best[2] / 1e6:.0f}M, and its interval overlaps those of {beside} of the {len(others)} others, so more "
+        "tokens are not shown to help (n = 1 seed, unproven)"
     )
 
 
