@@ -3,14 +3,18 @@
 import json
 import multiprocessing
 import queue
+import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from hybrid_nas.budget import Budget
 from hybrid_nas.cli import app
-from hybrid_nas.data import Corpus, open_corpus
+from hybrid_nas.data import Corpus, Text, open_corpus
+from hybrid_nas.drawable import check
 from hybrid_nas.evaluate import DeviceLost, evaluate
 from hybrid_nas.study_file import read_study
 from hybrid_nas.table import Machine, Setting, _Worker, fill, missing
@@ -193,6 +197,49 @@ def test_commands(tmp_path):
         run(app, [*command, "--time-limit", "soon"], catch_exceptions=False)
     with pytest.raises(ValueError, match="trained under another setting"):
         run(app, [*command, "--set", "proxy.tokens=2048"], catch_exceptions=False)
+
+
+NEVER_DRAWN = [
+    ("tasks: [mqar(pairs=40)]", "mqar(pairs=40) cannot be drawn at proxy.context 64: mqar: needs at least 160 tokens"),
+    (
+        "probes: [needle(times=0.001)]",
+        "needle(times=0.001) cannot be drawn at proxy.context 64: needle: needs",
+    ),
+    ("probes: [passkey(times=0.1)]", "passkey(times=0.1) cannot be drawn at proxy.context 64: passkey: needs"),
+    ("vocab: 500", "has 700 different tokens, so proxy.vocab must be at least that, found 500"),
+]
+
+
+@pytest.mark.parametrize("command", ["search", "table"])
+@pytest.mark.parametrize(("line", "told"), NEVER_DRAWN)
+def test_what_no_candidate_could_be_trained_on_is_refused_first(tmp_path, command, line, told):
+    """A task or probe without room in the context, and ids above the vocabulary: a line, and nothing is left behind."""
+    rng = np.random.default_rng(0)
+    ids = {side: rng.integers(0, 700, n).astype(np.uint16) for side, n in (("train", 5000), ("held_out", 900))}
+    np.savez_compressed(tmp_path / "ids.npz", vocab=700, bytes_per_token=2.5, **ids)
+    vocab = "" if "vocab" in line else "vocab: 700, "
+    text = SPACE.replace("proxy: {", f"data: ids.npz\nproxy: {{{vocab}{line}, ").replace("context: 32", "context: 64")
+    (tmp_path / "small.yaml").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(told)) as refused:
+        CliRunner().invoke(
+            app, [command, str(tmp_path / "small.yaml"), "--out", str(tmp_path / "made")], catch_exceptions=False
+        )
+    assert command == "table" or "small.yaml:7: " in str(refused.value)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["ids.npz", "small.yaml"]
+
+
+def test_tasks_that_can_be_drawn_are_let_through():
+    text = Text("some", np.arange(5000, dtype=np.uint8), np.arange(900, dtype=np.uint8), "some")
+    budget = Budget(batch=8, tasks=("mqar", "needle(times=2)"), probes=("passkey", "beyond(times=2)"))
+    scale = replace(study().proxy, context=256)
+    check(text, scale, budget)
+    with pytest.raises(ValueError, match=r"tasks: needle.* the held-out text of some has 900 tokens, one sequence"):
+        check(text, replace(scale, context=600), budget)
+    few = Text("few", text.train % 100, text.held_out % 100, "few", vocab=100)
+    with pytest.raises(
+        ValueError, match=r"recall: its symbols go up to 1\d\d, so proxy\.vocab must be more, found 100"
+    ):
+        check(few, replace(scale, vocab=100), Budget(batch=8))
 
 
 def test_token_ids_are_read_as_they_are_and_wrong_ones_refused(tmp_path):

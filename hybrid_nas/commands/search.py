@@ -85,13 +85,16 @@ def search(
     file = open_study(path, tuple(assignments))
     census = Census.of(file).checked(file, str(path))
     seeds = _seeds(file, census, str(path))
-    from hybrid_nas.ar_hits import check
     from hybrid_nas.data import Corpus, open_corpus
+    from hybrid_nas.drawable import Undrawable, check
 
     try:
         text = open_corpus(Corpus.from_dict(file.data or {}))
-        text.check(file.proxy.context + 1)
-        check(text, file.proxy.context, file.budget)
+        check(text, file.proxy, file.budget)
+    except Undrawable as error:
+        places = (f"budget.{error.key}", f"proxy.{error.key}", "data")
+        line = next((file.places[place] for place in places if place in file.places), None)
+        raise FileError(str(path), line, str(error)) from None
     except ValueError as error:
         raise FileError(str(path), file.places.get("data"), str(error)) from None
     from hybrid_nas.measuring import metered

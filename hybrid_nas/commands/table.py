@@ -36,8 +36,8 @@ def table(
 ) -> None:
     """Train many designs at several seeds under one setting: a table to compare samplers, stopping rules or proxies on.
     It grows: the same command, or one with more time, designs or seeds, trains what is missing."""
-    from hybrid_nas.ar_hits import check
     from hybrid_nas.data import Corpus, open_corpus
+    from hybrid_nas.drawable import check
     from hybrid_nas.section import seconds_of
     from hybrid_nas.study_file import open_study
     from hybrid_nas.table import Machine, Setting, fill, missing
@@ -49,9 +49,7 @@ def table(
     studies = [open_study(find(space), tuple(settings or ())) for space in spaces]
     every = proposals(studies, designs)
     text = open_corpus(Corpus.from_dict(dict(studies[0].data or {})))
-    if text.vocab > studies[0].proxy.vocab:
-        raise ValueError(f"proxy.vocab must be at least the {text.vocab} different tokens of {text.name}")
-    check(text, studies[0].proxy.context, studies[0].budget)
+    check(text, studies[0].proxy, studies[0].budget)
     setting = setting_of(studies[0], text.fingerprint)
     trials: list[Trial] = []
     known: list[Trial] = []
