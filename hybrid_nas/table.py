@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -53,6 +54,25 @@ class Machine:
     device: str = "auto"
     processes: int = 1
     at_once: int = 1
+
+    def check(self) -> None:
+        """ValueError where this machine has no such device."""
+        import torch
+
+        if self.device in ("auto", "cpu"):
+            return
+        named = re.fullmatch(r"cuda(?::(\d{1,3}))?", self.device)
+        if named is None:
+            near = "; an NVIDIA GPU is cuda" if self.device.lower().startswith(("gpu", "nvidia", "cuda")) else ""
+            raise ValueError(
+                f"--device must be auto (a GPU where there is one), cpu, cuda or cuda:0, found {self.device!r}{near}"
+            )
+        count = torch.cuda.device_count()
+        if int(named[1] or 0) >= count:
+            raise ValueError(
+                f"--device {self.device}: PyTorch finds {count or 'no'} CUDA device{'s' * (count != 1)} here; cpu "
+                "trains on the processor, and auto, the default, on a GPU where there is one"
+            )
 
     def visible(self, index: int) -> str | None:
         """The GPU that process `index` is to see; None where there is no choice."""

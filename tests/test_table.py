@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hybrid_nas.budget import Budget
-from hybrid_nas.cli import app
+from hybrid_nas.cli import app, main
 from hybrid_nas.data import Corpus, Text, open_corpus
 from hybrid_nas.drawable import check
 from hybrid_nas.evaluate import DeviceLost, evaluate
@@ -176,6 +176,39 @@ def test_the_command_ends_with_an_error_where_processes_did(monkeypatch, tmp_pat
     assert done.exit_code == 1
     assert "processes ended with code -6" in done.output
     assert json.loads(done.stdout)["missing"] > 0
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ("cuda", "--device cuda: PyTorch finds no CUDA devices here; cpu trains on the processor, and auto"),
+        ("cuda:1", "--device cuda:1: PyTorch finds no CUDA devices here"),
+        ("gpu", "must be auto (a GPU where there is one), cpu, cuda or cuda:0, found 'gpu'; an NVIDIA GPU is cuda"),
+        ("cuda:", "found 'cuda:'"),
+        ("cuda:x", "cpu, cuda or cuda:0, found 'cuda:x'"),
+        ("tpu", "cpu, cuda or cuda:0, found 'tpu'"),
+    ],
+)
+def test_a_device_that_is_not_here_is_refused_first(tmp_path, monkeypatch, capsys, device, told):
+    (tmp_path / "small.yaml").write_text(SPACE)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    command = ["hybrid-nas", "table", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "a" / "part.parquet")]
+    monkeypatch.setattr("sys.argv", [*command, "--device", device])
+    with pytest.raises(SystemExit) as refused:
+        main()
+    assert refused.value.code == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert told in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_device_is_asked_for_by_its_number(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    for device in ("auto", "cpu", "cuda", "cuda:0"):
+        Machine(device).check()
+    with pytest.raises(ValueError, match="--device cuda:1: PyTorch finds 1 CUDA device here"):
+        Machine("cuda:1").check()
 
 
 def test_commands(tmp_path):

@@ -25,7 +25,7 @@ def table(
     seeds: Annotated[int, typer.Option(help="Trainings of each design, at seeds 0, 1, ...", min=1)] = 3,
     time_limit: Annotated[str | None, typer.Option(help="Stop by itself after 90s, 9min, 2h.")] = None,
     have: Annotated[list[Path] | None, typer.Option(help="Another part not to repeat; may be repeated.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda.")] = "auto",
     processes: Annotated[int, typer.Option(help="Processes that train.", min=1)] = 1,
     at_once: Annotated[int, typer.Option(help="Trainings at a time in each, on a GPU.", min=1)] = 1,
     seed_by_seed: Annotated[
@@ -46,6 +46,8 @@ def table(
 
     started = time.time()
     limit = None if time_limit is None else seconds_of(Item(time_limit, "--time-limit", None, time_limit), "time")
+    machine = Machine(device, processes, at_once)
+    machine.check()
     studies = [open_study(find(space), tuple(settings or ())) for space in spaces]
     every = proposals(studies, designs)
     text = open_corpus(Corpus.from_dict(dict(studies[0].data or {})))
@@ -83,7 +85,6 @@ def table(
             written = time.time()
 
     deadline = None if limit is None else started + limit
-    machine = Machine(device, processes, at_once)
     base = studies[0]
     try:
         problems = fill(jobs, Setting(base.proxy.context, base.budget, base.data), machine, deadline, heard)
