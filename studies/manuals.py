@@ -5,24 +5,33 @@
     pip install tokenizers
     python manuals.py FOLDER_OF_DEB_FILES OUT_FOLDER
 
-Writes `manuals-bytes.npz` and `manuals-bpe1024.npz` (the arrays are described in `hybrid_nas/data.py`) and prints the
-SHA-256 of the text, which must be the one that the studies name. Documents are cut where a file of it begins and hold
-the words of a page, no markup; a tenth of them is held out. The same ids stand for bytes in both files.
+Writes `manuals-bytes.npz` and `manuals-bpe1024.npz` (the arrays are described in `hybrid_nas/data.py`) and compares the
+SHA-256 of the text with the one that the studies name; other text is written too, and ends with code 1. Documents are
+cut where a file of it begins and hold the words of a page, no markup; a tenth of them is held out. The same ids stand
+for bytes in both files.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 
+SHA256 = "ccb673ebeedd3a198e25094b1a04f72c8a00362054c1e72b22113c4186d42c20"
+"""Of the text that the studies name."""
+PACKAGES = (
+    "aptitude-doc-en", "bible-kjv-text", "debian-reference-en", "developers-reference", "git-doc",
+    "libreoffice-help-en-us", "linux-doc-6.1", "maint-guide", "perl-doc", "postgresql-doc-15", "python3.11-doc",
+    "sqlite3-doc",
+)  # fmt: skip
 HELD_OUT = 0.1
 LARGEST_PACKAGE = 3_000_000
 TEXT_SUFFIXES = (".html", ".txt", ".rst", ".pod", ".1", ".en")
@@ -93,11 +102,39 @@ def documents(folder: Path) -> Iterator[tuple[str, str]]:
                 yield f"{package.name.split('_')[0]}/{name}", text
 
 
+def folders(about: str) -> tuple[Path, Path]:
+    """The folder of packages and that to write to. Ends with code 2 where there is no package."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="FOLDER_OF_DEB_FILES", type=Path)
+    parser.add_argument("out", metavar="OUT_FOLDER", type=Path)
+    given = parser.parse_args()
+    if not any(given.source.glob("*.deb")):
+        parser.error(f"{given.source} holds no .deb file; see --help for the packages")
+    return given.source, given.out
+
+
+def absent(source: Path, packages: Iterable[str]) -> list[str]:
+    """Those of the packages that the folder lacks."""
+    return sorted(set(packages) - {file.name.split("_")[0] for file in source.glob("*.deb")})
+
+
+def told(found: str, known: str, lacking: list[str]) -> str | None:
+    """What is to be said of the text of SHA-256 `found`; None where it is the one that the studies name."""
+    if found == known:
+        return None
+    return (
+        f"This is not the text of the studies: SHA-256 {found}, and theirs is {known}. "
+        + (f"Missing packages: {', '.join(lacking)}." if lacking else "No package is missing, so versions differ.")
+        + " Their run.py will refuse it."
+    )
+
+
 def main() -> None:
+    source, out = folders(__doc__ or "")
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    source, out = Path(sys.argv[1]), Path(sys.argv[2])
-    out.mkdir(parents=True, exist_ok=True)
+    if lacking := absent(source, PACKAGES):
+        print(f"{source}: no .deb file of {', '.join(lacking)}", file=sys.stderr)
     sides: dict[bool, list[str]] = {False: [], True: []}
     digest = hashlib.sha256()
     for name, text in documents(source):
@@ -105,6 +142,10 @@ def main() -> None:
         sides[key < HELD_OUT * 2**64].append(text)
         digest.update(text.encode() + b"\0")
     print("sha256 of the text", digest.hexdigest())
+    if not all(sides.values()):
+        print(f"{source}: too few pages to train on some and hold others out; nothing is written", file=sys.stderr)
+        sys.exit(2)
+    out.mkdir(parents=True, exist_ok=True)
     joined = {side: "\0".join(texts).encode() + b"\0" for side, texts in sides.items()}
     print({side: len(text) for side, text in joined.items()})
     np.savez_compressed(
@@ -145,6 +186,7 @@ def main() -> None:
         bytes_per_token=np.float64(ratio),
     )
     print({side: len(array) for side, array in arrays.items()}, "bytes per token", ratio)
+    sys.exit(told(digest.hexdigest(), SHA256, lacking))
 
 
 def byte_letters() -> dict[int, str]:

@@ -5,8 +5,8 @@
     python prose.py FOLDER_OF_DEB_FILES OUT_FOLDER
 
 Writes `prose-bpe4096.npz` (the arrays are described in `hybrid_nas/data.py`) and prints each package's share and the
-SHA-256 of the text; with the versions in `prose_packages.tsv` it is
-4a1c5be474cba00077e75b5fb9ec8e9292abc113764bb81d4e2f0082f496f1cc. Beside `manuals.py` this text is larger and cleaner:
+SHA-256 of the text, which is that of the studies (`SHA256`) with the versions in `prose_packages.tsv`; other text is
+written too, and ends with code 1. Beside `manuals.py` this text is larger and cleaner:
 
 - a paragraph is one line; markup, preformatted code and lines with few letters are left out
 - a page stays where its words are English ones and most of it is paragraphs, not lists of names
@@ -31,9 +31,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from manuals import byte_letters
+from manuals import absent, byte_letters, folders, told
 from prose_pages import plain
 
+SHA256 = "4a1c5be474cba00077e75b5fb9ec8e9292abc113764bb81d4e2f0082f496f1cc"
+"""Of the text that the studies name."""
 VOCAB = 4096
 HELD_OUT = 0.1
 OFTEN = 4
@@ -145,18 +147,21 @@ def main() -> None:
     if sys.argv[1:] == ["--packages"]:
         print("\n".join(f"{name}={version}" for name, (version, _, _) in sorted(PACKAGES.items())))
         return
-    source, out = Path(sys.argv[1]), Path(sys.argv[2])
-    out.mkdir(parents=True, exist_ok=True)
+    source, out = folders(__doc__ or "")
+    if lacking := absent(source, PACKAGES):
+        print(f"{source}: no .deb file of {', '.join(lacking)}", file=sys.stderr)
+        sys.exit(2)
     files = {file.name.split("_")[0]: file for file in source.glob("*.deb")}
-    if absent := sorted(PACKAGES.keys() - files.keys()):
-        sys.exit(f"{source}: no .deb file of {', '.join(absent)}")
     with multiprocessing.Pool() as pool:
         packages = pool.map(of_package, [files[name] for name in sorted(PACKAGES)], chunksize=1)
-    write(split(packages), out)
+    texts, found = split(packages)
+    out.mkdir(parents=True, exist_ok=True)
+    write(texts, out)
+    sys.exit(told(found, SHA256, []))
 
 
-def split(packages: Iterable[list[tuple[str, str]]]) -> dict[str, list[str]]:
-    """The cleaned pages to train on and those held out; prints what is in them."""
+def split(packages: Iterable[list[tuple[str, str]]]) -> tuple[dict[str, list[str]], str]:
+    """The cleaned pages to train on and those held out, and the SHA-256 of them; prints what is in them."""
     texts: dict[str, list[str]] = {"train": [], "held_out": []}
     digest, shares = hashlib.sha256(), collections.Counter[str]()
     for name, text in cleaned(page for pages in packages for page in pages):
@@ -168,7 +173,7 @@ def split(packages: Iterable[list[tuple[str, str]]]) -> dict[str, list[str]]:
         print(f"{name:28} {size / 1e6:7.2f} MB {100 * size / total:5.1f} %")
     print("sha256 of the text", digest.hexdigest())
     print({part: (len(pages), sum(map(len, pages))) for part, pages in texts.items()}, "documents, bytes")
-    return texts
+    return texts, digest.hexdigest()
 
 
 def write(texts: dict[str, list[str]], out: Path) -> None:

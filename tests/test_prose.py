@@ -1,5 +1,8 @@
 """The script that makes the large text: what it keeps of a page, and what it leaves out over all pages."""
 
+import hashlib
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from hybrid_nas.data import Corpus, open_corpus
 
 sys.path.append(str(Path(__file__).parent.parent / "studies"))
 
+import manuals
 import prose
 import prose_pages
 
@@ -79,6 +83,73 @@ def test_boilerplate_and_repeated_pages_go():
     kept = dict(prose.cleaned([*pages, copy]))
     assert list(kept) == [name for name, _ in pages]
     assert kept == {str(i): page(i) + ("\n" + once) * (i == 1) for i in range(6)}
+
+
+@pytest.mark.parametrize("script", ["manuals.py", "prose.py"])
+def test_what_is_wrong_with_the_folders_is_said(tmp_path, script):
+    def run(*arguments):
+        command = [sys.executable, str(Path(prose.__file__).with_name(script)), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    asked = run("--help")
+    assert asked.returncode == 0
+    assert "FOLDER_OF_DEB_FILES OUT_FOLDER" in asked.stdout
+    out = tmp_path / "out"
+    for arguments, told in (
+        ((), "required: FOLDER_OF_DEB_FILES, OUT_FOLDER"),
+        ((tmp_path,), "required: OUT_FOLDER"),
+        ((tmp_path, out), f"{tmp_path} holds no .deb file"),
+    ):
+        ended = run(*arguments)
+        assert ended.returncode == 2
+        assert told in ended.stderr
+        assert "Traceback" not in ended.stderr
+    assert not out.exists()
+
+
+def package(folder: Path, name: str, pages: list[str]) -> None:
+    """A Debian package of these pages."""
+    root = folder / name
+    (root / "DEBIAN").mkdir(parents=True)
+    control = f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: A <a@example.org>\nDescription: pages\n"
+    (root / "DEBIAN" / "control").write_text(control)
+    for i, text in enumerate(pages):
+        (root / f"page{i}.txt").write_text(text)
+    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", root, folder / f"{name}_1_all.deb"], check=True)
+    shutil.rmtree(root)
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
+def test_other_text_than_the_studies_is_said_loudly(tmp_path, monkeypatch, capsys):
+    """With one of the packages, with all of them in other versions, and with the text that is named."""
+    pytest.importorskip("tokenizers")
+    debs = tmp_path / "debs"
+    package(debs, "sqlite3-doc", [page(i, 40) for i in range(40)])
+    monkeypatch.setattr(sys, "argv", ["manuals.py", str(debs), str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        manuals.main()
+    told, printed = str(ended.value.code), capsys.readouterr()
+    digest = hashlib.sha256(b"".join(text.encode() + b"\0" for _, text in manuals.documents(debs))).hexdigest()
+    assert f"SHA-256 {digest}, and theirs is ccb673ebeedd3a198e25094b1a04f72c8a00362054c1e72b22113c4186d42c20" in told
+    missing = "Missing packages: aptitude-doc-en, bible-kjv-text,"
+    assert missing in told
+    assert "python3.11-doc. Their" in told
+    assert "no .deb file of aptitude-doc-en," in printed.err
+    monkeypatch.setattr(manuals, "PACKAGES", ("sqlite3-doc",))
+    with pytest.raises(SystemExit, match="No package is missing, so versions differ"):
+        manuals.main()
+    monkeypatch.setattr(manuals, "SHA256", digest)
+    with pytest.raises(SystemExit) as ended:
+        manuals.main()
+    assert ended.value.code is None
+    shutil.rmtree(tmp_path / "out")
+    shutil.rmtree(debs)
+    package(debs, "sqlite3-doc", [page(0, 40)])
+    with pytest.raises(SystemExit) as ended:
+        manuals.main()
+    assert ended.value.code == 2
+    assert "too few pages" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_ids_are_the_text_again(tmp_path):
