@@ -45,9 +45,9 @@ STDLIB_LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Corpus:
-    """Which text. `path` None is the source of Python's standard library; else a text file, a folder, JSONL or
-    Parquet. `column` is the field that holds the text in the last two; `held_out` is the share of documents kept for
-    validation; `bpe` the number of symbols of a byte-pair encoding, None for bytes as they are.
+    """Which text. `path` None is the source of Python's standard library; else a text file, a folder, JSONL,
+    Parquet or .npz. `column` is the field that holds the text in JSONL and Parquet; `held_out` the share of documents
+    kept for validation; `bpe` the number of symbols of a byte-pair encoding, None for bytes as they are.
     """
 
     path: str | None = None

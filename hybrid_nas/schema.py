@@ -113,7 +113,7 @@ def study_schema() -> dict[str, Any]:
                 "additionalProperties": False,
             },
         ],
-        "description": "text to train on: a file or folder of text, .jsonl or .parquet; default: Python's own source",
+        "description": "a file or folder of text, .jsonl, .parquet or .npz of ids; default: Python's own source",
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from installed import COMMAND, TINY, environment
 
@@ -80,6 +81,32 @@ def test_the_notebook_was_run_to_its_end() -> None:
     assert not any(output["output_type"] == "error" for output in outputs)
 
 
+def test_ids_of_a_tokenizer_are_read_as_the_page_says(tmp_path: Path) -> None:
+    """The page's own line makes the file; every output counts tokens, none bytes."""
+    page = (DOCS / "how_to" / "data.md").read_text()
+    (line,) = re.findall(r"^np\.savez\(.*\)$", page, re.MULTILINE)
+    before = "import numpy as np; train = np.arange(9000, dtype=np.uint16); held_out = train[:900]; "
+    subprocess.run([sys.executable, "-c", before + line], cwd=tmp_path, check=True)
+    (tmp_path / "tiny.yaml").write_text(TINY + "data: ids.npz\n")
+    search = [COMMAND, "search", "tiny.yaml", "--out", "run", "--workers", "1", "--trials", "2"]
+
+    def told(*words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    assert "has 32,000 different tokens, so proxy.vocab must be at least that" in told(*search, code=2)
+    found = told(*search, "--set", "proxy.vocab=32000")
+    assert "9,000 tokens to train on" in found
+    answers = [told(COMMAND, "front", "run", "--json"), told(COMMAND, "recipe", "run")]
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "a token is 4.20 bytes of text on average" in report
+    assert "nats/token" in report
+    assert not [answer for answer in (found, *answers, report) if re.search("nats (per|a) byte|nats/byte", answer)]
+
+
 def test_a_run_is_loaded(tmp_path: Path) -> None:
     import hybrid_nas
     from hybrid_nas.front import Front
@@ -88,6 +115,9 @@ def test_a_run_is_loaded(tmp_path: Path) -> None:
     search = [COMMAND, "search", "tiny.yaml", "--out", "run", "--workers", "1", "--trials", "4"]
     subprocess.run(search, cwd=tmp_path, env=environment(), check=True, capture_output=True, timeout=300)
     run = hybrid_nas.load_run(tmp_path / "run")
+    readme = (ROOT / "README.md").read_text()
+    (named,) = re.findall(r"`hybrid_nas\.load_run\(path\)` gives the trials, `\.(.*?)`", readme)
+    assert isinstance(getattr(run, named), pa.Table)
     table = run.table
     assert table.num_rows == len(run.trials) >= 4
     assert table.column("number").to_pylist() == [trial.number for trial in run.trials]

@@ -30,7 +30,7 @@ def train(
     batch: Annotated[int | None, typer.Option(help="Sequences a step, over all processes.", min=1)] = None,
     context: Annotated[int | None, typer.Option(help="Tokens of a sequence; default: the model's.", min=2)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; default: by the width.")] = None,
-    data: Annotated[str | None, typer.Option(help="A text file, a folder, .jsonl or .parquet.")] = None,
+    data: Annotated[str | None, typer.Option(help="A text file, a folder, .jsonl, .parquet or .npz of ids.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0)] = 0,
     parallel: Annotated[str, typer.Option(help="Under torchrun: ddp or fsdp.")] = "ddp",
     every: Annotated[int, typer.Option("--checkpoint-every", help="Steps between checkpoints.", min=1)] = 500,
