@@ -17,6 +17,7 @@ OPTIONAL = {
     "ray": ("ray", "training on a cluster", "pip install 'hybrid-nas[ray]'"),
     "psycopg": ("psycopg", "a study's record in PostgreSQL", "pip install 'hybrid-nas[postgresql]'"),
     "grpcio": ("grpc", "a study's record behind Optuna's proxy", "pip install 'hybrid-nas[grpc]'"),
+    "tokenizers": ("tokenizers", "text as symbols (data: bpe)", "pip install 'hybrid-nas[bpe]'"),
     "transformers": ("transformers", "comparing with other implementations", "pip install 'hybrid-nas[hf]'"),
     "triton": (
         "triton",

@@ -27,6 +27,7 @@ import paper_choose  # noqa: E402
 import paper_predict  # noqa: E402
 import paper_score  # noqa: E402
 import paper_study  # noqa: E402
+from markers import run_of  # noqa: E402
 from paper_truth import FUSION, PLACEMENT, POSITIONS, RATIO, SPLIT  # noqa: E402
 
 
@@ -272,3 +273,16 @@ def test_the_documents_print_what_the_studies_found():
         rows[f"state 16: loss on all text{after}"][2].split(" ")[0] for after in (" after 0.25 of the tokens", "")
     )
     assert f"{early} after 9M tokens and 5.3 H100-seconds, {late} after 36M and 21" in told
+
+
+def test_a_study_of_settings_grows_by_seeds():
+    """Trials are told apart by what they are, not by their place or number."""
+    run = run_of(STUDIES / "2026-11_paper_prose")
+    trials = read_trials(STUDIES / "2026-11_paper_prose" / "trials.parquet")
+    found = run.of_settings(trials)
+    more = [trial.with_changes(seed=1) for trial in found["state 64"]]
+    grown = run.of_settings([*reversed(trials), *more])
+    for name, these in found.items():
+        assert {t.number for t in grown[name]} == {t.number for t in these}
+        assert len(grown[name]) == len(these) * (2 if name == "state 64" else 1)
+    assert len(run.of_settings(trials[1:])["state 16"]) == len(found["state 16"]) - 1

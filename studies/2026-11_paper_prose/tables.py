@@ -5,13 +5,13 @@ python tables.py
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import kendalltau
 
 from hybrid_nas.architecture import Mamba2
 from hybrid_nas.cost import params_nonembedding
@@ -22,7 +22,7 @@ sys.path.append(str(HERE.parent))
 
 import paper_joint  # noqa: E402
 import paper_score  # noqa: E402
-from markers import written as put_in  # noqa: E402
+from markers import run_of, write  # noqa: E402
 from paper_predict import Line, check  # noqa: E402
 from paper_score import Arm, Values, arms, standard, tau  # noqa: E402
 from paper_truth import PLACEMENT, POSITIONS, RATIO, SPLIT  # noqa: E402
@@ -36,12 +36,7 @@ QUANTITIES = {"loss": "all text", "ar_hits": "AR hits", "ar_hits_other": "the re
 
 
 def run() -> Any:
-    spec = importlib.util.spec_from_file_location("prose_run", HERE / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return run_of(HERE)
 
 
 def of_settings(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
@@ -49,8 +44,13 @@ def of_settings(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
     return found
 
 
-def by_arm_of(trials: Sequence[Trial], value: Callable[[Trial], float]) -> Values:
-    return {trial.target.id: value(trial) for trial in trials if trial.state == "complete"}
+def by_arm_of(trials: Sequence[Trial], value: Callable[[Trial], float], seed: int | None = None) -> Values:
+    """Mean over the seeds of each arm, or that of one."""
+    found: dict[str, list[float]] = {}
+    for trial in trials:
+        if trial.state == "complete" and seed in (None, trial.seed):
+            found.setdefault(trial.target.id, []).append(value(trial))
+    return {arm: float(np.mean(values)) for arm, values in found.items()}
 
 
 def of_value(name: str) -> Callable[[Trial], float]:
@@ -66,9 +66,9 @@ def after(share: float) -> Callable[[Trial], float]:
     return loss
 
 
-def score(trials: Sequence[Trial]) -> Values:
+def score(trials: Sequence[Trial], seed: int | None = None) -> Values:
     """The z-score of the loss on all text plus that of the loss on AR hits."""
-    whole, told = (standard(by_arm_of(trials, of_value(name))) for name in ("loss", "ar_hits"))
+    whole, told = (standard(by_arm_of(trials, of_value(name), seed)) for name in ("loss", "ar_hits"))
     return {arm: whole[arm] + told[arm] for arm in whole}
 
 
@@ -80,7 +80,7 @@ def parts(of: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:
 
 
 def minutes(setting: str, n: int, share: float = 1.0) -> float:
-    return float(run().SETTINGS[setting][2]) * n * share / 60
+    return float(run().SETTINGS[setting].gpu_seconds * run().SETTINGS[setting].seeds) * n * share / 60
 
 
 def agreement(trials: Sequence[Trial]) -> str:
@@ -101,6 +101,9 @@ def agreement(trials: Sequence[Trial]) -> str:
         for name, words in QUANTITIES.items():
             line(f"{setting}: loss on {words}", minutes(setting, n), by_arm_of(these, of_value(name)))
         line(f"{setting}: the score", minutes(setting, n), score(these))
+        seeds = sorted({trial.seed for trial in these})
+        for seed in seeds if len(seeds) > 1 else ():
+            line(f"{setting}: the score, seed {seed} alone", minutes(setting, n) / len(seeds), score(these, seed))
         for share in (0.125, 0.25, 0.5, 0.75):
             said = f"{setting}: loss on all text after {share:g} of the tokens"
             line(said, minutes(setting, n, share), by_arm_of(these, after(share)))
@@ -136,10 +139,11 @@ def setting(trials: Sequence[Trial]) -> str:
         (state,) = states(these)
         told = run().settings(name).proxy
         lines.append(
-            f"- `{name}`: {len(these)} arms, {len({t.seed for t in these})} seed, {first.tokens:,} tokens in batches "
+            f"- `{name}`: {len({t.target.id for t in these})} arms, n = {len({t.seed for t in these})}, "
+            f"{first.tokens:,} tokens in batches "
             f"of {first.budget.batch} sequences of {told.context:,}; width {told.width}, state of {state}, "
             f"{min(sizes):.2f} to {max(sizes):.2f} million non-embedding parameters; "
-            f"{sum(t.state != 'complete' for t in these)} failed; {float(run().SETTINGS[name][2]):.1f} GPU-seconds a "
+            f"{sum(t.state != 'complete' for t in these)} failed; {run().SETTINGS[name].gpu_seconds:.1f} GPU-seconds a "
             f"training, packed ({' and '.join(sorted({t.device for t in these}))})"
         )
     return "\n".join(lines)
@@ -180,26 +184,71 @@ def place(name: str) -> str:
 
 
 def told(trials: Sequence[Trial]) -> str:
-    """Arms whose losses at 1B are not printed here."""
+    """Arms whose losses at 1B are not printed here, and those of their tables that stand above."""
     every = of_settings(trials)
-    base = {t.target.id: t for t in every["state 16"]}
-    lines = ["| arm | layers | all text | AR hits |", "|---" * 4 + "|"]
-    rows: list[tuple[str, Trial]] = list(
-        zip(
-            [name for name in SPLIT if name not in ("2048:0", "0:2048")]
-            + [name for name in POSITIONS if "scatter" not in name],
-            [*every["split"], *every["positions"]],
-            strict=True,
-        )
-    )
     named = {a.key: a.name for a in arms(every["state 16"], ROWS)}
     again = {"attention alone": "2048:0", "Mamba-2 alone": "0:2048"}
     again |= {f"intra {ratio}": f"{ratio} scatter" for ratio in ("1:1", "1:3", "1:5")}
-    rows += [(again[named[key]], trial) for key, trial in base.items() if named[key] in again]
-    for name, trial in sorted(rows, key=lambda row: row[1].values["loss"]):
-        values = trial.values
-        lines.append(f"| {name} | `{trial.proxy.layout}` | {values['loss']:.4f} | {values['ar_hits']:.4f} |")
+    new = {
+        "split": [name for name in SPLIT if name not in again.values()],
+        "positions": [name for name in POSITIONS if name not in again.values()],
+    }
+    rows: list[tuple[str, str, float, float]] = []
+    for setting in ("split", "positions", "state 16"):
+        these = every[setting]
+        loss, hits = (by_arm_of(these, of_value(q)) for q in ("loss", "ar_hits"))
+        layouts = {trial.target.id: trial.proxy.layout for trial in these}
+        names = dict(zip(layouts, new[setting], strict=True)) if setting in new else named
+        for key, layout in layouts.items():
+            if setting in new or names[key] in again:
+                rows.append((again.get(names[key], names[key]), layout, loss[key], hits[key]))
+    lines = ["| arm | layers | all text | AR hits |", "|---" * 4 + "|"]
+    for name, layout, whole, hit in sorted(rows, key=lambda row: row[2]):
+        lines.append(f"| {name} | `{layout}` | {whole:.4f} | {hit:.4f} |")
     return "\n".join(lines)
+
+
+def claims(trials: Sequence[Trial]) -> str:
+    """Attention in front against the middle, windows, and the difference from the setting before."""
+    every = of_settings(trials)
+    of = {arm.name: arm for arm in arms(every["state 16"], ROWS)}
+    printed = {name: arm.printed[0] or 0.0 for name, arm in of.items()}
+    pairs = {"1:1": "inter 1:1", "1:3": "inter 1:3", "1:5": "inter 1:5"}
+    lines = []
+    gaps, places = {}, {}
+    windows = ("window 1:1", "window 1:3", "window 1:5")
+    for name in (*SCORED, "the paper, 1B"):
+        loss = by_arm_of(every[name], of_value("loss")) if name in every else {of[n].key: v for n, v in printed.items()}
+        gaps[name] = [loss[of[f"{ratio} front"].key] - loss[of[middle].key] for ratio, middle in pairs.items()]
+        order = sorted(loss, key=loss.__getitem__)
+        places[name] = [order.index(of[window].key) + 1 for window in (*windows, "1:5 front")]
+    lines.append("| | " + " | ".join(f"front less middle, {ratio}" for ratio in pairs) + " | ")
+    lines[0] += " | ".join(f"place of {arm}, of {len(of)}" for arm in (*windows, "1:5 front")) + " |"
+    lines.append("|---" * 8 + "|")
+    for name in gaps:
+        cells = [f"{gap:+.3f}" for gap in gaps[name]] + [str(place) for place in places[name]]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", gain(trials)])
+
+
+def gain(trials: Sequence[Trial], draws: int = 4000) -> str:
+    """How much nearer to 1B than the score of three seeds at width 64, resampling arms for both alike."""
+    these = of_settings(trials)["state 16"]
+    of = arms(these, ROWS)
+    known, _ = paper_joint.both_tables()
+    ours, theirs = score(these), paper_score.composite(known)
+    truth = np.array([arm.printed[0] for arm in of])
+    one, other = (np.array([values[arm.key] for arm in of]) for values in (ours, theirs))
+    rng, found = np.random.default_rng(0), []
+    for _ in range(draws):
+        i = rng.integers(len(of), size=len(of))
+        found.append(kendalltau(one[i], truth[i]).statistic - kendalltau(other[i], truth[i]).statistic)
+    middle = kendalltau(one, truth).statistic - kendalltau(other, truth).statistic
+    low, high = np.nanquantile(found, [0.025, 0.975])
+    return (
+        f"Tau of the score of `state 16` less that of width 64, manuals and tasks at three seeds: {middle:+.2f} "
+        f"[{low:+.2f}, {high:+.2f}], the same arms resampled for both."
+    )
 
 
 def line_check(trials: Sequence[Trial]) -> str:
@@ -224,6 +273,11 @@ def line_check(trials: Sequence[Trial]) -> str:
     )
 
 
+def seeds_of(trials: Sequence[Trial]) -> str:
+    n = [len({t.seed for t in of_settings(trials)[name]}) for name in SCORED]
+    return "n = 1 seed, unproven" if max(n) == 1 else f"n = {n[0]} and {n[1]} seeds"
+
+
 def verdict(trials: Sequence[Trial]) -> str:
     every = of_settings(trials)
     of = arms(every["state 16"], ROWS)
@@ -233,7 +287,7 @@ def verdict(trials: Sequence[Trial]) -> str:
     return (
         f"goal of {GOAL} {'reached' if found.value >= GOAL else 'not reached'}: the score orders placement and ratio "
         f"with tau {found}, at {minutes('state 16', len(of)):.1f} GPU-minutes, with a state of 64 in place of 16 and "
-        f"fewer tokens {other}; the paper's own 350M with {theirs} (n = 1 seed, unproven)"
+        f"fewer tokens {other}; the paper's own 350M with {theirs} ({seeds_of(trials)})"
     )
 
 
@@ -242,16 +296,12 @@ TABLES = {
     "arms": by_arm,
     "agreement": agreement,
     "where": where,
+    "claims": claims,
     "told": told,
     "line": line_check,
     "verdict": verdict,
 }
 
 
-def written(readme: str, trials: Sequence[Trial]) -> str:
-    return put_in(readme, trials, TABLES)
-
-
 if __name__ == "__main__":
-    readme = HERE / "README.md"
-    readme.write_text(written(readme.read_text(), read_trials(HERE / "trials.parquet")))
+    write(HERE, read_trials(HERE / "trials.parquet"), TABLES)

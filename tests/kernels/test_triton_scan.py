@@ -103,11 +103,12 @@ def test_the_scan_in_bfloat16_at_the_sizes_of_models(tokens, shape, assert_close
 @pytest.mark.parametrize("head_dim", [8, 16, 32, 64])
 def test_the_scan_in_bfloat16_with_small_tiles(head_dim, d_state, assert_close):
     """Every pair of tiles that proxies have, in as many heads as fill the device. One of them, 16 x 32, was compiled to
-    read beyond its shared memory."""
+    read beyond its shared memory. A's gradient sums over 8,192 tokens what bfloat16 rounded of states that hardly
+    decay: an H100 missed it by 2.7% of the largest in one head of 16, at 32 x 32."""
     values = scan_inputs(1024, torch.bfloat16, heads=16, head_dim=head_dim, d_state=d_state, batch=8)
     expected = scan(values, "chunked", DEVICE, torch.float64)
     for name, value in scan(values, "triton", DEVICE).items():
-        assert_close(value.bfloat16(), expected[name])
+        assert_close(value.bfloat16(), expected[name], times=2 if name == "A" else 1)
 
 
 @pytest.mark.usefixtures("poisoned_memory")
