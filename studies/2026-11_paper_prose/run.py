@@ -12,13 +12,16 @@ from typing import NamedTuple
 
 from hybrid_nas.budget import Budget
 from hybrid_nas.cli import app
-from hybrid_nas.data import Corpus, open_corpus
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.study_file import StudyFile, read_study
 from hybrid_nas.table_file import merged, proposals, setting_of, write_part
 from hybrid_nas.trial import Trial, read_trials, write_trials
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+
+from paper_study import text_of  # noqa: E402
+
 LARGER_STATE = ("proxy.d_state=64", "proxy.ffn_hidden=560", "proxy.params=4200000", "budget.tokens=30000000")
 """With wider FFNs the arms keep their layers at equal parameters."""
 
@@ -93,7 +96,7 @@ def begin(parts: dict[str, Path]) -> None:
     for name, part in parts.items():
         if not part.exists() and known[name]:
             file = settings(name)
-            text = open_corpus(Corpus.from_dict(dict(file.data or {})))
+            text = text_of(file)
             part.parent.mkdir(exist_ok=True)
             write_part(known[name], setting_of(file, text.fingerprint), part)
 
@@ -103,6 +106,7 @@ if __name__ == "__main__":
     if (HERE / "trials.parquet").exists():
         begin(parts)
     for name, part in parts.items():
+        text_of(settings(name))
         its = SETTINGS[name]
         command = ["table", str(HERE / its.arms), "--seeds", str(its.seeds), "--seed-by-seed", "--out", str(part)]
         changes = [word for change in its.changes for word in ("--set", change)]
