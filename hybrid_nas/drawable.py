@@ -40,7 +40,7 @@ def check(text: Text, scale: Scale, budget: Budget) -> None:
         try:
             _fits(recall.draw(task, symbols, 1, scale.context + 1, np.random.default_rng(0))[0], scale)
         except ValueError as error:
-            raise Undrawable("vocab", f"recall: {error}") from None
+            raise Undrawable("recall_symbols", f"proxy: {error}") from None
     for key, names in (("tasks", budget.tasks), ("probes", budget.probes)):
         for name in names:
             try:

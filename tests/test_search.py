@@ -181,13 +181,21 @@ def test_grid_takes_every_design_once(nas: Command, tiny: Path, tmp_path: Path) 
 
 
 def test_a_failing_study_goes_on_and_says_why(nas: Command, tiny: Path, tmp_path: Path) -> None:
-    """Strings of 64 bytes do not fit a context of 32: every candidate fails, none ends the study."""
-    done = nas("search", tiny, "--out", "run", "--trials", "3", "--set", "proxy.recall_symbols=64", check=1)
+    """A second does not suffice for 20 million tokens: every candidate fails, none ends the study."""
+    changes = ("--budget", "20M", "--set", "search.time_limit=1s")
+    done = nas("search", tiny, "--out", "run", "--trials", "3", *changes, check=1)
     trials = search_trials(tmp_path / "run")
     assert [trial.state for trial in trials] == ["failed"] * 3
-    assert all("needs sequences of at least 65 tokens" in (trial.failure or "") for trial in trials)
+    assert all("took longer than its time limit" in (trial.failure or "") for trial in trials)
     assert all(trial.values == {} for trial in trials)
-    assert "needs sequences of at least 65 tokens" in done.stdout
+    assert "took longer than its time limit" in done.stdout
+
+
+def test_strings_that_no_context_holds_are_refused_first(nas: Command, tiny: Path, tmp_path: Path) -> None:
+    """Strings of 64 bytes do not fit a context of 32, whatever the candidate."""
+    done = nas("search", tiny, "--out", "run", "--set", "proxy.recall_symbols=64", check=2)
+    assert "needs sequences of at least 65 tokens, found 33" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("sampler", ["random", "nsga2", "gp"])

@@ -269,9 +269,7 @@ def test_tasks_that_can_be_drawn_are_let_through():
     with pytest.raises(ValueError, match=r"tasks: needle.* the held-out text of some has 900 tokens, one sequence"):
         check(text, replace(scale, context=600), budget)
     few = Text("few", text.train % 100, text.held_out % 100, "few", vocab=100)
-    with pytest.raises(
-        ValueError, match=r"recall: its symbols go up to 1\d\d, so proxy\.vocab must be more, found 100"
-    ):
+    with pytest.raises(ValueError, match=r"proxy: its symbols go up to 1\d\d, so proxy\.vocab must be more, found 100"):
         check(few, replace(scale, vocab=100), Budget(batch=8))
 
 
