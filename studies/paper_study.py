@@ -54,6 +54,15 @@ def text_of(file: StudyFile) -> Text:
     return text
 
 
+def typed(*words: str) -> None:
+    """Run `hybrid-nas` with these words; what it refuses ends the program with its line and code 2."""
+    try:
+        app(list(words), standalone_mode=False)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 def study(folder: Path, setting: str) -> StudyFile:
     changes = tuple(SETTINGS[setting]["set"])
     return read_study((folder / "study.yaml").read_text(), str(folder / "study.yaml"), changes, folder.resolve())
@@ -132,5 +141,5 @@ def run(folder: Path) -> None:
         changes = [word for value in SETTINGS[setting]["set"] for word in ("--set", value)]
         seeds = str(seeds_of(setting, table_of(folder)))
         command = ["table", str(folder / "study.yaml"), "--seeds", seeds, "--out", str(part)]
-        app([*command, *changes, *sys.argv[1:]], standalone_mode=False)
+        typed(*command, *changes, *sys.argv[1:])
     assemble(folder, {setting: [part] for setting, part in parts.items()})

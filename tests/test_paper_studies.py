@@ -16,7 +16,7 @@ from scipy.stats import kendalltau
 
 from hybrid_nas.data import Corpus, open_corpus
 from hybrid_nas.table import missing
-from hybrid_nas.table_file import proposals, read_part
+from hybrid_nas.table_file import proposals, read_part, write_part
 from hybrid_nas.table_file import setting_of as table_setting
 from hybrid_nas.trial import read_trials
 
@@ -275,14 +275,31 @@ def test_the_documents_print_what_the_studies_found():
     assert f"{early} after 9M tokens and 5.3 H100-seconds, {late} after 36M and 21" in told
 
 
-def test_a_study_of_settings_grows_by_seeds():
+@pytest.mark.parametrize(("study", "name"), [("prose", "state 64"), ("sizes", "width 32"), ("sweep", "words")])
+def test_a_study_of_settings_grows_by_seeds(study, name):
     """Trials are told apart by what they are, not by their place or number."""
-    run = run_of(STUDIES / "2026-11_paper_prose")
-    trials = read_trials(STUDIES / "2026-11_paper_prose" / "trials.parquet")
-    found = run.of_settings(trials)
-    more = [trial.with_changes(seed=1) for trial in found["state 64"]]
-    grown = run.of_settings([*reversed(trials), *more])
-    for name, these in found.items():
-        assert {t.number for t in grown[name]} == {t.number for t in these}
-        assert len(grown[name]) == len(these) * (2 if name == "state 64" else 1)
-    assert len(run.of_settings(trials[1:])["state 16"]) == len(found["state 16"]) - 1
+    grown = run_of(STUDIES / f"2026-11_paper_{study}").GROWN
+    trials = read_trials(STUDIES / f"2026-11_paper_{study}" / "trials.parquet")
+    found = grown.of_settings(trials)
+    more = [trial.with_changes(seed=1) for trial in found[name]]
+    sorted_anew = grown.of_settings([*reversed(trials), *more])
+    for other, these in found.items():
+        assert {t.number for t in sorted_anew[other]} == {t.number for t in these}
+        assert len(sorted_anew[other]) == len(these) * (2 if other == name else 1)
+    first = next(iter(found))
+    assert len(grown.of_settings(trials[1:])[first]) == len(found[first]) - 1
+
+
+def test_a_study_begun_from_part_of_its_trials_keeps_their_numbers(tmp_path):
+    """`begin` and `assemble` without a training: what is there comes out as it was, what lacks is left open."""
+    grown = run_of(STUDIES / "2026-11_paper_sizes").GROWN
+    every = read_trials(STUDIES / "2026-11_paper_sizes" / "trials.parquet")
+    kept = [trial for trial in every if trial.number % 3]
+    found = grown.of_settings(kept)
+    parts = {}
+    for name, trials in found.items():
+        parts[name] = tmp_path / f"{name}.parquet"
+        write_part(trials, table_setting(grown.study(name), "0" * 64), parts[name])
+    shutil.copy(STUDIES / "2026-11_paper_sizes" / "study.yaml", tmp_path)
+    grown._replace(folder=tmp_path).assemble(parts)
+    assert read_trials(tmp_path / "trials.parquet") == kept

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 from hybrid_nas.budget import Budget
-from hybrid_nas.cli import app
 from hybrid_nas.proposal import Proposal
 from hybrid_nas.study_file import StudyFile, read_study
 from hybrid_nas.table_file import merged, proposals, setting_of, write_part
@@ -18,7 +17,7 @@ from hybrid_nas.trial import Trial, read_trials, write_trials
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 
-from paper_study import text_of  # noqa: E402
+from paper_study import text_of, typed  # noqa: E402
 
 SETTINGS: dict[str, tuple[str, ...]] = {
     "a tenth of the rate": ("budget.learning_rate=3e-4",),
@@ -83,5 +82,5 @@ if __name__ == "__main__":
         begin(parts)
     for part, changes in zip(parts, SETTINGS.values(), strict=True):
         command = ["table", str(HERE / "study.yaml"), "--seeds", "1", "--out", str(part), *sys.argv[1:]]
-        app([*command, *(word for change in changes for word in ("--set", change))], standalone_mode=False)
+        typed(*command, *(word for change in changes for word in ("--set", change)))
     assemble(parts)

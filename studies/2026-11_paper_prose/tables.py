@@ -80,7 +80,7 @@ def parts(of: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:
 
 
 def minutes(setting: str, n: int, share: float = 1.0) -> float:
-    return float(run().SETTINGS[setting].gpu_seconds * run().SETTINGS[setting].seeds) * n * share / 60
+    return float(run().GPU_SECONDS[setting] * run().SETTINGS[setting].seeds) * n * share / 60
 
 
 def agreement(trials: Sequence[Trial]) -> str:
@@ -137,13 +137,13 @@ def setting(trials: Sequence[Trial]) -> str:
         first = these[0]
         sizes = [params_nonembedding(t.proxy) / 1e6 for t in these]
         (state,) = states(these)
-        told = run().settings(name).proxy
+        told = run().GROWN.study(name).proxy
         lines.append(
             f"- `{name}`: {len({t.target.id for t in these})} arms, n = {len({t.seed for t in these})}, "
             f"{first.tokens:,} tokens in batches "
             f"of {first.budget.batch} sequences of {told.context:,}; width {told.width}, state of {state}, "
             f"{min(sizes):.2f} to {max(sizes):.2f} million non-embedding parameters; "
-            f"{sum(t.state != 'complete' for t in these)} failed; {run().SETTINGS[name].gpu_seconds:.1f} GPU-seconds a "
+            f"{sum(t.state != 'complete' for t in these)} failed; {run().GPU_SECONDS[name]:.1f} GPU-seconds a "
             f"training, packed ({' and '.join(sorted({t.device for t in these}))})"
         )
     return "\n".join(lines)
