@@ -15,6 +15,7 @@ from hybrid_nas.budget import Budget
 from hybrid_nas.cost import Cost, cost
 from hybrid_nas.design import Design, Ratio
 from hybrid_nas.front import Front
+from hybrid_nas.recipe import Recipe
 from hybrid_nas.scale import PAPER, PROXY
 from hybrid_nas.trial import Point, State, Trial
 
@@ -190,3 +191,21 @@ def curve(final: float, tokens: int = 100_000, share: float = 1.0, steps: int = 
         if at in (0.25, 0.5, 1.0):
             points.append(Point(round(at * tokens), loss, validation=True))
     return tuple(points)
+
+
+RATIO = {"1:0": -0.05, "1:1": -0.04, "1:3": -0.02, "1:5": -0.01, "1:12": 0.0, "0:1": 0.03}
+PLACEMENT = {"front": 0.02, "middle": 0.0, "end": 0.0, "spread": -0.02}
+
+
+def truth(design: Design) -> float:
+    """Additive; nothing depends on d_state."""
+    return 2 + RATIO[str(design.ratio)] + PLACEMENT.get(design.placement or "", 0.0)
+
+
+def recipe_of(trials, *names):
+    front = Front.of(trials, objectives(*names), draws=100)
+    return Recipe.of(trials, objectives(*names), front)
+
+
+def rule(recipe, choice):
+    return next(r for r in recipe.rules if r.choice == choice)

@@ -119,19 +119,8 @@ def conv_scan_parts(
     return Scan(y, (batch * heads, triton.cdiv(head_dim, BP)), arguments, constants)
 
 
-def conv_scan_step_triton(
-    xBC: Tensor,
-    dt: Tensor,
-    conv: Tensor,
-    state: Tensor,
-    position: int,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    A_log: Tensor,
-    D: Tensor,
-    dt_bias: Tensor,
-) -> Tensor:
+def conv_scan_step_triton(*given: Any) -> Tensor:
     """As `conv_scan_step`; `conv` and `state` have no gaps."""
-    scan = conv_scan_parts(xBC, dt, conv, state, position, conv_weight, conv_bias, A_log, D, dt_bias)
+    scan = conv_scan_parts(*given)
     _conv_scan_step[scan.grid](*scan.arguments, **scan.constants)
     return scan.y
