@@ -48,11 +48,10 @@ class Grown(NamedTuple):
 
     def of_settings(self, trials: Sequence[Trial]) -> dict[str, list[Trial]]:
         """The trials of each setting, in their order."""
-        where = {
-            (self.study(name).budget, proposal.key, proposal.proxy): name
-            for name in self.settings
-            for proposal, _ in self.of_setting(name)
-        }
+        where = {}
+        for name in self.settings:
+            file = self.study(name)
+            where |= {(file.budget, proposal.key, proposal.proxy): name for proposal in proposals([file], None)}
         found: dict[str, list[Trial]] = {name: [] for name in self.settings}
         for trial in trials:
             found[where[trial.budget, trial.key, trial.proxy]].append(trial)

@@ -49,9 +49,17 @@ def models(name: str) -> dict[str, Architecture]:
     return {name: architecture_of_layout(layout, Design(ratio=Ratio(1, 1)), scale) for name, layout in layouts.items()}
 
 
+CONTEXTS = (2048, 32_768)
+
+
 def of_scale(name: str) -> str:
     """What tells the files of a scale from those of the 1B models."""
     return "" if name == "paper-1b" else f"_{name}"
+
+
+def of_contexts(contexts: list[int]) -> str:
+    """What tells the files of other contexts from those of both."""
+    return "" if tuple(contexts) == CONTEXTS else "".join(f"_{context}" for context in contexts)
 
 
 def meter_of(out: Path) -> Meter:
@@ -91,7 +99,8 @@ def as_markdown(result: dict[str, Any]) -> str:
 
 def decoding(contexts: list[int], scale: str, out: Path) -> None:
     """Decoding of the whole models alone, in rounds that take them in turn, since a card that has just worked is a few
-    percent slower; to results/gpu_decoding_steps.json and .md, with the quartiles over the rounds."""
+    percent slower; to results/gpu_decoding_steps.json and .md (_32768 for that context alone), with the quartiles over
+    the rounds."""
     rates, rows = device_rates(), []
     meter, env = Meter(torch.device("cuda")), environment()
     where = f"{env['device']}, torch {env['torch']}, {env['date']}, commit {env['commit']}"
@@ -120,8 +129,9 @@ def decoding(contexts: list[int], scale: str, out: Path) -> None:
         steps.clear()
         torch.cuda.empty_cache()
     result = {"environment": env, "scale": scale, "rates": rates, "rows": rows}
-    (out / f"gpu_decoding_steps{of_scale(scale)}.json").write_text(json.dumps(result, indent=2) + "\n")
-    (out / f"gpu_decoding_steps{of_scale(scale)}.md").write_text("\n".join(lines) + "\n")
+    stem = f"gpu_decoding_steps{of_scale(scale)}{of_contexts(contexts)}"
+    (out / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / f"{stem}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
@@ -218,7 +228,7 @@ def halves(meter: Meter) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=LAYOUTS, default="paper-1b")
-    parser.add_argument("--contexts", nargs="+", type=int, default=[2048, 32_768])
+    parser.add_argument("--contexts", nargs="+", type=int, default=list(CONTEXTS))
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--steps", action="store_true", help="only decoding, of the whole models")
     parser.add_argument("--train", action="store_true", help="only a whole training step")
