@@ -66,7 +66,7 @@ def test_each_docstring_draws_an_example_whose_marks_stand_under_symbols(name):
         assert all(last_after(row[:place]) == row[place] for place in scored)
 
 
-@pytest.mark.parametrize("name", sorted(set(TASKS) - {"needle"}))
+@pytest.mark.parametrize("name", sorted(name for name, task in TASKS.items() if not task.of_text))
 def test_a_seed_gives_the_same_sequences_and_another_gives_others(name):
     one, again, other = (drawn(name, seed=seed)[0] for seed in (3, 3, 4))
     assert np.array_equal(one, again)
@@ -180,6 +180,26 @@ def test_a_hidden_key_stands_once_before_it_is_asked_for(name, filling):
         if filling is not None:
             assert list(row[: places[0]]) in [list(line[: places[0]]) for line in filling]
     assert len(depths) > 10
+
+
+@pytest.mark.parametrize(("name", "shortest"), [("repeat", 32), ("repeat(shortest=5)", 5)])
+def test_repeated_text_is_text_once_and_then_that_which_stood_there_before(name, shortest):
+    filling = np.arange(300) + 1000 * np.arange(90)[:, None]
+    tokens, scored = drawn(name, 90, filling=filling)
+    periods = (~scored).sum(1)
+    for row, line, period in zip(tokens, filling, periods, strict=True):
+        first = list(line[:period])
+        assert list(row) == (first * LENGTH)[:LENGTH]
+    assert periods.min() in range(shortest, shortest + 8)
+    assert periods.max() in range(LENGTH // 2 - 8, LENGTH // 2 + 1)
+    assert len(set(periods)) > 10, "no place tells by itself what comes"
+    assert not np.array_equal(tokens, drawn(name, 90, filling=filling, seed=1)[0])
+    with pytest.raises(ValueError, match=f"needs at least {2 * shortest} tokens for a piece of {shortest} twice"):
+        drawn(name, tokens=2 * shortest - 1, filling=filling)
+    with pytest.raises(ValueError, match="repeat: needs at least 1 token a piece, found 0"):
+        drawn("repeat(shortest=0)", filling=filling)
+    with pytest.raises(ValueError, match=r"repeat: sequences of 301 tokens need as much text each, found \(90, 300\)"):
+        drawn(name, tokens=301, filling=filling)
 
 
 def test_names_with_sizes_and_wrong_ones():

@@ -14,6 +14,7 @@ NAMES: dict[str, str] = {
     "induction": "the symbol that followed this one last time",
     "passkey": "a key hidden in a repeated phrase, given back at the end",
     "needle": "a key hidden in held-out text, given back at the end",
+    "repeat": "a piece of the text over and over",
 }
 MAD = ("in_context_recall", "fuzzy_recall", "noisy_recall", "selective_copying", "compression", "memorization")
 BEYOND = "beyond"

@@ -53,6 +53,7 @@ TASKS: dict[str, Task] = {
     "induction": Task(induction.induction),
     "passkey": Task(long_range.passkey),
     "needle": Task(long_range.needle, of_text=True),
+    "repeat": Task(long_range.repeat, of_text=True),
 }
 
 MAD_SIZES: dict[str, tuple[str, ...]] = {

@@ -1,5 +1,5 @@
-"""A key that stands once, far back: at the training length and beyond it [arXiv:2305.16300, section 5;
-arXiv:2510.04800, Fig. 4]."""
+"""What stands far back: a key that stands once, at the training length and beyond it [arXiv:2305.16300, section 5;
+arXiv:2510.04800, Fig. 4], and text that comes again."""
 
 from __future__ import annotations
 
@@ -33,10 +33,35 @@ def needle(
     tokens   t h e   b | 4 7   o o k   i s | 4 7
     scored                                   ^ ^
     """
-    if len(filling) < 1 or filling.shape[1] < tokens:
-        raise ValueError(f"needle: sequences of {tokens} tokens need as much text each, found {filling.shape}")
+    _enough("needle", filling, tokens)
     rows = filling[np.arange(sequences) % len(filling), :tokens].copy()
     return _hidden(rows, digits, generator, "needle")
+
+
+def repeat(
+    sequences: int, tokens: int, generator: np.random.Generator, filling: NDArray[np.int64], shortest: int = 32
+) -> Drawn:
+    """Text over and over: of each row of `filling` (any number, at least `tokens`) its first p tokens, p drawn anew for
+    every sequence from `shortest` to half of `tokens`. Scored from the second time on. With p = 5:
+
+        tokens   a s t h e a s t h e a s
+        scored             ^ ^ ^ ^ ^ ^ ^
+
+    It teaches to copy in the words of the text itself, and many places ahead of a token that come again teach it
+    sooner than text does, where they are few.
+    """
+    at_least("repeat", "token a piece", shortest, 1)
+    at_least("repeat", f"tokens for a piece of {shortest} twice", tokens, 2 * shortest)
+    _enough("repeat", filling, tokens)
+    periods = generator.integers(shortest, tokens // 2 + 1, (sequences, 1))
+    places = np.arange(tokens)
+    rows = filling[np.arange(sequences) % len(filling)]
+    return np.take_along_axis(rows, places % periods, axis=1), places >= periods
+
+
+def _enough(task: str, filling: NDArray[np.int64], tokens: int) -> None:
+    if len(filling) < 1 or filling.shape[1] < tokens:
+        raise ValueError(f"{task}: sequences of {tokens} tokens need as much text each, found {filling.shape}")
 
 
 def _hidden(rows: NDArray[np.int64], digits: int, generator: np.random.Generator, task: str) -> Drawn:
