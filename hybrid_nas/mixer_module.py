@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from hybrid_nas_kernels import norm_linear as norm_linear_op
+from hybrid_nas_kernels.linear_step import linear_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,7 +56,7 @@ def draw_linear(weight: Tensor, generator: torch.Generator) -> None:
 
 def project(x: Tensor, norm: Tensor | None, weight: Tensor, parts: list[int]) -> tuple[Tensor, ...]:
     if norm is None:
-        return torch.split(F.linear(x, weight), parts, dim=-1)
+        return torch.split(linear_step(x, weight), parts, dim=-1)
     return norm_linear_op.norm_linear(x, norm, weight, parts, eps=NORM_EPS)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from hybrid_nas_kernels import gated_norm_linear as gated_norm_op
 from hybrid_nas_kernels import mamba2 as mamba2_op
+from hybrid_nas_kernels.linear_step import linear_step
 from torch import Tensor, nn
 
 from hybrid_nas.architecture import Attention, Mamba2, Mixer, ParallelHybrid, ParallelPair
@@ -32,8 +33,7 @@ class AttentionModule(AttentionHeads, MixerModule):
         return out
 
     def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
-        out: Tensor = self.o_proj(self.attend_step(x, cache, position, norm)[0])
-        return out
+        return linear_step(self.attend_step(x, cache, position, norm)[0], self.o_proj.weight)
 
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:
         del mamba_init

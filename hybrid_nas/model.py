@@ -11,6 +11,7 @@ from hybrid_nas_kernels import embedding as embedding_op
 from hybrid_nas_kernels import norm_linear as norm_linear_op
 from hybrid_nas_kernels import swiglu as swiglu_op
 from hybrid_nas_kernels.adjacent import adjoin
+from hybrid_nas_kernels.linear_step import linear_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -58,8 +59,7 @@ class SquaredReLUModule(nn.Module):
 
     def forward(self, x: Tensor, norm: Tensor | None) -> Tensor:
         (hidden,) = project(x, norm, self.up.weight, [self.up.out_features])
-        out: Tensor = self.down(F.relu(hidden).square())
-        return out
+        return linear_step(F.relu(hidden).square(), self.down.weight)
 
     def reset(self, generator: torch.Generator, residual_scale: float) -> None:
         for projection in (self.up, self.down):
@@ -181,7 +181,7 @@ class Model(nn.Module):
             x, added = block.step(x, added, layer, cache.position)
         cache.position += 1
         _, n = norm_linear_op.add_rms_norm(x, added, self.norm.weight, eps=NORM_EPS)
-        return F.linear(n, self.embedding)
+        return linear_step(n, self.embedding)
 
     def adjoin(self) -> Model:
         """Lay weights that one product can read side by side in memory, for decoding; they stay what they are. Not for

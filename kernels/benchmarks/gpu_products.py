@@ -3,6 +3,7 @@ Triton kernel of a few block sizes.
 
     python kernels/benchmarks/gpu_products.py
 
+The kernel is `linear_step`'s, whose rule of blocks is drawn from this table; the last columns say what the rule takes.
 Each way runs as a CUDA graph over copies of the weight that together are beyond the L2 cache, all ways in turn. The
 floor is the bytes of weight, input and output over the copy bandwidth measured here. A kernel of ours would save of a
 model's step the sum over its products where the best block sizes are faster than cuBLAS. Writes
@@ -25,6 +26,7 @@ from gpu_cases import device_rates, environment, need_gpu
 from gpu_decoding import BATCH, RESULTS, models
 from hybrid_nas_kernels.adjacent import ALIGNED
 from hybrid_nas_kernels.compile_ahead import compiled_ahead
+from hybrid_nas_kernels.linear_step import Blocks, blocks_of
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,28 +35,15 @@ from hybrid_nas.architecture import Architecture, Attention, Mamba2, ParallelHyb
 if __name__ == "__main__":
     need_gpu()  # before Triton, which need not be installed where there is none
 
-import triton
-import triton.language as tl
+from hybrid_nas_kernels.linear_step.triton_step import product
 
 SCALE = "paper-1b"
 ROUNDS = 40
-COLUMNS = 8
-"""Of the tensor cores' smallest product: rows of tokens and, behind them, zeros."""
+CUBLAS = "cuBLAS"
 BYTES = 1.2e9
 """Read by one graph, or once the copies."""
 BEYOND = 4
 """All copies of a weight are so many times the L2 cache."""
-
-
-class Blocks(NamedTuple):
-    """Rows of the weight a program, channels of the input at a time, parts of the input that are programs of their own,
-    warps, and stages: one less is how many loads are under way."""
-
-    rows: int
-    channels: int
-    splits: int
-    warps: int
-    stages: int
 
 
 BLOCKS = (
@@ -68,55 +57,6 @@ BLOCKS = (
     Blocks(64, 128, 4, 4, 5),
     Blocks(128, 64, 4, 4, 5),
 )
-
-
-@triton.jit
-def _product(
-    x_ptr, weight_ptr, out_ptr, outputs, inner, part,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """BN rows of the weight by `part` channels, a multiple of BK, with all rows of x."""
-    n = tl.program_id(0) * BN + tl.arange(0, BN)
-    split = tl.program_id(1)
-    m = tl.arange(0, COLUMNS)
-    total = tl.zeros((BN, COLUMNS), tl.float32)
-    for first in range(split * part, tl.minimum((split + 1) * part, inner), BK):
-        k = first + tl.arange(0, BK)
-        weight = tl.load(
-            weight_ptr + n[:, None] * inner + k[None, :], mask=(n < outputs)[:, None] & (k < inner)[None, :], other=0.0,
-            eviction_policy="evict_first",
-        )  # fmt: skip
-        x = tl.load(x_ptr + m[None, :] * inner + k[:, None], mask=(m < ROWS)[None, :] & (k < inner)[:, None], other=0.0)
-        total = tl.dot(weight, x, total, input_precision=PRECISION)
-    place = out_ptr + (split * ROWS + m[None, :]) * outputs + n[:, None]
-    tl.store(place, total.to(out_ptr.dtype.element_ty), mask=(n < outputs)[:, None] & (m < ROWS)[None, :])
-
-
-@triton.jit
-def _add(parts_ptr, out_ptr, count, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK,), tl.float32)
-    for split in tl.static_range(SPLITS):
-        total += tl.load(parts_ptr + split * count + i, mask=i < count, other=0.0)
-    tl.store(out_ptr + i, total.to(out_ptr.dtype.element_ty), mask=i < count)
-
-
-def product(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
-    """x (rows, channels) times weight (outputs, channels) transposed, of up to COLUMNS rows, without gaps."""
-    (rows, inner), outputs = x.shape, len(weight)
-    out = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
-    part = triton.cdiv(triton.cdiv(inner, blocks.splits), blocks.channels) * blocks.channels
-    splits = triton.cdiv(inner, part)
-    parts = out if splits == 1 else torch.empty((splits, rows, outputs), dtype=torch.float32, device=x.device)
-    _product[(triton.cdiv(outputs, blocks.rows), splits)](
-        x, weight, parts, outputs, inner, part,
-        ROWS=rows, COLUMNS=COLUMNS, BN=blocks.rows, BK=blocks.channels,
-        PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
-        num_warps=blocks.warps, num_stages=blocks.stages,
-    )  # fmt: skip
-    if splits > 1:
-        _add[(triton.cdiv(out.numel(), 512),)](parts, out, out.numel(), SPLITS=splits, BLOCK=512, num_warps=4)
-    return out
 
 
 class Shape(NamedTuple):
@@ -156,10 +96,9 @@ def shapes_of(architecture: Architecture) -> Counter[tuple[str, Shape]]:
 
 def ways(x: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
     """What is timed, each given a weight."""
-    found: dict[str, Callable[[Tensor], Tensor]] = {"cuBLAS": partial(F.linear, x)}
+    found: dict[str, Callable[[Tensor], Tensor]] = {CUBLAS: partial(F.linear, x)}
     for b in BLOCKS:
-        name = f"{b.rows} x {b.channels}, {b.splits} parts, {b.warps} warps, {b.stages} stages"
-        found[name] = partial(product, x, blocks=b)
+        found[str(b)] = partial(product, x, blocks=b)
     return found
 
 
@@ -206,10 +145,16 @@ def measured(shape: Shape, cache: int) -> dict[str, Any]:
     return {"outputs": shape.outputs, "inner": shape.inner, "copies": copies, "us": us}
 
 
+def taken_at(row: dict[str, Any]) -> str:
+    """The way that the rule takes there."""
+    blocks = blocks_of(row["outputs"], row["inner"])
+    return CUBLAS if blocks is None else str(blocks)
+
+
 def best_of(us: dict[str, list[float]]) -> tuple[str, float]:
     """The fastest of ours, and how many microseconds it saves; below zero: cuBLAS is faster."""
-    name = min((name for name in us if name != "cuBLAS"), key=lambda name: us[name][1])
-    return name, us["cuBLAS"][1] - us[name][1]
+    name = min((name for name in us if name != CUBLAS), key=lambda name: us[name][1])
+    return name, us[CUBLAS][1] - us[name][1]
 
 
 def as_markdown(result: dict[str, Any]) -> str:
@@ -219,27 +164,29 @@ def as_markdown(result: dict[str, Any]) -> str:
         f"{where}; copy {rates['copy_bytes'] / 1e12:.2f} TB/s; {SCALE}, {BATCH} rows, bfloat16, {ROUNDS} rounds",
         "",
     ]
-    lines += [
-        "| product | outputs x channels | floor, µs | cuBLAS (quartiles) | best of ours (quartiles) | saves | blocks |"
-    ]
-    lines += ["|---|---|---|---|---|---|---|"]
+    head = ["product", "outputs x channels", "floor, µs", "cuBLAS (quartiles)", "best of ours (quartiles)", "saves"]
+    head += ["blocks", "the rule takes", "µs over the fastest"]
+    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in result["rows"]:
         (name, saved), us = best_of(row["us"]), row["us"]
-        low, middle, high = zip(us["cuBLAS"], us[name], strict=True)
+        low, middle, high = zip(us[CUBLAS], us[name], strict=True)
+        rule = taken_at(row)
+        over = us[rule][1] - min(way[1] for way in us.values())
         both = " | ".join(f"{m:.2f} ({a:.2f} to {b:.2f})" for a, m, b in zip(low, middle, high, strict=True))
         lines.append(
             f"| {row['product']} | {row['outputs']:,} x {row['inner']:,} | {row['floor_us']:.2f} | {both} "
-            f"| {saved:+.2f} | {name} |"
+            f"| {saved:+.2f} | {name} | {'the same' if rule == name else rule} | {over:.2f} |"
         )
     lines += [
         "",
-        "| model | products of a step by cuBLAS, µs | floor | saved by ours where faster | at |",
-        "|---|---|---|---|---|",
+        "| model | products of a step by cuBLAS, µs | floor | saved by ours where faster | by the rule | at |",
+        "|---|---|---|---|---|---|",
     ]
     for name, of in result["models"].items():
         at = ", ".join(f"{product} {us:.1f}" for product, us in of["saved"].items()) or "none"
         lines.append(
-            f"| {name} | {of['cublas_us']:,.0f} | {of['floor_us']:,.0f} | {sum(of['saved'].values()):.1f} | {at} |"
+            f"| {name} | {of['cublas_us']:,.0f} | {of['floor_us']:,.0f} | {sum(of['saved'].values()):.1f} "
+            f"| {of['rule_saves']:.1f} | {at} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -248,11 +195,16 @@ def of_models(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Of each model's step: microseconds of its products, and what ours would save, by product."""
     found: dict[str, Any] = {}
     of = {row["product"]: row for row in rows}
+
+    def us(product: str, way: str) -> float:
+        return float(of[product]["us"][way][1])
+
     for name, architecture in models(SCALE).items():
         counts = {product: count for (product, _), count in shapes_of(architecture).items()}
         found[name] = {
-            "cublas_us": sum(n * of[product]["us"]["cuBLAS"][1] for product, n in counts.items()),
+            "cublas_us": sum(n * us(product, CUBLAS) for product, n in counts.items()),
             "floor_us": sum(n * of[product]["floor_us"] for product, n in counts.items()),
+            "rule_saves": sum(n * (us(p, CUBLAS) - us(p, taken_at(of[p]))) for p, n in counts.items()),
             "saved": {p: n * saved for p, n in counts.items() if (saved := best_of(of[p]["us"])[1]) > 0},
         }
     return found

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hybrid_nas_kernels.adjacent import adjacent, products
+from hybrid_nas_kernels.linear_step import linear_step
 from hybrid_nas_kernels.norm_linear.triton_kernels import rms_norm
 from hybrid_nas_kernels.operations import operation
 from hybrid_nas_kernels.triton_sums import rows_of
@@ -37,9 +38,9 @@ def swiglu_normed(n: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
         g, u = products(n, (gate, up))
         whole = None if torch.is_grad_enabled() else adjacent((g, u), dim=-1)
         if whole is None:
-            return F.linear(silu_mul(g, u), down)
+            return linear_step(silu_mul(g, u), down)
         both = whole
-    return F.linear(torch.ops.hybrid_nas.silu_mul_halves(both), down)
+    return linear_step(torch.ops.hybrid_nas.silu_mul_halves(both), down)
 
 
 def silu_mul(g: Tensor, u: Tensor) -> Tensor:
