@@ -30,7 +30,8 @@ class MixerModule(nn.Module, ABC):
 
     @abstractmethod
     def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
-        """`forward` for token number `position` alone, x (batch, width); updates `cache` in place."""
+        """`forward` for token number `position` alone, x (batch, width); updates `cache` in place. (batch, width),
+        or parts of it that are still to be added, as `linear_step_parts` leaves them."""
 
     @abstractmethod
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:

@@ -4,6 +4,8 @@ Triton kernel of a few block sizes.
     python kernels/benchmarks/gpu_products.py
 
 The kernel is `linear_step`'s, whose rule of blocks is drawn from this table; the last columns say what the rule takes.
+The rows "to the norm" are products back to the residual stream, and the sum and norm that follow: there the norm adds
+the parts of ours in its own launch.
 Each way runs as a CUDA graph over copies of the weight that together are beyond the L2 cache, all ways in turn. The
 floor is the bytes of weight, input and output over the copy bandwidth measured here. A kernel of ours would save of a
 model's step the sum over its products where the best block sizes are faster than cuBLAS. Writes
@@ -27,6 +29,7 @@ from gpu_decoding import BATCH, RESULTS, models
 from hybrid_nas_kernels.adjacent import ALIGNED
 from hybrid_nas_kernels.compile_ahead import compiled_ahead
 from hybrid_nas_kernels.linear_step import Blocks, blocks_of
+from hybrid_nas_kernels.norm_linear import add_rms_norm
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,15 +38,19 @@ from hybrid_nas.architecture import Architecture, Attention, Mamba2, ParallelHyb
 if __name__ == "__main__":
     need_gpu()  # before Triton, which need not be installed where there is none
 
-from hybrid_nas_kernels.linear_step.triton_step import product
+from hybrid_nas_kernels.linear_step.triton_step import product, product_parts
 
 SCALE = "paper-1b"
 ROUNDS = 40
 CUBLAS = "cuBLAS"
+EPS = 1e-5
+NORM = ", to the norm"
 BYTES = 1.2e9
 """Read by one graph, or once the copies."""
 BEYOND = 4
 """All copies of a weight are so many times the L2 cache."""
+SPLIT = 16_384
+"""Rows of a weight whose product is checked at a time, in float64."""
 
 
 BLOCKS = (
@@ -57,6 +64,13 @@ BLOCKS = (
     Blocks(64, 128, 4, 4, 5),
     Blocks(128, 64, 4, 4, 5),
 )
+PARTED = (
+    *(b for b in BLOCKS if b.splits > 1),
+    Blocks(32, 256, 4, 4, 4),
+    Blocks(64, 256, 4, 4, 4),
+    Blocks(64, 128, 8, 4, 5),
+)
+"""Of a product whose parts the norm adds."""
 
 
 class Shape(NamedTuple):
@@ -94,11 +108,39 @@ def shapes_of(architecture: Architecture) -> Counter[tuple[str, Shape]]:
     return found
 
 
-def ways(x: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
-    """What is timed, each given a weight."""
-    found: dict[str, Callable[[Tensor], Tensor]] = {CUBLAS: partial(F.linear, x)}
+class Given(NamedTuple):
+    """What a product is of, and the residual stream and the norm's weight behind it."""
+
+    x: Tensor
+    residual: Tensor
+    gain: Tensor
+
+
+def drawn(shape: Shape) -> Given:
+    sizes = (BATCH, shape.inner), (BATCH, shape.outputs), (shape.outputs,)
+    return Given(*(torch.randn(size, device="cuda", dtype=torch.bfloat16) for size in sizes))
+
+
+Ways = dict[str, Callable[[Tensor], Tensor]]
+"""What is timed, each given a weight."""
+
+
+def ways(given: Given) -> Ways:
+    found: Ways = {CUBLAS: partial(F.linear, given.x)}
     for b in BLOCKS:
-        found[str(b)] = partial(product, x, blocks=b)
+        found[str(b)] = partial(product, given.x, blocks=b)
+    return found
+
+
+def to_the_norm(given: Given) -> Ways:
+    """With the sum and norm behind it."""
+
+    def normed(multiply: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
+        return add_rms_norm(given.residual, multiply(weight), given.gain, eps=EPS)[1]
+
+    found: Ways = {CUBLAS: partial(normed, partial(F.linear, given.x))}
+    for b in PARTED:
+        found[str(b)] = partial(normed, partial(product_parts, given.x, blocks=b))
     return found
 
 
@@ -116,15 +158,16 @@ def captured(run: Callable[[Tensor], Tensor], weights: list[Tensor], repeats: in
     return graph
 
 
-def measured(shape: Shape, cache: int) -> dict[str, Any]:
+def measured(shape: Shape, cache: int, of: Callable[[Given], Ways]) -> dict[str, Any]:
     """Microseconds of one product: median and quartiles of each way."""
-    x = torch.randn((BATCH, shape.inner), device="cuda", dtype=torch.bfloat16)
+    given = drawn(shape)
     size = 2 * shape.outputs * shape.inner
     copies = max(2, -(-BEYOND * cache // size))
     weights = [torch.randn(tuple(shape), device="cuda", dtype=torch.bfloat16) / 64 for _ in range(copies)]
     repeats = max(1, round(BYTES / (copies * size)))
-    runs = ways(x)
-    expected = F.linear(x.double(), weights[-1].double()) if size < 1e8 else F.linear(x, weights[-1]).double()
+    runs = of(given)
+    exact = Given(*(value.double() for value in given))
+    expected = torch.cat([of(exact)[CUBLAS](part.double()) for part in weights[-1].split(SPLIT)], 1)
     for name, run in runs.items():
         difference = float((run(weights[-1]).double() - expected).abs().max() / expected.abs().max())
         if not difference < 2e-2:
@@ -167,7 +210,7 @@ def as_markdown(result: dict[str, Any]) -> str:
     head = ["product", "outputs x channels", "floor, µs", "cuBLAS (quartiles)", "best of ours (quartiles)", "saves"]
     head += ["blocks", "the rule takes", "µs over the fastest"]
     lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for row in result["rows"]:
+    for row in [*result["rows"], *result["to_the_norm"]]:
         (name, saved), us = best_of(row["us"]), row["us"]
         low, middle, high = zip(us[CUBLAS], us[name], strict=True)
         rule = taken_at(row)
@@ -191,20 +234,26 @@ def as_markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def of_models(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of each model's step: microseconds of its products, and what ours would save, by product."""
+def of_models(rows: list[dict[str, Any]], to_the_norm: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each model's step: microseconds of its products, what ours would save, by product, and what the rule saves,
+    with the norm behind them where that adds parts."""
     found: dict[str, Any] = {}
+    behind = {row["product"].removesuffix(NORM): row for row in to_the_norm}
     of = {row["product"]: row for row in rows}
 
     def us(product: str, way: str) -> float:
         return float(of[product]["us"][way][1])
+
+    def rule_saves(product: str) -> float:
+        row = behind.get(product, of[product])
+        return float(row["us"][CUBLAS][1] - row["us"][taken_at(row)][1])
 
     for name, architecture in models(SCALE).items():
         counts = {product: count for (product, _), count in shapes_of(architecture).items()}
         found[name] = {
             "cublas_us": sum(n * us(product, CUBLAS) for product, n in counts.items()),
             "floor_us": sum(n * of[product]["floor_us"] for product, n in counts.items()),
-            "rule_saves": sum(n * (us(p, CUBLAS) - us(p, taken_at(of[p]))) for p, n in counts.items()),
+            "rule_saves": sum(n * rule_saves(p) for p, n in counts.items()),
             "saved": {p: n * saved for p, n in counts.items() if (saved := best_of(of[p]["us"])[1]) > 0},
         }
     return found
@@ -219,21 +268,26 @@ def main() -> None:
     rates, cache = device_rates(), torch.cuda.get_device_properties(0).L2_cache_size
     torch.cuda.empty_cache()
     named = {pair: None for architecture in models(SCALE).values() for pair in shapes_of(architecture)}
-    rows: list[dict[str, Any]] = []
+    shapes = dict.fromkeys(shape for _, shape in named)
+    back = [shape for shape in shapes if shape.outputs == next(iter(models(SCALE).values())).width]
     with torch.no_grad():
         with compiled_ahead(torch.device("cuda")):
-            for shape in dict.fromkeys(shape for _, shape in named):
+            for shape in shapes:
                 weight = torch.empty(tuple(shape), device="cuda", dtype=torch.bfloat16)
-                for run in ways(weight.new_zeros((BATCH, shape.inner))).values():
-                    run(weight)
-        done: dict[Shape, dict[str, Any]] = {}
-        for name, shape in named:
-            if shape not in done:
-                done[shape] = measured(shape, cache)
-                torch.cuda.empty_cache()
-            moved = 2 * (shape.outputs * shape.inner + BATCH * (shape.inner + shape.outputs))
-            rows.append({"product": name, "floor_us": 1e6 * moved / rates["copy_bytes"], **done[shape]})
-    result = {"environment": environment(), "rates": rates, "rows": rows, "models": of_models(rows)}
+                for of in (ways, to_the_norm) if shape in back else (ways,):
+                    for run in of(drawn(shape)).values():
+                        run(weight)
+        alone = {shape: measured(shape, cache, ways) for shape in shapes}
+        behind = {shape: measured(shape, cache, to_the_norm) for shape in back}
+
+    def floor(shape: Shape) -> dict[str, float]:
+        moved = 2 * (shape.outputs * shape.inner + BATCH * (shape.inner + shape.outputs))
+        return {"floor_us": 1e6 * moved / rates["copy_bytes"]}
+
+    rows = [{"product": name, **floor(shape), **alone[shape]} for name, shape in named]
+    normed = [{"product": name + NORM, **floor(shape), **behind[shape]} for name, shape in named if shape in behind]
+    result = {"environment": environment(), "rates": rates, "rows": rows, "to_the_norm": normed}
+    result["models"] = of_models(rows, normed)
     (out / "gpu_products.json").write_text(json.dumps(result, indent=2) + "\n")
     (out / "gpu_products.md").write_text(as_markdown(result))
     print(as_markdown(result))

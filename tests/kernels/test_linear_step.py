@@ -14,6 +14,7 @@ import torch
 from hybrid_nas_kernels import dispatch, gated_norm_linear, linear_step, parallel_step, swiglu
 from hybrid_nas_kernels.adjacent import adjoin, products
 from hybrid_nas_kernels.linear_step import Blocks, blocks_of, choose
+from hybrid_nas_kernels.norm_linear import add_rms_norm
 from torch.nn import functional as F
 
 from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, ParallelHybrid, SwiGLU
@@ -86,11 +87,13 @@ def test_the_products_of_a_1b_step(shape: tuple[int, int], rows: int, assert_clo
     with torch.no_grad():
         got = linear_step.linear_step(x, weight, implementation="triton")
         assert linear_step.linear_step(x, weight, implementation="triton").equal(got)
+        added = linear_step.whole(linear_step.PARTS["triton"](x, weight), x)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             captured = linear_step.linear_step(x, weight, implementation="triton")
     expected = torch.cat([x.double() @ part.double().T for part in weight.split(16_384)], 1)
     assert_close(got.cpu(), expected.cpu())
+    assert added.equal(got)
     graph.replay()
     assert captured.equal(got)
 
@@ -168,7 +171,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     shapes: list[tuple[int, ...]] = []
     run = linear_step.IMPLEMENTATIONS["triton"]
     monkeypatch.setattr(linear_step, "choose", lambda *_: ("triton", "this test says so"))
+    parts = linear_step.PARTS["triton"]
     monkeypatch.setitem(linear_step.IMPLEMENTATIONS, "triton", lambda x, w: shapes.append(tuple(w.shape)) or run(x, w))
+    monkeypatch.setitem(linear_step.PARTS, "triton", lambda x, w: shapes.append(tuple(w.shape)) or parts(x, w))
     monkeypatch.setattr(dispatch, "CHOSEN", {})
     return shapes
 
@@ -193,14 +198,61 @@ def decoded(model: Any, tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
     return torch.stack([model.step(tokens[:, t], cache) for t in range(tokens.shape[1])], 1)
 
 
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("count", "rows", "width", "gap"), [(4, 3, 40, 0), (2, 1, 33, 5), (1, 8, 64, 16)])
+def test_parts_are_added_with_the_residual_stream_and_normed(
+    count: int, rows: int, width: int, gap: int, dtype: torch.dtype, assert_close: Any
+) -> None:
+    g = torch.Generator().manual_seed(0)
+    x = amid_nan(rows, width, gap, g, dtype)
+    parts, norm = torch.randn(count, rows, width, generator=g).to(DEVICE), torch.randn(width, generator=g).to(DEVICE)
+    total, n = add_rms_norm(x, parts, norm, eps=1e-5)
+    assert total.dtype == n.dtype == dtype
+    assert_close(total.cpu(), (x.double() + parts.double().sum(0)).cpu())
+    assert_close(n.cpu(), F.rms_norm(total.double(), (width,), norm.double(), 1e-5).cpu())
+    assert all(a.equal(b) for a, b in zip(add_rms_norm(x, parts, norm, eps=1e-5), (total, n), strict=True))
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("channels", [70, 16, 1])
+def test_parts_are_as_many_as_the_blocks_say(
+    channels: int, taken: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch, assert_close: Any
+) -> None:
+    from hybrid_nas_kernels.linear_step import triton_step
+
+    monkeypatch.setattr(triton_step, "blocks_of", lambda *_: Blocks(32, 16, 4, 4, 3))
+    x, weight = torch.randn(3, channels, device=DEVICE), torch.randn(33, channels, device=DEVICE)
+    expected = (x.double() @ weight.double().T).cpu()
+    with torch.no_grad():
+        parts = linear_step.linear_step_parts(x, weight)
+        assert parts.shape == ((3, 3, 33) if channels == 70 else (3, 33))  # 32 channels a part, and one part
+        assert_close(linear_step.whole(parts, x).cpu(), expected)
+        assert linear_step.linear_step(x, weight).equal(linear_step.whole(parts, x))
+    assert taken == 2 * [(33, channels)]
+    linear_step.linear_step_parts(x, weight.requires_grad_()).sum().backward()  # no decoding: as ever
+    assert weight.grad is not None
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_model_decodes_by_it_as_without(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
-    """Every product of a step: those of a layer's mixer, two of each feed-forward network, and the classifier."""
+@pytest.mark.parametrize("splits", [1, 2])
+def test_a_model_decodes_by_it_as_without(
+    splits: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, request: Any
+) -> None:
+    """Every product of a step: those of a layer's mixer, two of each feed-forward network, and the classifier. Parts of
+    an output are added by the norm that follows it."""
+    from hybrid_nas_kernels.linear_step import triton_step
+    from hybrid_nas_kernels.norm_linear import triton_step as norms
+
+    monkeypatch.setattr(triton_step, "blocks_of", lambda *_: Blocks(32, 16, splits, 4, 3))
+    added, add = [], norms.add_parts_rms_norm
+    monkeypatch.setattr(norms, "add_parts_rms_norm", lambda x, parts, *a: added.append(len(parts)) or add(x, parts, *a))
     monkeypatch.setattr(parallel_step, "choose", lambda *_: ("triton", "this test says so"))
     monkeypatch.setattr(gated_norm_linear, "choose", lambda *_: ("triton", "this test says so"))
     monkeypatch.setattr(swiglu, "runs_triton", lambda _: True)
     half = Attention(4, 2, 12, value_dim=20), Mamba2(48, 16, 16)
     mixers = (Mamba2(64, 16, 16), half[0], ParallelHybrid(*half, "group", "none", "difference"))
+    torch.manual_seed(0)
     model = random_model(Architecture(32, 50, tuple(Block(m, SwiGLU(96)) for m in mixers)), DEVICE, dtype)
     for weight in model.parameters():
         weight.data.mul_(5 if weight.ndim > 1 else 1)
@@ -211,6 +263,7 @@ def test_a_model_decodes_by_it_as_without(dtype: torch.dtype, monkeypatch: pytes
     network = [(192, 32), (32, 96)]
     mamba, attention, both = [(176, 32), (32, 64)], [(112, 32), (32, 80)], [(256, 32), (32, 128)]
     assert taken == 5 * [*mamba, *network, *attention, *network, *both, *network, (50, 32)]
+    assert added == (5 * 6 * [2] if splits == 2 else [])
     scale = float(expected.abs().max())
     assert float((got - expected).abs().max()) < (1e-5 if dtype == torch.float32 else 4e-2) * scale
 

@@ -12,11 +12,26 @@ from hybrid_nas_kernels.dispatch import deferred, pick, triton_or
 from hybrid_nas_kernels.linear_step.blocks import ROWS, Blocks, blocks_of
 from hybrid_nas_kernels.linear_step.reference import linear_step_reference
 
-__all__ = ["IMPLEMENTATIONS", "ROWS", "Blocks", "blocks_of", "choose", "linear_step", "linear_step_reference"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "ROWS",
+    "Blocks",
+    "blocks_of",
+    "choose",
+    "linear_step",
+    "linear_step_parts",
+    "linear_step_reference",
+    "whole",
+]
 
 IMPLEMENTATIONS = {
     "reference": linear_step_reference,
     "triton": deferred("hybrid_nas_kernels.linear_step.triton_step", "linear_step_triton", needs="triton"),
+}
+
+PARTS = {
+    "reference": linear_step_reference,
+    "triton": deferred("hybrid_nas_kernels.linear_step.triton_step", "linear_step_parts_triton", needs="triton"),
 }
 
 MEASURED = 9
@@ -60,6 +75,22 @@ def linear_step(x: Tensor, weight: Tensor, *, implementation: str = "auto") -> T
         return F.linear(x, weight)
     run = pick("linear_step", implementation, IMPLEMENTATIONS, lambda: _choose(x, weight))
     return run(x, weight)
+
+
+def linear_step_parts(x: Tensor, weight: Tensor) -> Tensor:
+    """As `linear_step`; where the Triton way cuts the channels into parts, those (parts, rows, outputs), float32, which
+    are still to be added, as `add_rms_norm` does with the sum that it takes anyway."""
+    if x.ndim != 2 or torch.is_grad_enabled():
+        return F.linear(x, weight)
+    return pick("linear_step", "auto", PARTS, lambda: _choose(x, weight))(x, weight)
+
+
+def whole(y: Tensor, like: Tensor) -> Tensor:
+    """What `linear_step_parts` left, its parts added, in the dtype of `like`, which has the dimensions of a whole."""
+    return _add_parts(y, like.dtype) if y.ndim > like.ndim else y
+
+
+_add_parts = deferred("hybrid_nas_kernels.linear_step.triton_step", "add_parts", needs="triton")
 
 
 def _choose(x: Tensor, weight: Tensor) -> tuple[str, str]:

@@ -18,6 +18,11 @@ class Blocks(NamedTuple):
     warps: int
     stages: int
 
+    def parts(self, channels: int) -> tuple[int, int]:
+        """Channels of a part, a multiple of `self.channels`, and how many parts so many channels then are."""
+        part = -(-channels // (self.splits * self.channels)) * self.channels
+        return part, -(-channels // part)
+
     def __str__(self) -> str:
         return f"{self.rows} x {self.channels}, {self.splits} parts, {self.warps} warps, {self.stages} stages"
 

@@ -21,11 +21,22 @@ BLOCK = 512
 
 def linear_step_triton(x: Tensor, weight: Tensor) -> Tensor:
     """As `linear_step`, for float32 and bfloat16 and up to ROWS rows; without gradients."""
+    _refuse(x, weight)
+    return torch.ops.hybrid_nas.linear_step(x, weight)  # type: ignore[no-any-return]
+
+
+def linear_step_parts_triton(x: Tensor, weight: Tensor) -> Tensor:
+    """As `linear_step_triton`, with parts still to be added."""
+    _refuse(x, weight)
+    parts: Tensor = torch.ops.hybrid_nas.linear_step_parts(x, weight)
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _refuse(x: Tensor, weight: Tensor) -> None:
     if len(x) > ROWS:
         raise ValueError(f"linear_step: the Triton way has up to {ROWS} rows, found {len(x)}; the reference has any")
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         raise ValueError("linear_step: the Triton way has no gradients; call it under torch.no_grad(), or F.linear")
-    return torch.ops.hybrid_nas.linear_step(x, weight)  # type: ignore[no-any-return]
 
 
 @triton.jit
@@ -70,8 +81,7 @@ def product_parts(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
     float32 where they are several, else in the dtype of x."""
     x, weight = (v if v.stride(-1) == 1 else v.contiguous() for v in (x, weight))
     (rows, inner), outputs = x.shape, len(weight)
-    part = triton.cdiv(triton.cdiv(inner, blocks.splits), blocks.channels) * blocks.channels
-    splits = triton.cdiv(inner, part)
+    part, splits = blocks.parts(inner)
     dtype = x.dtype if splits == 1 else torch.float32
     parts = torch.empty((splits, rows, outputs), dtype=dtype, device=x.device)
     _product[(triton.cdiv(outputs, blocks.rows), splits)](
@@ -86,19 +96,37 @@ def product_parts(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
 def product(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
     """`product_parts`, added where they are several, in the dtype of x."""
     parts = product_parts(x, weight, blocks)
-    if len(parts) == 1:
-        return parts[0]
-    out = torch.empty(parts.shape[1:], dtype=x.dtype, device=x.device)
+    return parts[0] if len(parts) == 1 else add_parts(parts, x.dtype)
+
+
+def add_parts(parts: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum of float32 parts (parts, rows, outputs)."""
+    out = torch.empty(parts.shape[1:], dtype=dtype, device=parts.device)
     _add[(triton.cdiv(out.numel(), BLOCK),)](parts, out, out.numel(), SPLITS=len(parts), BLOCK=BLOCK, num_warps=4)
     return out
 
 
 @operation("linear_step(Tensor x, Tensor weight) -> Tensor")
 def _linear_step(x: Tensor, weight: Tensor) -> Tensor:
-    """With the rule's blocks; asked for by name at a shape that the rule has none for, with those of one part."""
-    return product(x, weight, blocks_of(*weight.shape) or WHOLE)
+    return product(x, weight, _blocks(weight))
+
+
+def _blocks(weight: Tensor) -> Blocks:
+    """The rule's; asked for by name at a shape that the rule has none for, those of one part."""
+    return blocks_of(*weight.shape) or WHOLE
 
 
 @_linear_step.register_fake
 def _(x: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty((len(x), len(weight)))
+
+
+@operation("linear_step_parts(Tensor x, Tensor weight) -> Tensor")
+def _linear_step_parts(x: Tensor, weight: Tensor) -> Tensor:
+    return product_parts(x, weight, _blocks(weight))
+
+
+@_linear_step_parts.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    _, splits = _blocks(weight).parts(weight.shape[1])
+    return x.new_empty((splits, len(x), len(weight)), dtype=x.dtype if splits == 1 else torch.float32)
