@@ -276,6 +276,7 @@ from triton.runtime import driver
 from hybrid_nas_kernels import compile_ahead
 from hybrid_nas_kernels.linear_step import Blocks
 from hybrid_nas_kernels.linear_step.triton_step import product
+from hybrid_nas_kernels.norm_linear.triton_step import add_parts_rms_norm
 
 launched = []
 
@@ -308,11 +309,16 @@ def listen(*, src, metadata, **rest):
         found["shared"] = max(found.get("shared", 0), metadata["shared"])
 
 triton.knobs.compilation.listener = listen
-with torch.no_grad(), compile_ahead.compiled_ahead(torch.device("cpu")):
+
+def step():
+    x = torch.zeros(4, 2048).bfloat16()
     for blocks in CHOSEN:
-        product(torch.zeros(4, 2048).bfloat16(), torch.zeros(2048, 2048).bfloat16(), blocks)
-for blocks in CHOSEN:
-    product(torch.zeros(4, 2048).bfloat16(), torch.zeros(2048, 2048).bfloat16(), blocks)
+        product(x, torch.zeros(2048, 2048).bfloat16(), blocks)
+    add_parts_rms_norm(x, torch.zeros(4, 4, 2048), torch.ones(2048), 1e-5)
+
+with compile_ahead.compiled_ahead(torch.device("cpu")):
+    step()
+step()
 print(json.dumps({"launched": launched, **found}))
 """
 
@@ -324,5 +330,5 @@ def test_the_rules_blocks_compile_for_an_h100(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["launched"] == ["_product", "_product", "_add", "_product"]
+    assert found["launched"] == ["_product", "_product", "_add", "_product", "_add_parts_and_norm"]
     assert 0 < found["shared"] < 232_448
