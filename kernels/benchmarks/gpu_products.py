@@ -190,7 +190,7 @@ def measured(shape: Shape, cache: int, of: Callable[[Given], Ways]) -> dict[str,
 
 def taken_at(row: dict[str, Any]) -> str:
     """The way that the rule takes there."""
-    blocks = blocks_of(row["outputs"], row["inner"])
+    blocks = blocks_of(row["outputs"], row["inner"], left=row["product"].endswith(NORM))
     return CUBLAS if blocks is None else str(blocks)
 
 

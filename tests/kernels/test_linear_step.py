@@ -93,13 +93,15 @@ def test_the_products_of_a_1b_step(shape: tuple[int, int], rows: int, assert_clo
             captured = linear_step.linear_step(x, weight, implementation="triton")
     expected = torch.cat([x.double() @ part.double().T for part in weight.split(16_384)], 1)
     assert_close(got.cpu(), expected.cpu())
-    assert added.equal(got)
+    assert_close(added.cpu(), expected.cpu())
     graph.replay()
     assert captured.equal(got)
 
 
 def test_the_rule_takes_what_was_fastest() -> None:
     assert {shape: blocks_of(*shape) for shape in OF_1B} == OF_1B
+    left = {shape: blocks_of(*shape, left=True) for shape in OF_1B}
+    assert left == {**OF_1B, (2048, 2048): PARTED}  # where the norm adds the parts
     assert blocks_of(32_000, 1024) is None  # fewer channels than were timed
 
 
@@ -111,9 +113,11 @@ def test_the_choice_and_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda, bf16 = torch.device("cuda"), torch.bfloat16
     assert choose(torch.device("cpu")) == ("reference", "there is no other on cpu")
     assert choose(cuda) == ("triton", "faster than cuBLAS at this shape, timed on an H100")
+    assert choose(cuda, bf16, 4, 2048, 2048, left=True)[0] == "triton"
     for given, reason in {
         (bf16, 9): "up to 8 rows, found 9",
         (bf16, 4, 3072): "at 3,072 x 2,048",
+        (bf16, 4, 2048, 2048): "at 2,048 x 2,048",
         (bf16, 4, 2048, 8192, False): "where rows begin at multiples of 16 bytes",
         (torch.float32, 4): "in bfloat16 alone, not in float32",
         (torch.float64, 4): "Triton's products have no float64",

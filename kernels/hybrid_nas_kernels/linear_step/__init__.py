@@ -45,9 +45,11 @@ def choose(
     outputs: int = 128_256,
     channels: int = 2048,
     aligned: bool = True,
+    left: bool = False,
 ) -> tuple[str, str]:
     """The implementation that "auto" takes for so many rows and a weight (outputs, channels), and why; by default for
-    the classifier of the paper's 1B models. `aligned`: every row begins at a multiple of 16 bytes."""
+    the classifier of the paper's 1B models. `aligned`: every row begins at a multiple of 16 bytes; `left`: parts are
+    left to be added by who reads them."""
     name, reason = triton_or(device, lambda: ("reference", f"there is no other on {device.type}"), dtype)
     if name != "triton":
         return name, reason
@@ -60,7 +62,7 @@ def choose(
         return "reference", f"cuBLAS: ours has up to {ROWS} rows, found {rows}"
     if not aligned:
         return "reference", "cuBLAS: ours was timed where rows begin at multiples of 16 bytes"
-    if blocks_of(outputs, channels) is None:
+    if blocks_of(outputs, channels, left) is None:
         return "reference", f"cuBLAS was faster, or ours was not timed, at {outputs:,} x {channels:,}"
     return "triton", "faster than cuBLAS at this shape, timed on an H100"
 
@@ -82,7 +84,7 @@ def linear_step_parts(x: Tensor, weight: Tensor) -> Tensor:
     are still to be added, as `add_rms_norm` does with the sum that it takes anyway."""
     if x.ndim != 2 or torch.is_grad_enabled():
         return F.linear(x, weight)
-    return pick("linear_step", "auto", PARTS, lambda: _choose(x, weight))(x, weight)
+    return pick("linear_step", "auto", PARTS, lambda: _choose(x, weight, left=True))(x, weight)
 
 
 def whole(y: Tensor, like: Tensor) -> Tensor:
@@ -93,9 +95,9 @@ def whole(y: Tensor, like: Tensor) -> Tensor:
 _add_parts = deferred("hybrid_nas_kernels.linear_step.triton_step", "add_parts", needs="triton")
 
 
-def _choose(x: Tensor, weight: Tensor) -> tuple[str, str]:
+def _choose(x: Tensor, weight: Tensor, left: bool = False) -> tuple[str, str]:
     aligned = _aligned(x) and _aligned(weight)
-    return choose(x.device, x.dtype, len(x), len(weight), weight.shape[1], aligned)
+    return choose(x.device, x.dtype, len(x), len(weight), weight.shape[1], aligned, left)
 
 
 def _aligned(rows: Tensor) -> bool:

@@ -33,8 +33,9 @@ NARROW = Blocks(16, 256, 1, 2, 6)
 
 LEAST_CHANNELS = 2048
 """Of the input: fewer were not timed."""
-LEAST_PARTED = 4096
-"""Channels from which four parts are faster than cuBLAS: at 2,048 they are not."""
+LEAST_ADDED = 4096
+"""Channels from which four parts and the launch that adds them are faster than cuBLAS: at 2,048 they are not, but there
+too where the norm that follows adds them."""
 FEW_OUTPUTS = (1536, 2560)
 """Whose 24 to 40 programs are, by 4 parts, 0.7 to 1.2 for each of an H100's 132 multiprocessors."""
 MANY_OUTPUTS = 6144
@@ -43,14 +44,15 @@ VERY_MANY_OUTPUTS = 65_536
 """From which narrow programs, of which many run beside one another, keep the most loads under way."""
 
 
-def blocks_of(outputs: int, channels: int) -> Blocks | None:
-    """The blocks for a weight (outputs, channels); None where cuBLAS was faster or nothing like it was timed."""
+def blocks_of(outputs: int, channels: int, left: bool = False) -> Blocks | None:
+    """The blocks for a weight (outputs, channels); None where cuBLAS was faster or nothing like it was timed. `left`:
+    parts are left to who reads them."""
     if channels < LEAST_CHANNELS:
         return None
     if outputs >= VERY_MANY_OUTPUTS:
         return NARROW
     if outputs >= MANY_OUTPUTS:
         return WHOLE
-    if FEW_OUTPUTS[0] <= outputs <= FEW_OUTPUTS[1] and channels >= LEAST_PARTED:
+    if FEW_OUTPUTS[0] <= outputs <= FEW_OUTPUTS[1] and (left or channels >= LEAST_ADDED):
         return PARTED
     return None

@@ -111,9 +111,9 @@ def _linear_step(x: Tensor, weight: Tensor) -> Tensor:
     return product(x, weight, _blocks(weight))
 
 
-def _blocks(weight: Tensor) -> Blocks:
+def _blocks(weight: Tensor, left: bool = False) -> Blocks:
     """The rule's; asked for by name at a shape that the rule has none for, those of one part."""
-    return blocks_of(*weight.shape) or WHOLE
+    return blocks_of(len(weight), weight.shape[1], left) or WHOLE
 
 
 @_linear_step.register_fake
@@ -123,10 +123,10 @@ def _(x: Tensor, weight: Tensor) -> Tensor:
 
 @operation("linear_step_parts(Tensor x, Tensor weight) -> Tensor")
 def _linear_step_parts(x: Tensor, weight: Tensor) -> Tensor:
-    return product_parts(x, weight, _blocks(weight))
+    return product_parts(x, weight, _blocks(weight, left=True))
 
 
 @_linear_step_parts.register_fake
 def _(x: Tensor, weight: Tensor) -> Tensor:
-    _, splits = _blocks(weight).parts(weight.shape[1])
+    _, splits = _blocks(weight, left=True).parts(weight.shape[1])
     return x.new_empty((splits, len(x), len(weight)), dtype=x.dtype if splits == 1 else torch.float32)
