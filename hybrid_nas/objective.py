@@ -97,4 +97,3 @@ class Constraint:
 
 
 DEFAULT_OBJECTIVES = (Objective.named("loss"), Objective.named("cache_bytes"))
-RECALLED = (Objective.named("recall"), Objective.named("cache_bytes"))

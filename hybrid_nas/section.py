@@ -143,14 +143,6 @@ def _check_length(scale: Scale, budget: Budget, item: Item) -> None:
         )
 
 
-def proxy_by_name(item: Item | None) -> bool:
-    """Whether a proxy's section takes one of PROXIES."""
-    if item is None:
-        return False
-    value = item.value.get("preset") if isinstance(item.value, dict) else item
-    return value is not None and value.value in PROXIES
-
-
 def _proxy_preset(item: Item) -> tuple[Scale, Budget]:
     """A proxy by name, or a scale by name with the default budget."""
     if isinstance(item.value, str) and item.value in PROXIES:

@@ -13,7 +13,7 @@ from hybrid_nas import bpe
 from hybrid_nas.architecture import Architecture, canonical_json
 from hybrid_nas.budget import Budget
 from hybrid_nas.cost import Cost, cost
-from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, RECALLED, Constraint, Objective
+from hybrid_nas.objective import DEFAULT_OBJECTIVES, QUANTITIES, Constraint, Objective
 from hybrid_nas.options import KEYS
 from hybrid_nas.questions import LAYOUT, POSITIONS, Answers
 from hybrid_nas.roofline import device, predicted_speed
@@ -21,7 +21,6 @@ from hybrid_nas.scale import Scale
 from hybrid_nas.section import (
     build,
     count_of,
-    proxy_by_name,
     read_proxy,
     read_scale,
     seconds_of,
@@ -31,7 +30,7 @@ from hybrid_nas.section import (
 from hybrid_nas.space import SearchSpace
 from hybrid_nas.space_file import read_space
 from hybrid_nas.speed import SPEEDS, Measure, Meter
-from hybrid_nas.tasks import NAMES, OF_TEXT, measures
+from hybrid_nas.tasks import AR_HITS, NAMES, OF_TEXT, measures
 from hybrid_nas.yaml_file import Item, nearest, read_yaml, set_key, text_of
 
 SAMPLERS = ("ehvi", "tpe", "random", "nsga2", "gp", "grid")
@@ -154,11 +153,16 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     if data and "bpe" in data:
         sections["proxy"] = with_vocab(sections.get("proxy"), sections["data"].value["bpe"])
     proxy, budget = read_proxy(sections.get("proxy"))
-    objectives = _objectives(sections.get("objectives"), proxy_by_name(sections.get("proxy")))
+    objectives = _objectives(sections.get("objectives"))
     for share, lost in ((1.0, "loss"), (0.0, "recall")):
         if budget.recall_share == share and lost in (objective.name for objective in objectives):
-            place = sections["proxy"].value["recall_share"]
-            raise place.error(f"recall_share: at {share:g} nothing measures {lost}, which is an objective")
+            section = sections["proxy"]
+            place = section.value.get("recall_share", section) if isinstance(section.value, dict) else section
+            told = ", or name ar_hits in its place" if lost == "recall" and AR_HITS in budget.probes else ""
+            raise place.error(
+                f"recall_share: at {share:g} nothing measures {lost}, which is an objective; give another share, or "
+                f"leave the objective out{told}"
+            )
     measured = (*budget.tasks, *budget.probes)
     if budget.aggregate != "mean" and "score" in (objective.name for objective in objectives):
         raise sections["objectives"].error(
@@ -216,10 +220,9 @@ def _name(item: Item | None, source: str) -> str:
     return item.value
 
 
-def _objectives(item: Item | None, by_name: bool) -> tuple[Objective, ...]:
-    """`by_name`: the proxy is one of PROXIES, whose loss was found to say nothing of large models."""
+def _objectives(item: Item | None) -> tuple[Objective, ...]:
     if item is None:
-        return RECALLED if by_name else DEFAULT_OBJECTIVES
+        return DEFAULT_OBJECTIVES
     names = []
     for member in item:
         if not isinstance(member.value, str) or member.value not in QUANTITIES:

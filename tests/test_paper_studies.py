@@ -15,6 +15,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from hybrid_nas.data import Corpus, open_corpus
+from hybrid_nas.study_file import read_study
 from hybrid_nas.table import missing
 from hybrid_nas.table_file import proposals, read_part, write_part
 from hybrid_nas.table_file import setting_of as table_setting
@@ -254,25 +255,34 @@ def test_predictions_use_the_means_of_three_seeds():
 def test_the_documents_print_what_the_studies_found():
     ratio = (STUDIES / "2026-11_paper_ratio" / "README.md").read_text()
     spaces = (STUDIES.parent / "search_spaces" / "README.md").read_text()
+    prose = (STUDIES / "2026-11_paper_prose" / "README.md").read_text()
     for name in ("quick", "standard", "thorough"):
-        (found,) = [line.split(" | ") for line in ratio.splitlines() if line.startswith(f"| `{name}` |")]
+        (found,) = [line.split(" | ") for line in prose.splitlines() if line.startswith(f"| `{name}` |")]
         (told,) = [line.split(" | ") for line in spaces.splitlines() if line.startswith(f"| `{name}` |")]
         assert told[:3] == found[:3]
-        assert found[3] in told[3]
-        assert name == "quick" or found[4].split(", n =")[0] in told[3]
+        assert f"{found[3]}, the mean of both {found[4].split(', n =')[0]}" in told[3]
+    (old,) = [line.split(" | ") for line in ratio.splitlines() if line.startswith("| `thorough` |")]
+    assert f"judged by `recall`: {old[4].split(', n =')[0]} at most" in " ".join(spaces.split())
     (composite,) = [line.split(" | ")[1] for line in ratio.splitlines() if line.startswith("| composite | ")]
     (paper,) = [line.split(" | ")[1] for line in ratio.splitlines() if line.startswith("| the paper's 350M | 0.84")]
     readme = " ".join((STUDIES.parent / "README.md").read_text().split())
     ours, theirs = (cell.split(", n =")[0] for cell in (composite, paper))
     assert f"together with tau {ours}; the paper's own 350M models do with {theirs}" in readme
-    prose = (STUDIES / "2026-11_paper_prose" / "README.md").read_text()
     rows = {line.split(" | ")[0].removeprefix("| "): line.split(" | ") for line in prose.splitlines() if " | " in line}
-    assert f"does with {rows['state 16: the score'][2].split(', n =')[0]} (`2026-11_paper_prose`)" in readme
-    told = " ".join(spaces.split())
-    early, late = (
-        rows[f"state 16: loss on all text{after}"][2].split(" ")[0] for after in (" after 0.25 of the tokens", "")
-    )
-    assert f"{early} after 9M tokens and 5.3 H100-seconds, {late} after 36M and 21" in told
+    _, minutes, best, *_ = rows["half: loss on all text"]
+    said = f"two seeds of {float(minutes) / 2:.0f} GPU-minutes each, does with {best.split(', n =')[0]}"
+    assert f"{said} (`2026-11_paper_prose`; it is `proxy: standard`)" in readme
+
+
+def test_the_proxies_by_name_are_settings_that_were_measured():
+    grown = run_of(STUDIES / "2026-11_paper_prose").GROWN
+    measured = {"standard": "half", "thorough": "state 16"}
+    for name in ("quick", "standard", "thorough"):
+        file = read_study(f"name: s\nratio: 1:3\nproxy: {name}\ndata: {{bpe: 4096}}\n", "s.yaml")
+        theirs = grown.study(measured.get(name, "half"))
+        assert file.proxy.with_changes(name="s") == theirs.proxy.with_changes(name="s")
+        tokens = theirs.budget.tokens // (1 if name in measured else 2)
+        assert file.budget == replace(theirs.budget, tokens=tokens)
 
 
 @pytest.mark.parametrize(("study", "name"), [("prose", "state 64"), ("sizes", "width 32"), ("sweep", "words")])

@@ -93,11 +93,15 @@ def test_numbers_mean_what_they_say() -> None:
 
 
 @pytest.mark.parametrize("proxy", ["proxy: quick", "proxy: {preset: thorough, batch: 16}"])
-def test_a_proxy_by_name_is_judged_by_recall_unless_the_file_says_otherwise(proxy: str) -> None:
-    assert [o.name for o in read(f"ratio: 1:3\n{proxy}\n").objectives] == ["recall", "cache_bytes"]
-    chosen = read(f"ratio: 1:3\n{proxy}\nobjectives: [loss, params]\n")
-    assert [o.name for o in chosen.objectives] == ["loss", "params"]
-    assert [o.name for o in read("ratio: 1:3\nproxy: paper-100m\n").objectives] == ["loss", "cache_bytes"]
+def test_a_proxy_by_name_trains_on_text_alone_unless_the_file_says_otherwise(proxy: str) -> None:
+    file = read(f"ratio: 1:3\n{proxy}\n")
+    assert [o.name for o in file.objectives] == ["loss", "cache_bytes"]
+    assert (file.budget.recall_share, file.budget.probes) == (0, ("ar_hits",))
+    assert read(f"ratio: 1:3\n{proxy}\nobjectives: [ar_hits, params]\n").objectives[0].direction == "minimize"
+    wanted = f"ratio: 1:3\n{proxy}\nobjectives: [recall, params]\n"
+    with pytest.raises(FileError, match=r"recall_share: at 0 nothing measures recall.* name ar_hits in its place"):
+        read(wanted)
+    assert read(wanted + "budget: {recall_share: 0.25}\n").objectives[0].name == "recall"
 
 
 def test_set_changes_one_key() -> None:

@@ -286,8 +286,8 @@ def test_proxies_by_name():
     )
     assert quick.proxy == thorough.proxy
     assert quick.budget.tokens < thorough.budget.tokens
-    changed = read_study("name: s\nratio: [1:1]\nproxy: {preset: quick, context: 128}\nbudget: {batch: 8}\n", "s.yaml")
-    assert (changed.proxy.context, changed.budget.batch, changed.budget.tasks) == (128, 8, quick.budget.tasks)
+    changed = read_study("name: s\nratio: [1:1]\nproxy: {preset: quick, context: 128}\nbudget: {batch: 4}\n", "s.yaml")
+    assert (changed.proxy.context, changed.budget.batch, changed.budget.probes) == (128, 4, quick.budget.probes)
     # As deep as the paper's models of 1B.
     depths = {"1:0": 16, "1:1": 14, "1:3": 13, "0:1": 13}
     for ratio, depth in depths.items():

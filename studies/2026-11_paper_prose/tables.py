@@ -31,7 +31,13 @@ GOAL = 0.79
 SHARED = {"1:1 end", "1:3 middle", "1:5 middle", "1:12 at 7", "attention alone", "Mamba-2 alone"}
 """Arms of the placement table that stand in the ratio table too."""
 ROWS = [row for row in RATIO if row[1] is not None] + [row for row in PLACEMENT if row[0] not in SHARED]
-SCORED = ("state 16", "state 64")
+SCORED = ("state 16", "half", "state 64", "state 64, four times the rate", "repeated")
+SHOWN = ("state 16", "state 64, four times the rate")
+"""Arm by arm."""
+BY_PREFIX = ("state 16", "half")
+"""Prefix by prefix."""
+PRESETS = {"quick": ("half", 0.5), "standard": ("half", 1.0), "thorough": ("state 16", 1.0)}
+"""A proxy by name -> the setting that it is, or whose prefix it is, and the share of its tokens."""
 QUANTITIES = {"loss": "all text", "ar_hits": "AR hits", "ar_hits_other": "the rest"}
 
 
@@ -104,11 +110,14 @@ def agreement(trials: Sequence[Trial]) -> str:
         seeds = sorted({trial.seed for trial in these})
         for seed in seeds if len(seeds) > 1 else ():
             line(f"{setting}: the score, seed {seed} alone", minutes(setting, n) / len(seeds), score(these, seed))
-        for share in (0.125, 0.25, 0.5, 0.75):
+        for share in (0.125, 0.25, 0.5, 0.75) if setting in BY_PREFIX else ():
             said = f"{setting}: loss on all text after {share:g} of the tokens"
             line(said, minutes(setting, n, share), by_arm_of(these, after(share)))
-    one, other = (standard(score(every[setting])) for setting in SCORED)
-    line("both scores added", sum(minutes(s, n) for s in SCORED), {arm: one[arm] + other[arm] for arm in one})
+    both = ("state 16", "state 64")
+    one, other = (standard(score(every[setting])) for setting in both)
+    line(
+        "the scores of both states added", sum(minutes(s, n) for s in both), {arm: one[arm] + other[arm] for arm in one}
+    )
     known, _ = paper_joint.both_tables()
     cost = (paper_score.minutes("bytes") + paper_score.minutes("tasks")) * n
     line("width 64, manuals and tasks, 3 seeds", cost, paper_score.composite(known))
@@ -120,9 +129,9 @@ def agreement(trials: Sequence[Trial]) -> str:
 def by_arm(trials: Sequence[Trial]) -> str:
     every = of_settings(trials)
     of = arms(every[SCORED[0]], ROWS)
-    head = ["arm", "layers", "1B", "350M", *(f"{s}: {QUANTITIES[q]}" for s in SCORED for q in ("loss", "ar_hits"))]
+    head = ["arm", "layers", "1B", "350M", *(f"{s}: {QUANTITIES[q]}" for s in SHOWN for q in ("loss", "ar_hits"))]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    columns = [by_arm_of(every[setting], of_value(q)) for setting in SCORED for q in ("loss", "ar_hits")]
+    columns = [by_arm_of(every[setting], of_value(q)) for setting in SHOWN for q in ("loss", "ar_hits")]
     for arm in sorted(of, key=lambda arm: arm.printed[0] or 0.0):
         cells = [arm.name, f"`{arm.trial.target.layout}`"]
         cells += ["-" if value is None else f"{value:.3f}" for value in arm.printed]
@@ -273,21 +282,52 @@ def line_check(trials: Sequence[Trial]) -> str:
     )
 
 
-def seeds_of(trials: Sequence[Trial]) -> str:
-    n = [len({t.seed for t in of_settings(trials)[name]}) for name in SCORED]
-    return "n = 1 seed, unproven" if max(n) == 1 else f"n = {n[0]} and {n[1]} seeds"
+def presets(trials: Sequence[Trial]) -> str:
+    """What the proxies by name agree with, by their loss: one seed is what a search has."""
+    every = of_settings(trials)
+    of = arms(every["state 16"], ROWS)
+    lines = [
+        "| `proxy` | tokens | GPU-seconds a training, packed | tau of loss with 1B, each seed | mean of the seeds |"
+    ]
+    lines.append("|---" * 5 + "|")
+    for name, (setting, share) in PRESETS.items():
+        these, value = every[setting], of_value("loss") if share == 1 else after(share)
+        seeds = sorted({trial.seed for trial in these})
+        single = [tau(by_arm_of(these, value, seed), of) for seed in seeds]
+        lines.append(
+            f"| `{name}` | {these[0].tokens * share / 1e6:.0f}M | {run().GPU_SECONDS[setting] * share:.1f} | "
+            f"{', '.join(f'{found.value:.2f}' for found in single if found)} | {tau(by_arm_of(these, value), of)} |"
+        )
+    ours = {name: [by_arm_of(every[name], of_value("loss"), seed) for seed in (0, 1)] for name in BY_PREFIX}
+    alike = [f"of `{name}` {alike_by(*two):.2f}" for name, two in ours.items()]
+    one, other = (by_arm_of(every[name], of_value("loss")) for name in BY_PREFIX)
+    lines += [
+        "",
+        f"Two seeds order the arms alike by tau {' and '.join(alike)}, the two settings by {alike_by(one, other):.2f}.",
+    ]
+    return "\n".join(lines)
+
+
+def alike_by(one: Values, other: Values) -> float:
+    return float(kendalltau([one[key] for key in one], [other[key] for key in one]).statistic)
+
+
+def seeds_of(trials: Sequence[Trial], name: str) -> str:
+    n = len({t.seed for t in of_settings(trials)[name]})
+    return "n = 1 seed, unproven" if n == 1 else f"n = {n} seeds"
 
 
 def verdict(trials: Sequence[Trial]) -> str:
     every = of_settings(trials)
     of = arms(every["state 16"], ROWS)
     found, theirs = tau(score(every["state 16"]), of), tau({a.key: a.printed[1] for a in of if a.printed[1]}, of)
-    other = tau(score(every["state 64"]), of)
     assert found is not None
+    others = [tau(score(every[name]), of) for name in SCORED[1:]]
     return (
         f"goal of {GOAL} {'reached' if found.value >= GOAL else 'not reached'}: the score orders placement and ratio "
-        f"with tau {found}, at {minutes('state 16', len(of)):.1f} GPU-minutes, with a state of 64 in place of 16 and "
-        f"fewer tokens {other}; the paper's own 350M with {theirs} ({seeds_of(trials)})"
+        f"with tau {found}, at {minutes('state 16', len(of)):.1f} GPU-minutes ({seeds_of(trials, 'state 16')}); half "
+        f"of the tokens, a larger state, four times its rate and repeated text do with "
+        f"{', '.join(f'{other.value:.2f}' for other in others if other)}; the paper's own 350M with {theirs}"
     )
 
 
@@ -299,6 +339,7 @@ TABLES = {
     "claims": claims,
     "told": told,
     "line": line_check,
+    "presets": presets,
     "verdict": verdict,
 }
 
