@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.model import Model
-from hybrid_nas.proxy import BETAS, EXPLODED, Diverged, Proxy, Step, decayed_and_kept, learning_rate, trapezoid
+from hybrid_nas.proxy import BETAS, EXPLODED, Diverged, Proxy, Step, decayed_and_kept, trapezoid
 
 CHUNK = 32
 """Steps whose batches go to the device, and whose losses come back, together."""
@@ -136,7 +136,7 @@ class CapturedTraining:
         with CAPTURING, torch.cuda.stream(self.stream):
             before = torch.cuda.memory_reserved(device)
             try:
-                self._build(proxy.budget.learning_rate or learning_rate(architecture.width))
+                self._build(proxy.budget.peak(architecture.width))
                 self._warm_up()
             except (RuntimeError, TypeError, NotImplementedError) as error:
                 for flat in self.flats:
