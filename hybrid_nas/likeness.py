@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +27,14 @@ class Source:
 
 
 def check(sources: Sequence[Source]) -> None:
-    """ValueError names the first that differs in more than size, tokens and seed, and in what."""
+    """ValueError names the first that differs in more than size, tokens and seed, and in what; or has no loss."""
     _recorded(sources)
     every = list(_placed(sources))
     if not every:
         raise ValueError(f"{listed(source.name for source in sources)}: no trial is in there")
+    for place, trial in every:
+        if not 0 < trial.values.get("loss", 1.0) < math.inf:
+            raise ValueError(f"{place}: loss must be a number above 0, found {trial.values['loss']}")
     where, first = every[0]
     base = _setting(first)
     for place, trial in every[1:]:

@@ -55,14 +55,22 @@ def read_part(path: Path) -> tuple[list[Trial], dict[str, Any]]:
 
 
 def setting_in(path: Path) -> dict[str, Any] | None:
-    """The setting that a file of trials holds; None where it holds none."""
+    """The setting that a file of trials holds; None where it holds none. ValueError where it is damaged."""
     import pyarrow.parquet as pq
 
     found = (pq.read_schema(path).metadata or {}).get(SETTING)
     if found is None:
         return None
-    setting: dict[str, Any] = json.loads(found)
-    setting["budget"] = _common(Budget.from_dict(setting["budget"]))  # keys that came later have their defaults
+    try:
+        setting: dict[str, Any] = json.loads(found)
+        setting["budget"] = _common(Budget.from_dict(setting["budget"]))  # keys that came later have their defaults
+        for name in ("proxy", "target"):
+            Scale(**setting[name])
+        if not isinstance(setting["text"], str):
+            raise ValueError("text must be a fingerprint")
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        raise ValueError(f"{path}: its metadata does not say how it was trained, as a table's does ({what})") from error
     return setting
 
 

@@ -36,7 +36,8 @@ class Trained:
 
 
 def trained(trials: Iterable[Trial], marks: bool = False) -> list[Trained]:
-    """Every design of `trials`, those of no use too. A training that two trials share counts once."""
+    """Every design of `trials`, those of no use too. A training that two trials share counts once.
+    ValueError names a trial whose loss or tokens are no numbers above 0."""
     found: dict[str, list[Trial]] = {}
     for trial in trials:
         found.setdefault(trial.target.id, []).append(trial)
@@ -46,7 +47,10 @@ def trained(trials: Iterable[Trial], marks: bool = False) -> list[Trained]:
         unused: Counter[str] = Counter()
         for trial in rows:
             if trial.state == "complete" and trial.values.get("loss") is not None:
-                points.setdefault((trial.proxy.id, _tokens(trial), trial.seed), _points(trial, marks))
+                try:
+                    points.setdefault((trial.proxy.id, _tokens(trial), trial.seed), _points(trial, marks))
+                except ValueError as error:
+                    raise ValueError(f"trial {trial.number} ({trial.proxy.layout}): {error}") from None
             else:
                 unused["without a loss on text" if trial.state == "complete" else trial.state] += 1
         said = listed(f"{n} {what}" for what, n in sorted(unused.items())) if unused else ""

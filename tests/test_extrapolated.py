@@ -13,7 +13,7 @@ import pytest
 from hybrid_nas.cli import main
 from hybrid_nas.cost import params_nonembedding
 from hybrid_nas.study_file import read_study
-from hybrid_nas.table_file import proposals, same_designs, setting_of, write_part
+from hybrid_nas.table_file import SETTING, proposals, same_designs, setting_of, write_part
 from hybrid_nas.trial import Point, Trial, read_trials, write_trials
 
 STUDY = Path(__file__).parent.parent / "studies/2026-11_paper_sizes"
@@ -218,11 +218,19 @@ def test_what_may_not_be_mixed_is_refused(run, tmp_path):
 
 def test_bad_arguments_leave_nothing_behind(run, tmp_path):
     files = [write(tmp_path, width) for width in WIDTHS]
+    endless = [replace(t, values={"loss": float("inf")}) for t in planted(32)]
+    endless = write(tmp_path, 32, endless, name="endless")
+    damaged = tmp_path / "damaged.parquet"
+    write_trials(planted(32), damaged, {SETTING: b'{"budget": {}, "text": 3}'})
+    write_trials([], tmp_path / "empty.parquet")
     before = sorted(tmp_path.iterdir())
     for told, *arguments in (
         ("one file is given twice", *files, files[0]),
         ("absent.parquet: no such file", tmp_path / "absent.parquet"),
         ("small.yaml: not a readable Parquet file", _text(tmp_path / "small.yaml")),
+        ("endless.parquet, trial 0: loss must be a number above 0, found inf", endless),
+        ("damaged.parquet: its metadata does not say how it was trained", damaged),
+        ("empty.parquet: no trial is in there", tmp_path / "empty.parquet"),
         ("must end in .csv or .parquet", *files, "--out", tmp_path / "f.txt"),
         ("must be a file in a folder that exists", *files, "--out", tmp_path / "a/f.csv"),
         ("params: a whole number, or one like 200k", *files, "--params", "big"),

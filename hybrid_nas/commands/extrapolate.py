@@ -140,8 +140,10 @@ def _write(found: Extrapolation, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    kinds = {**dict.fromkeys(("id", "layout", "design", "why"), pa.string()), "trainings": pa.int64()}
+    columns = pa.schema([(name, kinds.get(name, pa.float64())) for name in rows[0]])
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist(rows), partial)
+    pq.write_table(pa.Table.from_pylist(rows, schema=columns), partial)
     os.replace(partial, path)
 
 
