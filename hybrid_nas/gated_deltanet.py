@@ -6,6 +6,7 @@ import torch
 from hybrid_nas_kernels import causal_conv1d as conv_op
 from hybrid_nas_kernels import gated_delta as delta_op
 from hybrid_nas_kernels import norm_linear as norm_linear_op
+from hybrid_nas_kernels.linear_step import linear_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -96,8 +97,7 @@ class GatedDeltaNetModule(MixerModule):
         return -torch.exp(self.A_log) * F.softplus(a + self.dt_bias), torch.sigmoid(b)
 
     def _close(self, y: Tensor, gate: Tensor) -> Tensor:
-        out: Tensor = self.o_proj(normed(y, self.o_norm.weight).flatten(-2) * F.silu(gate))
-        return out
+        return linear_step(normed(y, self.o_norm.weight).flatten(-2) * F.silu(gate), self.o_proj.weight)
 
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:
         """Decays and time steps as Mamba-2's, as published."""

@@ -6,6 +6,7 @@ import torch
 from hybrid_nas_kernels import causal_conv1d as conv_op
 from hybrid_nas_kernels import norm_linear as norm_linear_op
 from hybrid_nas_kernels import selective_scan as scan_op
+from hybrid_nas_kernels.linear_step import linear_step_parts
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -62,8 +63,7 @@ class Mamba1Module(MixerModule):
         u, z = project(x, norm, self.in_proj.weight, [m.d_ssm, m.d_ssm])
         u = conv_op.causal_conv1d_step(u, cache["conv"], self.conv1d.weight.squeeze(1), _bias(self.conv1d))
         y = scan_op.selective_scan_step(u, *self._selected(u), cache["state"])
-        out: Tensor = self.out_proj(y * F.silu(z))
-        return out
+        return linear_step_parts(y * F.silu(z), self.out_proj.weight)
 
     def _selected(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """dt, A, B, C, D: what the scan does with u, as u itself selects it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from hybrid_nas_kernels import mamba3 as scan_op
 from hybrid_nas_kernels import norm_linear as norm_linear_op
+from hybrid_nas_kernels.linear_step import linear_step_parts
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,8 +58,7 @@ class Mamba3Module(MixerModule):
         del position
         z, values = self._selected(x, norm)
         y = scan_op.mamba3_step(*values, cache["phase"], cache["state"], cache["key"], cache["value"])
-        out: Tensor = self.out_proj(y.flatten(-2) * F.silu(z))
-        return out
+        return linear_step_parts(y.flatten(-2) * F.silu(z), self.out_proj.weight)
 
     def _selected(self, x: Tensor, norm: Tensor | None) -> tuple[Tensor, Arguments]:
         """The gate, and the arguments of the scan. x (..., width)."""

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from hybrid_nas_kernels import norm_linear as norm_linear_op
+from hybrid_nas_kernels.linear_step import linear_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,7 +30,8 @@ class MixerModule(nn.Module, ABC):
 
     @abstractmethod
     def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
-        """`forward` for token number `position` alone, x (batch, width); updates `cache` in place."""
+        """`forward` for token number `position` alone, x (batch, width); updates `cache` in place. (batch, width),
+        or parts of it that are still to be added, as `linear_step_parts` leaves them."""
 
     @abstractmethod
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:
@@ -55,7 +57,7 @@ def draw_linear(weight: Tensor, generator: torch.Generator) -> None:
 
 def project(x: Tensor, norm: Tensor | None, weight: Tensor, parts: list[int]) -> tuple[Tensor, ...]:
     if norm is None:
-        return torch.split(F.linear(x, weight), parts, dim=-1)
+        return torch.split(linear_step(x, weight), parts, dim=-1)
     return norm_linear_op.norm_linear(x, norm, weight, parts, eps=NORM_EPS)
 
 

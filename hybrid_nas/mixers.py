@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from hybrid_nas_kernels import gated_norm_linear as gated_norm_op
 from hybrid_nas_kernels import mamba2 as mamba2_op
+from hybrid_nas_kernels.linear_step import linear_step_parts
 from torch import Tensor, nn
 
 from hybrid_nas.architecture import Attention, Mamba2, Mixer, ParallelHybrid, ParallelPair
@@ -32,8 +33,7 @@ class AttentionModule(AttentionHeads, MixerModule):
         return out
 
     def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
-        out: Tensor = self.o_proj(self.attend_step(x, cache, position, norm)[0])
-        return out
+        return linear_step_parts(self.attend_step(x, cache, position, norm)[0], self.o_proj.weight)
 
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:
         del mamba_init
@@ -69,7 +69,7 @@ class Mamba2Module(Mamba2Heads, MixerModule):
         )
 
     def step(self, x: Tensor, cache: LayerCache, position: int, norm: Tensor | None = None) -> Tensor:
-        return self._close(*self.scan_step(x, cache, position, norm))
+        return self._close(*self.scan_step(x, cache, position, norm), parts=True)
 
     def reset(self, generator: torch.Generator, residual_scale: float, mamba_init: MambaInit) -> None:
         self.draw(generator, mamba_init, self.out_proj.weight)
@@ -83,9 +83,9 @@ class Mamba2Module(Mamba2Heads, MixerModule):
         parts = {**super().implementations(device), "gated_norm_linear": gated_norm_op.choose(device)[0]}
         return {"mamba2": whole, **parts}
 
-    def _close(self, y: Tensor, z: Tensor) -> Tensor:
+    def _close(self, y: Tensor, z: Tensor, parts: bool = False) -> Tensor:
         return gated_norm_op.gated_norm_linear(
-            y, z, self.norm.weight, self.out_proj.weight, groups=self.mixer.groups, eps=NORM_EPS
+            y, z, self.norm.weight, self.out_proj.weight, groups=self.mixer.groups, eps=NORM_EPS, parts=parts
         )
 
 

@@ -11,6 +11,7 @@ from hybrid_nas_kernels import embedding as embedding_op
 from hybrid_nas_kernels import norm_linear as norm_linear_op
 from hybrid_nas_kernels import swiglu as swiglu_op
 from hybrid_nas_kernels.adjacent import adjoin
+from hybrid_nas_kernels.linear_step import linear_step, linear_step_parts
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,6 +35,10 @@ class SwiGLUModule(nn.Module):
 
     def forward(self, x: Tensor, norm: Tensor | None) -> Tensor:
         return swiglu_op.swiglu(x, norm, self.gate.weight, self.up.weight, self.down.weight, eps=NORM_EPS)
+
+    def step(self, n: Tensor) -> Tensor:
+        """Of n (batch, width) behind the norm in decoding: (batch, width), or parts of it still to be added."""
+        return swiglu_op.swiglu_step(n, self.gate.weight, self.up.weight, self.down.weight)
 
     def read_together(self) -> list[Tensor]:
         """The weights that read the layer's input."""
@@ -60,6 +65,10 @@ class SquaredReLUModule(nn.Module):
         (hidden,) = project(x, norm, self.up.weight, [self.up.out_features])
         out: Tensor = self.down(F.relu(hidden).square())
         return out
+
+    def step(self, n: Tensor) -> Tensor:
+        """As SwiGLU's."""
+        return linear_step_parts(F.relu(linear_step(n, self.up.weight)).square(), self.down.weight)
 
     def reset(self, generator: torch.Generator, residual_scale: float) -> None:
         for projection in (self.up, self.down):
@@ -107,13 +116,14 @@ class BlockModule(nn.Module):
         return x, added
 
     def step(self, x: Tensor, added: Tensor | None, cache: LayerCache, position: int) -> tuple[Tensor, Tensor | None]:
-        """`follow` for one token, x and `added` (batch, width); updates `cache` in place."""
+        """`follow` for one token, x (batch, width); updates `cache` in place. `added` may be parts
+        (parts, batch, width), which `add_rms_norm` adds up."""
         if self.mixer is not None and self.mixer_norm is not None:
             x, n = norm_linear_op.add_rms_norm(x, added, self.mixer_norm.weight, eps=NORM_EPS)
             added = self.mixer.step(n, cache, position)
         if self.ffn is not None and self.ffn_norm is not None:
             x, n = norm_linear_op.add_rms_norm(x, added, self.ffn_norm.weight, eps=NORM_EPS)
-            added = self.ffn(n, None)
+            added = self.ffn.step(n)
         return x, added
 
 
@@ -181,7 +191,7 @@ class Model(nn.Module):
             x, added = block.step(x, added, layer, cache.position)
         cache.position += 1
         _, n = norm_linear_op.add_rms_norm(x, added, self.norm.weight, eps=NORM_EPS)
-        return F.linear(n, self.embedding)
+        return linear_step(n, self.embedding)
 
     def adjoin(self) -> Model:
         """Lay weights that one product can read side by side in memory, for decoding; they stay what they are. Not for

@@ -42,6 +42,10 @@ class MoEModule(nn.Module):
             self._move(chosen)
         return y + experts_op.experts(n, chosen, weight, self.gate, self.up, self.down).view(y.shape)
 
+    def step(self, n: Tensor) -> Tensor:
+        """Of n (batch, width) behind the norm, in decoding."""
+        return self.forward(n, None)
+
     def route(self, n: Tensor) -> tuple[Tensor, Tensor]:
         """The experts of each row of n (tokens, width), and their weights, both (tokens, active). The bias picks and
         does not weigh."""

@@ -66,6 +66,7 @@ class ParallelHybridModule(MixerModule):
                 fusion=self.mixer.fusion,
                 weights=(self.out_proj.weight, self.o_proj.weight),
                 eps=NORM_EPS,
+                parts=True,
             )
         attended, values = self.attention.attend_projected(heads, cache, position)
         y, z = self.mamba.scan_projected(projected, cache, position, self._given(values))

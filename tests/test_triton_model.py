@@ -16,6 +16,7 @@ from hybrid_nas_kernels import (
     dispatch,
     fuse_heads,
     gated_norm_linear,
+    linear_step,
     mamba2,
     norm_linear,
     rope,
@@ -42,7 +43,17 @@ MODEL = Architecture(
 def on_triton(monkeypatch):
     """As on a CUDA device, where every operation takes its Triton way."""
     monkeypatch.setattr(dispatch, "CHOSEN", {})
-    for module in (causal_conv1d, cross_entropy, fuse_heads, gated_norm_linear, norm_linear, rope, ssd, swiglu):
+    for module in (
+        causal_conv1d,
+        cross_entropy,
+        fuse_heads,
+        gated_norm_linear,
+        linear_step,
+        norm_linear,
+        rope,
+        ssd,
+        swiglu,
+    ):
         monkeypatch.setattr(module, "choose", lambda *_: ("triton", "asked for by the test"))
     monkeypatch.setattr(mamba2, "choose", lambda *_: ("separate", "asked for by the test"))
     monkeypatch.setattr(cross_entropy, "triton_or", lambda *_: ("triton", "asked for by the test"))

@@ -3,6 +3,9 @@ Triton kernel of a few block sizes.
 
     python kernels/benchmarks/gpu_products.py
 
+The kernel is `linear_step`'s, whose rule of blocks is drawn from this table; the last columns say what the rule takes.
+The rows "to the norm" are products back to the residual stream, and the sum and norm that follow: there the norm adds
+the parts of ours in its own launch.
 Each way runs as a CUDA graph over copies of the weight that together are beyond the L2 cache, all ways in turn. The
 floor is the bytes of weight, input and output over the copy bandwidth measured here. A kernel of ours would save of a
 model's step the sum over its products where the best block sizes are faster than cuBLAS. Writes
@@ -25,6 +28,8 @@ from gpu_cases import device_rates, environment, need_gpu
 from gpu_decoding import BATCH, RESULTS, models
 from hybrid_nas_kernels.adjacent import ALIGNED
 from hybrid_nas_kernels.compile_ahead import compiled_ahead
+from hybrid_nas_kernels.linear_step import Blocks, blocks_of
+from hybrid_nas_kernels.norm_linear import add_rms_norm
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,28 +38,19 @@ from hybrid_nas.architecture import Architecture, Attention, Mamba2, ParallelHyb
 if __name__ == "__main__":
     need_gpu()  # before Triton, which need not be installed where there is none
 
-import triton
-import triton.language as tl
+from hybrid_nas_kernels.linear_step.triton_step import product, product_parts
 
 SCALE = "paper-1b"
 ROUNDS = 40
-COLUMNS = 8
-"""Of the tensor cores' smallest product: rows of tokens and, behind them, zeros."""
+CUBLAS = "cuBLAS"
+EPS = 1e-5
+NORM = ", to the norm"
 BYTES = 1.2e9
 """Read by one graph, or once the copies."""
 BEYOND = 4
 """All copies of a weight are so many times the L2 cache."""
-
-
-class Blocks(NamedTuple):
-    """Rows of the weight a program, channels of the input at a time, parts of the input that are programs of their own,
-    warps, and stages: one less is how many loads are under way."""
-
-    rows: int
-    channels: int
-    splits: int
-    warps: int
-    stages: int
+SPLIT = 16_384
+"""Rows of a weight whose product is checked at a time, in float64."""
 
 
 BLOCKS = (
@@ -68,55 +64,13 @@ BLOCKS = (
     Blocks(64, 128, 4, 4, 5),
     Blocks(128, 64, 4, 4, 5),
 )
-
-
-@triton.jit
-def _product(
-    x_ptr, weight_ptr, out_ptr, outputs, inner, part,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """BN rows of the weight by `part` channels, a multiple of BK, with all rows of x."""
-    n = tl.program_id(0) * BN + tl.arange(0, BN)
-    split = tl.program_id(1)
-    m = tl.arange(0, COLUMNS)
-    total = tl.zeros((BN, COLUMNS), tl.float32)
-    for first in range(split * part, tl.minimum((split + 1) * part, inner), BK):
-        k = first + tl.arange(0, BK)
-        weight = tl.load(
-            weight_ptr + n[:, None] * inner + k[None, :], mask=(n < outputs)[:, None] & (k < inner)[None, :], other=0.0,
-            eviction_policy="evict_first",
-        )  # fmt: skip
-        x = tl.load(x_ptr + m[None, :] * inner + k[:, None], mask=(m < ROWS)[None, :] & (k < inner)[:, None], other=0.0)
-        total = tl.dot(weight, x, total, input_precision=PRECISION)
-    place = out_ptr + (split * ROWS + m[None, :]) * outputs + n[:, None]
-    tl.store(place, total.to(out_ptr.dtype.element_ty), mask=(n < outputs)[:, None] & (m < ROWS)[None, :])
-
-
-@triton.jit
-def _add(parts_ptr, out_ptr, count, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK,), tl.float32)
-    for split in tl.static_range(SPLITS):
-        total += tl.load(parts_ptr + split * count + i, mask=i < count, other=0.0)
-    tl.store(out_ptr + i, total.to(out_ptr.dtype.element_ty), mask=i < count)
-
-
-def product(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
-    """x (rows, channels) times weight (outputs, channels) transposed, of up to COLUMNS rows, without gaps."""
-    (rows, inner), outputs = x.shape, len(weight)
-    out = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
-    part = triton.cdiv(triton.cdiv(inner, blocks.splits), blocks.channels) * blocks.channels
-    splits = triton.cdiv(inner, part)
-    parts = out if splits == 1 else torch.empty((splits, rows, outputs), dtype=torch.float32, device=x.device)
-    _product[(triton.cdiv(outputs, blocks.rows), splits)](
-        x, weight, parts, outputs, inner, part,
-        ROWS=rows, COLUMNS=COLUMNS, BN=blocks.rows, BK=blocks.channels,
-        PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
-        num_warps=blocks.warps, num_stages=blocks.stages,
-    )  # fmt: skip
-    if splits > 1:
-        _add[(triton.cdiv(out.numel(), 512),)](parts, out, out.numel(), SPLITS=splits, BLOCK=512, num_warps=4)
-    return out
+PARTED = (
+    *(b for b in BLOCKS if b.splits > 1),
+    Blocks(32, 256, 4, 4, 4),
+    Blocks(64, 256, 4, 4, 4),
+    Blocks(64, 128, 8, 4, 5),
+)
+"""Of a product whose parts the norm adds."""
 
 
 class Shape(NamedTuple):
@@ -154,12 +108,39 @@ def shapes_of(architecture: Architecture) -> Counter[tuple[str, Shape]]:
     return found
 
 
-def ways(x: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
-    """What is timed, each given a weight."""
-    found: dict[str, Callable[[Tensor], Tensor]] = {"cuBLAS": partial(F.linear, x)}
+class Given(NamedTuple):
+    """What a product is of, and the residual stream and the norm's weight behind it."""
+
+    x: Tensor
+    residual: Tensor
+    gain: Tensor
+
+
+def drawn(shape: Shape) -> Given:
+    sizes = (BATCH, shape.inner), (BATCH, shape.outputs), (shape.outputs,)
+    return Given(*(torch.randn(size, device="cuda", dtype=torch.bfloat16) for size in sizes))
+
+
+Ways = dict[str, Callable[[Tensor], Tensor]]
+"""What is timed, each given a weight."""
+
+
+def ways(given: Given) -> Ways:
+    found: Ways = {CUBLAS: partial(F.linear, given.x)}
     for b in BLOCKS:
-        name = f"{b.rows} x {b.channels}, {b.splits} parts, {b.warps} warps, {b.stages} stages"
-        found[name] = partial(product, x, blocks=b)
+        found[str(b)] = partial(product, given.x, blocks=b)
+    return found
+
+
+def to_the_norm(given: Given) -> Ways:
+    """With the sum and norm behind it."""
+
+    def normed(multiply: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
+        return add_rms_norm(given.residual, multiply(weight), given.gain, eps=EPS)[1]
+
+    found: Ways = {CUBLAS: partial(normed, partial(F.linear, given.x))}
+    for b in PARTED:
+        found[str(b)] = partial(normed, partial(product_parts, given.x, blocks=b))
     return found
 
 
@@ -177,15 +158,16 @@ def captured(run: Callable[[Tensor], Tensor], weights: list[Tensor], repeats: in
     return graph
 
 
-def measured(shape: Shape, cache: int) -> dict[str, Any]:
+def measured(shape: Shape, cache: int, of: Callable[[Given], Ways]) -> dict[str, Any]:
     """Microseconds of one product: median and quartiles of each way."""
-    x = torch.randn((BATCH, shape.inner), device="cuda", dtype=torch.bfloat16)
+    given = drawn(shape)
     size = 2 * shape.outputs * shape.inner
     copies = max(2, -(-BEYOND * cache // size))
     weights = [torch.randn(tuple(shape), device="cuda", dtype=torch.bfloat16) / 64 for _ in range(copies)]
     repeats = max(1, round(BYTES / (copies * size)))
-    runs = ways(x)
-    expected = F.linear(x.double(), weights[-1].double()) if size < 1e8 else F.linear(x, weights[-1]).double()
+    runs = of(given)
+    exact = Given(*(value.double() for value in given))
+    expected = torch.cat([of(exact)[CUBLAS](part.double()) for part in weights[-1].split(SPLIT)], 1)
     for name, run in runs.items():
         difference = float((run(weights[-1]).double() - expected).abs().max() / expected.abs().max())
         if not difference < 2e-2:
@@ -206,10 +188,16 @@ def measured(shape: Shape, cache: int) -> dict[str, Any]:
     return {"outputs": shape.outputs, "inner": shape.inner, "copies": copies, "us": us}
 
 
+def taken_at(row: dict[str, Any]) -> str:
+    """The way that the rule takes there."""
+    blocks = blocks_of(row["outputs"], row["inner"])
+    return CUBLAS if blocks is None else str(blocks)
+
+
 def best_of(us: dict[str, list[float]]) -> tuple[str, float]:
     """The fastest of ours, and how many microseconds it saves; below zero: cuBLAS is faster."""
-    name = min((name for name in us if name != "cuBLAS"), key=lambda name: us[name][1])
-    return name, us["cuBLAS"][1] - us[name][1]
+    name = min((name for name in us if name != CUBLAS), key=lambda name: us[name][1])
+    return name, us[CUBLAS][1] - us[name][1]
 
 
 def as_markdown(result: dict[str, Any]) -> str:
@@ -219,40 +207,53 @@ def as_markdown(result: dict[str, Any]) -> str:
         f"{where}; copy {rates['copy_bytes'] / 1e12:.2f} TB/s; {SCALE}, {BATCH} rows, bfloat16, {ROUNDS} rounds",
         "",
     ]
-    lines += [
-        "| product | outputs x channels | floor, µs | cuBLAS (quartiles) | best of ours (quartiles) | saves | blocks |"
-    ]
-    lines += ["|---|---|---|---|---|---|---|"]
-    for row in result["rows"]:
+    head = ["product", "outputs x channels", "floor, µs", "cuBLAS (quartiles)", "best of ours (quartiles)", "saves"]
+    head += ["blocks", "the rule takes", "µs over the fastest"]
+    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in [*result["rows"], *result["to_the_norm"]]:
         (name, saved), us = best_of(row["us"]), row["us"]
-        low, middle, high = zip(us["cuBLAS"], us[name], strict=True)
+        low, middle, high = zip(us[CUBLAS], us[name], strict=True)
+        rule = taken_at(row)
+        over = us[rule][1] - min(way[1] for way in us.values())
         both = " | ".join(f"{m:.2f} ({a:.2f} to {b:.2f})" for a, m, b in zip(low, middle, high, strict=True))
         lines.append(
             f"| {row['product']} | {row['outputs']:,} x {row['inner']:,} | {row['floor_us']:.2f} | {both} "
-            f"| {saved:+.2f} | {name} |"
+            f"| {saved:+.2f} | {name} | {'the same' if rule == name else rule} | {over:.2f} |"
         )
     lines += [
         "",
-        "| model | products of a step by cuBLAS, µs | floor | saved by ours where faster | at |",
-        "|---|---|---|---|---|",
+        "| model | products of a step by cuBLAS, µs | floor | saved by ours where faster | by the rule | at |",
+        "|---|---|---|---|---|---|",
     ]
     for name, of in result["models"].items():
         at = ", ".join(f"{product} {us:.1f}" for product, us in of["saved"].items()) or "none"
         lines.append(
-            f"| {name} | {of['cublas_us']:,.0f} | {of['floor_us']:,.0f} | {sum(of['saved'].values()):.1f} | {at} |"
+            f"| {name} | {of['cublas_us']:,.0f} | {of['floor_us']:,.0f} | {sum(of['saved'].values()):.1f} "
+            f"| {of['rule_saves']:.1f} | {at} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def of_models(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of each model's step: microseconds of its products, and what ours would save, by product."""
+def of_models(rows: list[dict[str, Any]], to_the_norm: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each model's step: microseconds of its products, what ours would save, by product, and what the rule saves,
+    with the norm behind them where that adds parts."""
     found: dict[str, Any] = {}
+    behind = {row["product"].removesuffix(NORM): row for row in to_the_norm}
     of = {row["product"]: row for row in rows}
+
+    def us(product: str, way: str) -> float:
+        return float(of[product]["us"][way][1])
+
+    def rule_saves(product: str) -> float:
+        row = behind.get(product, of[product])
+        return float(row["us"][CUBLAS][1] - row["us"][taken_at(row)][1])
+
     for name, architecture in models(SCALE).items():
         counts = {product: count for (product, _), count in shapes_of(architecture).items()}
         found[name] = {
-            "cublas_us": sum(n * of[product]["us"]["cuBLAS"][1] for product, n in counts.items()),
+            "cublas_us": sum(n * us(product, CUBLAS) for product, n in counts.items()),
             "floor_us": sum(n * of[product]["floor_us"] for product, n in counts.items()),
+            "rule_saves": sum(n * rule_saves(p) for p, n in counts.items()),
             "saved": {p: n * saved for p, n in counts.items() if (saved := best_of(of[p]["us"])[1]) > 0},
         }
     return found
@@ -267,21 +268,26 @@ def main() -> None:
     rates, cache = device_rates(), torch.cuda.get_device_properties(0).L2_cache_size
     torch.cuda.empty_cache()
     named = {pair: None for architecture in models(SCALE).values() for pair in shapes_of(architecture)}
-    rows: list[dict[str, Any]] = []
+    shapes = dict.fromkeys(shape for _, shape in named)
+    back = [shape for shape in shapes if shape.outputs == next(iter(models(SCALE).values())).width]
     with torch.no_grad():
         with compiled_ahead(torch.device("cuda")):
-            for shape in dict.fromkeys(shape for _, shape in named):
+            for shape in shapes:
                 weight = torch.empty(tuple(shape), device="cuda", dtype=torch.bfloat16)
-                for run in ways(weight.new_zeros((BATCH, shape.inner))).values():
-                    run(weight)
-        done: dict[Shape, dict[str, Any]] = {}
-        for name, shape in named:
-            if shape not in done:
-                done[shape] = measured(shape, cache)
-                torch.cuda.empty_cache()
-            moved = 2 * (shape.outputs * shape.inner + BATCH * (shape.inner + shape.outputs))
-            rows.append({"product": name, "floor_us": 1e6 * moved / rates["copy_bytes"], **done[shape]})
-    result = {"environment": environment(), "rates": rates, "rows": rows, "models": of_models(rows)}
+                for of in (ways, to_the_norm) if shape in back else (ways,):
+                    for run in of(drawn(shape)).values():
+                        run(weight)
+        alone = {shape: measured(shape, cache, ways) for shape in shapes}
+        behind = {shape: measured(shape, cache, to_the_norm) for shape in back}
+
+    def floor(shape: Shape) -> dict[str, float]:
+        moved = 2 * (shape.outputs * shape.inner + BATCH * (shape.inner + shape.outputs))
+        return {"floor_us": 1e6 * moved / rates["copy_bytes"]}
+
+    rows = [{"product": name, **floor(shape), **alone[shape]} for name, shape in named]
+    normed = [{"product": name + NORM, **floor(shape), **behind[shape]} for name, shape in named if shape in behind]
+    result = {"environment": environment(), "rates": rates, "rows": rows, "to_the_norm": normed}
+    result["models"] = of_models(rows, normed)
     (out / "gpu_products.json").write_text(json.dumps(result, indent=2) + "\n")
     (out / "gpu_products.md").write_text(as_markdown(result))
     print(as_markdown(result))

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-ALIGNED = 8
-"""Columns of 2 bytes in the 16 that a fast product writes at a time."""
+from hybrid_nas_kernels.linear_step import linear_step
+
+ALIGNED = 16
+"""What the rows of adjoined weights are a multiple of: each row that their product writes begins where a kernel can
+read 16 bytes at a time. 8 columns of 2 bytes are enough for that, but Triton knows it of multiples of 16 alone."""
 
 
 def adjacent(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
@@ -66,7 +68,7 @@ def _product(n: Tensor, weight: Tensor) -> Tensor:
     """With the rows that lie behind the weight's where its own are no multiple of ALIGNED: cuBLAS takes twice as long
     for the odd number."""
     wide = None if torch.is_grad_enabled() else _widened(weight)
-    return F.linear(n, weight) if wide is None else F.linear(n, wide)[..., : len(weight)]
+    return linear_step(n, weight) if wide is None else linear_step(n, wide)[..., : len(weight)]
 
 
 def _widened(weight: Tensor) -> Tensor | None:

@@ -189,6 +189,7 @@ def decoded(model, tokens, dtype):
 
 
 def model_of(mixers, dtype):
+    torch.manual_seed(0)
     model = random_model(Architecture(32, 50, tuple(Block(m, SwiGLU(96)) for m in mixers)), DEVICE, dtype)
     for weight in model.parameters():
         weight.data.mul_(5 if weight.ndim > 1 else 1)  # up to 0.1: attention that is not the mean

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from hybrid_nas_kernels.adjacent import adjacent
 from hybrid_nas_kernels.fuse_heads.triton_step import fuse_step
+from hybrid_nas_kernels.linear_step import linear_step
 from hybrid_nas_kernels.norm_linear.triton_kernels import gated_rms_norm, rms_norm
 from hybrid_nas_kernels.swiglu import triton_kernels as swiglu_kernels
 
@@ -44,10 +45,10 @@ def fuse_heads_triton(
     if left[1] is not None:
         attended = (attended * left[1]).to(y.dtype)
     if fusion == "concat":
-        return F.linear(torch.cat((mamba, attended), dim=-1), weights[0])
+        return linear_step(torch.cat((mamba, attended), dim=-1), weights[0])
     sign = 1 if fusion == "add" else -1
     if len(weights) == 1:
-        return F.linear(torch.add(mamba, attended, alpha=sign), weights[0])
+        return linear_step(torch.add(mamba, attended, alpha=sign), weights[0])
     out = F.linear(mamba.flatten(0, -2), weights[0])
     out.addmm_(attended.flatten(0, -2), weights[1].t(), alpha=sign)  # in place: torch's addmm would copy it first
     return out.view(*mamba.shape[:-1], -1)

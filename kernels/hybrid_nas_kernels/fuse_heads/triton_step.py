@@ -6,7 +6,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn import functional as F
+
+from hybrid_nas_kernels.linear_step import linear_step
 
 
 @triton.jit
@@ -63,4 +64,4 @@ def fuse_step(
         y, z, attended, *gains, out, y.stride(0), z.stride(0), attended.stride(0), eps, float(sign),
         D=d_ssm, V=values, BLOCK=block, num_warps=8 if block > 1024 else 4,
     )  # fmt: skip
-    return F.linear(out, weight)
+    return linear_step(out, weight)

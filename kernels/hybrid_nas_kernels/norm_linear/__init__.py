@@ -66,7 +66,10 @@ def rms_norm(x: Tensor, norm: Tensor, *, eps: float) -> Tensor:
 
 def add_rms_norm(x: Tensor, y: Tensor | None, norm: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
     """x + y (x itself without `y`), and rms_norm of it times norm: a residual stream and what the next layer reads of
-    it. One pass by Triton on a CUDA device, torch's own elsewhere."""
+    it. One pass by Triton on a CUDA device, torch's own elsewhere. In decoding y may be parts (parts, rows, width), as
+    `linear_step_parts` leaves them: all of them are added."""
+    if y is not None and y.ndim > x.ndim:
+        return _add_parts_rms_norm(x, y, norm, eps)  # type: ignore[no-any-return]
     if y is not None and runs_triton(x):
         return _add_rms_norm(x, y, norm, eps)  # type: ignore[no-any-return]
     total = x if y is None else x + y
@@ -85,5 +88,6 @@ def norm_once(x: Tensor, norm: Tensor | None, *, eps: float) -> tuple[Tensor, Te
     return (rms_norm(x, norm, eps=eps), None) if norm is not None and runs_triton(x) else (x, norm)
 
 
+_add_parts_rms_norm = deferred("hybrid_nas_kernels.norm_linear.triton_step", "add_parts_rms_norm", needs="triton")
 _add_rms_norm = deferred("hybrid_nas_kernels.norm_linear.triton_kernels", "add_rms_norm", needs="triton")
 _rms_norm = deferred("hybrid_nas_kernels.norm_linear.triton_kernels", "rms_norm", needs="triton")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hybrid_nas_kernels.dispatch import deferred, pick, triton_or
+from hybrid_nas_kernels.linear_step import whole
 from hybrid_nas_kernels.parallel_step.reference import Mamba, parallel_step_reference
 from hybrid_nas_kernels.rope import Cached
 
@@ -32,6 +33,7 @@ def parallel_step(
     weights: tuple[Tensor, Tensor],
     eps: float,
     implementation: str = "auto",
+    parts: bool = False,
 ) -> Tensor:
     """The layer's output (batch, width) for one token; keys, values, the convolution's inputs and the state are updated
     in place.
@@ -39,9 +41,11 @@ def parallel_step(
     `cached` is what `rope_and_cache` is given, in its order, all of its slots attended to; `mamba` is what
     `conv_scan_step` is given; z (batch, d_ssm) the gate. `norms` are the gains (d_ssm,) and (heads * value_dim,) of an
     RMSNorm over each half, `fusion` is add or difference (Mamba less attention), `weights` (width, d_ssm) and (width,
-    heads * value_dim). No gradients.
+    heads * value_dim). No gradients. With `parts` the output is possibly parts of it that are still to be added, as of
+    `linear_step_parts`.
     """
     if fusion not in ("add", "difference"):
         raise ValueError(f"parallel_step: fusion is add or difference, found {fusion!r}; fuse_heads has concat")
     run = pick("parallel_step", implementation, IMPLEMENTATIONS, lambda: choose(z.device, z.dtype))
-    return run(cached, mamba, z, norms, fusion, weights, eps)
+    out = run(cached, mamba, z, norms, fusion, weights, eps)
+    return out if parts else whole(out, z)

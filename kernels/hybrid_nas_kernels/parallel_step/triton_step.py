@@ -12,11 +12,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn import functional as F
 
 from hybrid_nas_kernels.adjacent import side_by_side
 from hybrid_nas_kernels.attention.triton_step import Parts, attention_parts, join_head
 from hybrid_nas_kernels.fuse_heads.triton_step import gated_norm, signed_norm
+from hybrid_nas_kernels.linear_step import linear_step_parts
 from hybrid_nas_kernels.mamba2.triton_step import BLOCK, conv_scan, conv_scan_parts
 from hybrid_nas_kernels.parallel_step.reference import Mamba
 from hybrid_nas_kernels.rope import Cached
@@ -123,8 +123,8 @@ def parallel_step_triton(
     eps: float,
 ) -> Tensor:
     """As `parallel_step`, for float32 and bfloat16; `conv` and `state` have no gaps. Weights that lie side by side are
-    read where they are."""
+    read where they are. The output, or parts of it, as `linear_step_parts` leaves them."""
     q, y, joined = turn_and_scan(cached, mamba)
     found = attention_parts(q, *cached[2:4])
     halves = join_and_norm(found, joined, y.flatten(1), z, norms, 1 if fusion == "add" else -1, eps)
-    return F.linear(halves, side_by_side(weights, dim=1))
+    return linear_step_parts(halves, side_by_side(weights, dim=1))

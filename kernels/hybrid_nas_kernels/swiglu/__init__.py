@@ -14,7 +14,7 @@ from hybrid_nas_kernels.swiglu.folded import swiglu_folded
 from hybrid_nas_kernels.swiglu.native import swiglu_native
 from hybrid_nas_kernels.swiglu.reference import swiglu_reference
 
-__all__ = ["IMPLEMENTATIONS", "choose", "swiglu", "swiglu_folded", "swiglu_native", "swiglu_reference"]
+__all__ = ["IMPLEMENTATIONS", "choose", "swiglu", "swiglu_folded", "swiglu_native", "swiglu_reference", "swiglu_step"]
 
 IMPLEMENTATIONS = {
     "reference": swiglu_reference,
@@ -46,4 +46,13 @@ def swiglu(
     return run(x, norm, gate, up, down, eps)
 
 
+def swiglu_step(n: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """`swiglu` without a norm, of rows (rows, width) of a decoding step: (rows, width), or parts of it that are still
+    to be added, as of `linear_step_parts`."""
+    if runs_triton(n):
+        return _step(n, gate, up, down)  # type: ignore[no-any-return]
+    return F.linear(F.silu(F.linear(n, gate)) * F.linear(n, up), down)
+
+
+_step = deferred("hybrid_nas_kernels.swiglu.triton_kernels", "swiglu_step", needs="triton")
 _normed = deferred("hybrid_nas_kernels.swiglu.triton_kernels", "swiglu_normed", needs="triton")

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hybrid_nas_kernels.adjacent import adjacent, products
+from hybrid_nas_kernels.linear_step import linear_step, linear_step_parts
 from hybrid_nas_kernels.norm_linear.triton_kernels import rms_norm
 from hybrid_nas_kernels.operations import operation
 from hybrid_nas_kernels.triton_sums import rows_of
@@ -31,15 +32,26 @@ def swiglu_triton(x: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tenso
 
 def swiglu_normed(n: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
     """As `swiglu_triton`, of tokens that have been through the norm."""
+    return linear_step(_gated(n, gate, up), down)
+
+
+def swiglu_step(n: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """As `swiglu_normed`, for the rows of a decoding step: the output, or parts of it, as `linear_step_parts` leaves
+    them."""
+    return linear_step_parts(_gated(n, gate, up), down)
+
+
+def _gated(n: Tensor, gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate n) * (up n)."""
     if n.numel() // n.shape[-1] >= TOGETHER:
         both = F.linear(n, torch.cat((gate, up)))
     else:
         g, u = products(n, (gate, up))
         whole = None if torch.is_grad_enabled() else adjacent((g, u), dim=-1)
         if whole is None:
-            return F.linear(silu_mul(g, u), down)
+            return silu_mul(g, u)
         both = whole
-    return F.linear(torch.ops.hybrid_nas.silu_mul_halves(both), down)
+    return torch.ops.hybrid_nas.silu_mul_halves(both)  # type: ignore[no-any-return]
 
 
 def silu_mul(g: Tensor, u: Tensor) -> Tensor:
