@@ -16,13 +16,21 @@ YEAR_S = 365 * 86_400.0
 MOST_REPLICATES = 1_000
 
 
+def learning_rate(width: int) -> float:
+    """Peak learning rate of a model of `width`: 3e-3 at width 64, falling as 1 / width.
+
+    The best of a sweep at widths 32, 64 and 128 (studies/2026-11_default_proxy).
+    """
+    return 3e-3 * 64 / width
+
+
 @dataclass(frozen=True)
 class Budget:
     """`tokens` are trained on in sequences of the proxy's context, `batch` of them a step.
 
     Warm-up and cool-down are shares of the steps (a trapezoid, as in [arXiv:2510.04800, App. E]); `rungs` are the
     shares after which a trial reports its held-out loss and may be stopped. `learning_rate` None takes the rule of
-    `hybrid_nas.proxy` for the width. `recall_share` of the sequences of each batch are recall sequences of
+    `learning_rate` for the width. `recall_share` of the sequences of each batch are recall sequences of
     `recall_task` and `recall_symbols` (see `hybrid_nas.recall`); at 1 there is no text, and no loss. With `tasks` they
     are shared out among these synthetic tasks instead (see `hybrid_nas.tasks`), and `recall` is the mean over them.
     `probes` are tasks, or losses on held-out text (`beyond`, `ar_hits`), that are scored at the end and not trained on;
@@ -128,6 +136,10 @@ class Budget:
         """The number of the rung at which a training of this budget has seen `tokens`: the nearest."""
         share = tokens / (self.steps(context) * self.batch * context)
         return min(range(len(self.rungs)), key=lambda i: abs(self.rungs[i] - share), default=0)
+
+    def peak(self, width: int) -> float:
+        """The peak learning rate of a model of `width`."""
+        return self.learning_rate or learning_rate(width)
 
     def steps(self, context: int) -> int:
         """Optimizer steps at sequences of `context` tokens, at least one."""

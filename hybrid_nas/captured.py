@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from hybrid_nas.architecture import Architecture
 from hybrid_nas.model import Model
-from hybrid_nas.proxy import BETAS, EXPLODED, Diverged, Proxy, Step, decayed_and_kept, learning_rate, trapezoid
+from hybrid_nas.proxy import BETAS, EXPLODED, Diverged, Proxy, Step, decayed_and_kept, trapezoid
 
 CHUNK = 32
 """Steps whose batches go to the device, and whose losses come back, together."""
@@ -58,6 +59,15 @@ def lost(device: torch.device) -> bool:
 
 class NoMixedPrecision(RuntimeError):
     """An operation of the model does not take bfloat16 matrices beside float32 vectors."""
+
+
+TYPES = re.compile(r"bfloat16|\bbf16\b|dtypes?\b|data type|scalar ?type|(input|weight|bias)_type", re.IGNORECASE)
+
+
+def of_precision(error: Exception) -> bool:
+    """Whether an operation refused what its inputs' types are, by what it says: torch, and packages with kernels of
+    their own, have no error for it. Any other error is a mistake, and no reason to train more slowly."""
+    return TYPES.search(str(error)) is not None
 
 
 @dataclass
@@ -117,7 +127,8 @@ class Flat:
 class CapturedTraining:
     """One candidate's training, enqueued on a stream of its own. The weights of `model` become bfloat16 (matrices) and
     float32 (vectors) until `restore`. `how` says whether the graph runs, or why the step runs eagerly; `bytes` is the
-    device memory that building it took. Raises NoMixedPrecision, with the model as it was, where a mixer cannot run so.
+    device memory that building it took. Raises NoMixedPrecision, with the model as it was, where a mixer cannot run so;
+    any other error of the first step is raised as it is.
     """
 
     def __init__(
@@ -136,12 +147,12 @@ class CapturedTraining:
         with CAPTURING, torch.cuda.stream(self.stream):
             before = torch.cuda.memory_reserved(device)
             try:
-                self._build(proxy.budget.learning_rate or learning_rate(architecture.width))
+                self._build(proxy.budget.peak(architecture.width))
                 self._warm_up()
             except (RuntimeError, TypeError, NotImplementedError) as error:
                 for flat in self.flats:
                     flat.restore()
-                if isinstance(error, torch.OutOfMemoryError) or lost(device):
+                if isinstance(error, torch.OutOfMemoryError) or not of_precision(error) or lost(device):
                     raise
                 raise NoMixedPrecision(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
             if capture:

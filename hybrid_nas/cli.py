@@ -14,6 +14,7 @@ from hybrid_nas.commands import answer, handover, installation, model, training
 from hybrid_nas.commands.compare import compare
 from hybrid_nas.commands.dashboard import dashboard
 from hybrid_nas.commands.describe import describe
+from hybrid_nas.commands.extrapolate import extrapolate
 from hybrid_nas.commands.measure import measure
 from hybrid_nas.commands.probe import probe
 from hybrid_nas.commands.search import search
@@ -36,12 +37,13 @@ COMMANDS = (
     training.confirm,
     table,
     merge,
+    extrapolate,
     installation.spaces,
     installation.schema,
     installation.doctor,
 )  # in the order of --help; a command is a plain function, its name the function's
 
-MANY_SMALL = ("search", "front", "recipe", "report", "dashboard", "compare")
+MANY_SMALL = ("search", "front", "recipe", "report", "dashboard", "compare", "extrapolate")
 """Commands that train nothing in their own process, and whose matrices are small: a second thread only waits."""
 ADDRESS = re.compile(r"local|auto|[^\s/]+:\d+|ray://.*")
 

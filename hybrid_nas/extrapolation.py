@@ -13,7 +13,8 @@ training in them. They hold where the law holds: they do not know of what change
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ HUBER = 1e-3
 STARTS = tuple(itertools.product((0.5, 0.9), (0.15, 0.5), (0.15, 0.5)))
 """The floor as a share of the lowest loss, and the exponents."""
 SMALLEST, STEEPEST = 0.01, 3.0  # of an exponent
+ALIKE = 1.05  # the ratio up to which two sizes, or numbers of tokens, are one
 TELLS = 3  # sizes, or numbers of tokens, that tell an exponent apart from the floor
 USUAL, RANGE = (0.34, 0.28), (0.2, 0.5)
 """Exponents of size and tokens where two do not tell them [arXiv:2203.15556, section 3.3], and where they may lie."""
@@ -102,7 +104,8 @@ def _law(law: Sequence[float], params: Any, tokens: Any) -> Any:
 
 
 def fit(measured: Sequence[Measured]) -> Law:
-    """The law of one design. ValueError where there are fewer trainings than the law has numbers.
+    """The law of one design. ValueError where there are fewer trainings, or combinations of size and tokens, than the
+    law has numbers.
 
     >>> points = [Measured(n, d, 2 + n**-0.5 + d**-0.3) for n in (1e2, 1e3, 1e4) for d in (1e3, 1e4, 1e5)]
     >>> round(fit(points).loss(1e6, 1e7), 3)
@@ -115,7 +118,7 @@ def fit(measured: Sequence[Measured]) -> Law:
     )
     if not len(measured):
         raise ValueError("extrapolation: nothing was measured")
-    of_size, of_tokens = (bool(values.max() > 1.05 * values.min()) for values in (params, tokens))
+    of_size, of_tokens = (varied(measured, name) for name in ("params", "tokens"))
     needed = 1 + 2 * of_size + 2 * of_tokens
     if len(measured) < needed + 1 or needed == 1:
         raise ValueError(
@@ -127,6 +130,11 @@ def fit(measured: Sequence[Measured]) -> Law:
     told = [len(_groups(values)) >= TELLS for values in (params, tokens)]
     usual = [None if t else exponent for t, exponent in zip(told, USUAL, strict=True)]
     law, varies, slopes = _fitted(x, y, losses, (of_size, of_tokens), usual)
+    if (cells := _cells(x, y)) < slopes.shape[1]:
+        raise ValueError(
+            f"extrapolation: {cells} combinations of size and tokens, and the law has {slopes.shape[1]} numbers; train "
+            "every size at every number of tokens"
+        )
     freedom = len(losses) - slopes.shape[1]
     residual = float(np.sqrt(((losses - _law(law, x, y)) ** 2).sum() / freedom))
     covariance = residual**2 * np.linalg.pinv(slopes.T @ slopes)
@@ -138,13 +146,19 @@ def fit(measured: Sequence[Measured]) -> Law:
     return Law(*law, unit, residual, freedom, varies, rows, tuple(others))
 
 
-def _groups(values: Array) -> list[float]:
+def _groups(values: Iterable[float]) -> list[float]:
     """Values that are more than 5% apart."""
     found: list[float] = []
     for value in sorted(values):
-        if not found or value > 1.05 * found[-1]:
+        if not found or value > ALIKE * found[-1]:
             found.append(float(value))
     return found
+
+
+def _cells(params: Array, tokens: Array) -> int:
+    """How many combinations of size and tokens there are, 5% apart."""
+    places = [[bisect_right(_groups(values), value) for value in values] for values in (params, tokens)]
+    return len(set(zip(*places, strict=True)))
 
 
 def _fitted(
@@ -203,9 +217,18 @@ class Check:
 
 
 def left_out(measured: Sequence[Measured]) -> list[Check]:
-    """Forecasts for the trainings of the largest size (of the most tokens, where there is one size) by the others."""
-    sizes = sorted({m.params for m in measured})
-    along = "params" if len(sizes) > 1 else "tokens"
-    most = max(getattr(m, along) for m in measured)
-    law = fit([m for m in measured if getattr(m, along) < most])
-    return [Check(m, law.forecast(m.params, m.tokens)) for m in measured if getattr(m, along) == most]
+    """Forecasts for the trainings of the largest size (of the most tokens, where there is one size) by the others.
+    ValueError where these do not tell a law in what is left out."""
+    along, what = ("params", "sizes") if varied(measured, "params") else ("tokens", "numbers of tokens")
+    most = max((getattr(m, along) for m in measured), default=0)
+    left = [m for m in measured if getattr(m, along) * ALIKE >= most]
+    others = [m for m in measured if getattr(m, along) * ALIKE < most]
+    if not varied(others, along):
+        raise ValueError(f"extrapolation: fewer than two {what} are left; the check takes three or more")
+    law = fit(others)
+    return [Check(m, law.forecast(m.params, m.tokens)) for m in left]
+
+
+def varied(measured: Sequence[Measured], name: str) -> bool:
+    """Whether params, or tokens, are not all one."""
+    return len(_groups(getattr(m, name) for m in measured)) > 1

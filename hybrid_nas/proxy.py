@@ -207,14 +207,6 @@ class Proxy:
         return max(1, tokens // self.context)
 
 
-def learning_rate(width: int) -> float:
-    """Peak learning rate of a model of `width`: 3e-3 at width 64, falling as 1 / width.
-
-    The best of a sweep at widths 32, 64 and 128 (studies/2026-11_default_proxy).
-    """
-    return 3e-3 * 64 / width
-
-
 def trapezoid(step: int, steps: int, warmup: float, cooldown: float) -> float:
     """Share of the peak learning rate at `step` (from 1) of `steps`.
 
@@ -240,7 +232,7 @@ def optimizer(model: nn.Module, budget: Budget, width: int) -> torch.optim.AdamW
     """AdamW over the weights, some of them decayed."""
     decayed, kept = decayed_and_kept(model)
     groups = [{"params": decayed, "weight_decay": budget.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=budget.learning_rate or learning_rate(width), betas=BETAS, fused=True)
+    return torch.optim.AdamW(groups, lr=budget.peak(width), betas=BETAS, fused=True)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from hybrid_nas.architecture import canonical_json
 from hybrid_nas.budget import Budget
 from hybrid_nas.census import Census
 from hybrid_nas.proposal import Proposal
-from hybrid_nas.scale import Scale
+from hybrid_nas.scale import Refused, Scale
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.trial import Trial, read_trials, write_trials
 
@@ -47,15 +47,31 @@ def write_part(trials: Iterable[Trial], setting: dict[str, Any], path: Path) -> 
 
 def read_part(path: Path) -> tuple[list[Trial], dict[str, Any]]:
     """The trials of a part and its setting. ValueError where the file is no part of a table."""
+    trials = read_trials(path)
+    setting = setting_in(path)
+    if setting is None:
+        raise ValueError(f"{path}: no part of a table (its metadata does not say how it was trained)")
+    return trials, setting
+
+
+def setting_in(path: Path) -> dict[str, Any] | None:
+    """The setting that a file of trials holds; None where it holds none. ValueError where it is damaged."""
     import pyarrow.parquet as pq
 
-    trials = read_trials(path)
     found = (pq.read_schema(path).metadata or {}).get(SETTING)
     if found is None:
-        raise ValueError(f"{path}: no part of a table (its metadata does not say how it was trained)")
-    setting: dict[str, Any] = json.loads(found)
-    setting["budget"] = _common(Budget.from_dict(setting["budget"]))  # keys that came later have their defaults
-    return trials, setting
+        return None
+    try:
+        setting: dict[str, Any] = json.loads(found)
+        setting["budget"] = _common(Budget.from_dict(setting["budget"]))  # keys that came later have their defaults
+        for name in ("proxy", "target"):
+            Scale(**setting[name])
+        if not isinstance(setting["text"], str):
+            raise ValueError("text must be a fingerprint")
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        raise ValueError(f"{path}: its metadata does not say how it was trained, as a table's does ({what})") from error
+    return setting
 
 
 def merged(parts: Sequence[Path]) -> tuple[list[Trial], dict[str, Any]]:
@@ -122,6 +138,18 @@ def proposals(studies: Sequence[StudyFile], designs: int | None) -> list[Proposa
         return every
     random.Random(0).shuffle(every)  # so that more designs are those and others
     return every[:designs]
+
+
+def same_designs(trials: Iterable[Trial], study: StudyFile) -> tuple[list[Proposal], list[str]]:
+    """The designs of `trials`, one a model at their target, made anew at the study's scales; and what was refused."""
+    every: dict[str, Proposal] = {}
+    refused: dict[str, str] = {}
+    for trial in trials:
+        try:
+            every.setdefault(trial.target.id, Proposal.of(trial.design, study))
+        except Refused as reason:
+            refused.setdefault(trial.target.id, f"{trial.layout}: {reason}")
+    return list({proposal.key: proposal for proposal in every.values()}.values()), list(refused.values())
 
 
 def of_spaces(trials: Sequence[Trial], studies: Sequence[StudyFile], setting: dict[str, Any]) -> list[Trial]:

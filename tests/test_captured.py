@@ -1,7 +1,9 @@
 """The captured training step: against the plain one, and its flat parameters."""
 
 import statistics
+from contextlib import nullcontext
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 from hybrid_nas import captured
 from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, ParallelHybrid, SwiGLU
 from hybrid_nas.budget import Budget
-from hybrid_nas.captured import CapturedTraining, Flat, NoMixedPrecision, train, unusable
+from hybrid_nas.captured import CapturedTraining, Flat, NoMixedPrecision, of_precision, train, unusable
 from hybrid_nas.data import Corpus, open_corpus
 from hybrid_nas.evaluate import Kept, evaluate
 from hybrid_nas.model import build
@@ -41,6 +43,91 @@ def test_without_a_cuda_device_it_says_so():
     assert "need a CUDA device, not cpu" in unusable(CPU)
     with pytest.raises(NoMixedPrecision, match="need a CUDA device, not cpu"):
         CapturedTraining(build(SMALL, generator=0), SMALL, proxy(), CPU)
+
+
+HALF, FULL = torch.ones(4, 4, dtype=torch.bfloat16), torch.ones(4, 4)
+PRECISION = {
+    "matrices": lambda: HALF @ FULL,
+    "a bias": lambda: nn.functional.conv1d(HALF[None], HALF[:, :, None], FULL[0]),
+    "attention": lambda: nn.functional.scaled_dot_product_attention(HALF[None], FULL[None], HALF[None]),
+    "an index": lambda: FULL.clone().index_put_((torch.tensor([0]),), HALF[:1]),
+    "an addition in place": lambda: torch.zeros(4, 4, dtype=torch.long).add_(HALF),
+    "an operation without bfloat16": lambda: torch.linalg.qr(HALF),
+}
+MISTAKES = {
+    "shapes": lambda: HALF @ HALF[:3],
+    "a broadcast": lambda: HALF + HALF[:3, :3],
+    "an index": lambda: HALF[torch.tensor([7])],
+    "a view": lambda: HALF.view(5, 5),
+    "a device": lambda: HALF + HALF.to("meta"),
+    "a gradient": lambda: HALF.sum().backward(),
+    "an argument": lambda: nn.functional.linear(HALF, None),
+}
+
+
+@pytest.mark.parametrize("operation", PRECISION.values(), ids=PRECISION)
+def test_what_torch_says_of_mixed_types_is_known(operation):
+    with pytest.raises((RuntimeError, TypeError)) as refused:
+        operation()
+    assert of_precision(refused.value)
+
+
+@pytest.mark.parametrize("operation", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_not_taken_for_mixed_types(operation):
+    with pytest.raises((RuntimeError, TypeError, IndexError)) as refused:
+        operation()
+    assert not of_precision(refused.value)
+
+
+def begin(error, monkeypatch):
+    """A captured training whose first step raises `error`; of CUDA there is nothing but names."""
+    model = build(SMALL, generator=0)
+
+    def build_flats(self, peak):
+        self.flats += [Flat(decayed_and_kept(model)[0], torch.bfloat16, 0.1)]
+
+    def first_step(self):
+        assert {p.dtype for p in model.parameters()} == {torch.bfloat16, torch.float32}
+        raise error
+
+    monkeypatch.setattr(captured, "unusable", lambda device: None)
+    for name, value in (("Stream", MagicMock()), ("current_stream", MagicMock()), ("stream", nullcontext)):
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    monkeypatch.setattr(CapturedTraining, "_build", build_flats)
+    monkeypatch.setattr(CapturedTraining, "_warm_up", first_step)
+    try:
+        CapturedTraining(model, SMALL, proxy(), CPU)
+    finally:
+        drawn = build(SMALL, generator=0).parameters()
+        assert all(torch.equal(p, q) for p, q in zip(model.parameters(), drawn, strict=True))
+
+
+def test_a_mistake_in_the_first_step_is_raised_as_it_is(monkeypatch):
+    ours = RuntimeError("The size of tensor a (4) must match the size of tensor b (3)")
+    with pytest.raises(RuntimeError) as raised:
+        begin(ours, monkeypatch)
+    assert raised.value is ours
+    with pytest.raises(NoMixedPrecision, match="RuntimeError: expected m1 and m2 to have the same dtype"):
+        begin(RuntimeError("expected m1 and m2 to have the same dtype, but got: BFloat16 != float"), monkeypatch)
+
+
+def test_a_mistake_in_the_first_step_is_the_trials_failure(monkeypatch):
+    """The device is CUDA by name alone; the model is on the CPU."""
+
+    def mistaken(*arguments):
+        raise RuntimeError("The size of tensor a (4) must match the size of tensor b (3)")
+
+    here = "hybrid_nas.evaluate"
+    monkeypatch.setattr(f"{here}.build", lambda *given, device, **named: build(*given, **named))
+    monkeypatch.setattr(f"{here}.choose_cross_entropy", lambda device: ("reference", None))
+    monkeypatch.setattr(f"{here}._name", lambda device: "a GPU")
+    monkeypatch.setattr(f"{here}.lost", lambda device: False)
+    monkeypatch.setattr(f"{here}._captured", mistaken)
+    outcome = evaluate(SMALL, 128, BUDGET, None, 0, lambda progress: True, "cuda")
+    assert outcome.state == "failed"
+    assert "The size of tensor a (4) must match" in outcome.failure
+    assert "training_step" not in outcome.implementations
 
 
 def test_flat_parameters_are_the_same_numbers_before_and_after():

@@ -94,3 +94,13 @@ def test_the_papers_3b_models_from_its_smaller_ones():
     assert max(abs(c.forecast.loss - c.measured.loss) for c in checks) < 0.045
     assert sum(c.inside for c in checks) >= 7
     assert max(c.forecast.high - c.forecast.low for c in checks) < 0.5
+
+
+def test_a_law_needs_as_many_combinations_as_it_has_numbers():
+    """Sizes and tokens that rise together, as at equal compute, do not tell the one from the other."""
+    together = [Measured(n, d, 2 + n**-0.3 + 0.001 * i) for n, d in ((1e6, 1e8), (4e6, 4e8)) for i in range(4)]
+    with pytest.raises(ValueError, match="2 combinations of size and tokens, and the law has 3 numbers"):
+        fit(together)
+    two_sizes = [m for m in planted(np.random.default_rng(0), 0.0) if m.params < SIZES[-1]]
+    with pytest.raises(ValueError, match="fewer than two sizes are left; the check takes three or more"):
+        left_out(two_sizes)

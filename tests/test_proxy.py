@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_nas.architecture import Architecture, Attention, Block, Mamba2, SwiGLU
-from hybrid_nas.budget import Budget
+from hybrid_nas.budget import Budget, learning_rate
 from hybrid_nas.data import Corpus, Text, open_corpus
 from hybrid_nas.model import build
-from hybrid_nas.proxy import Diverged, Proxy, batch_losses, learning_rate, optimizer, thin, train, trapezoid
+from hybrid_nas.proxy import Diverged, Proxy, batch_losses, optimizer, thin, train, trapezoid
 from hybrid_nas.recall import draw
 
 CPU = torch.device("cpu")

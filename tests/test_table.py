@@ -292,3 +292,28 @@ def test_token_ids_are_read_as_they_are_and_wrong_ones_refused(tmp_path):
     file = study()
     outcome = evaluate(proposals([file], 1)[0].proxy, 32, file.budget, {"path": str(path)}, 0, lambda p: True, "cpu")
     assert "has 700 different tokens, so proxy.vocab must be at least that, found 256" in outcome.failure
+
+
+def test_the_designs_of_a_table_are_trained_at_another_scale(tmp_path, monkeypatch):
+    """By hand: the designs of the part at the other width, whichever of its seeds held them."""
+    asked = []
+    monkeypatch.setattr("hybrid_nas.table.fill", lambda jobs, *rest: asked.extend(jobs) or [])
+    (tmp_path / "small.yaml").write_text(SPACE)
+    file = study()
+    some = proposals([file], None)[:3]
+    trials = [
+        Trial(n, "complete", p.design, p.proxy, p.target, p.cost, file.budget, seed, {"loss": 1.0})
+        for n, (p, seed) in enumerate((p, seed) for seed in (0, 1) for p in some)
+    ]
+    write_part(trials, setting_of(file, "a" * 64), tmp_path / "part.parquet")
+    command = ["table", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "wide.parquet"), "--seeds", "2"]
+    command += ["--like", str(tmp_path / "part.parquet"), "--set", "proxy.width=64", "--set", "proxy.params=240k"]
+    wide = study(["proxy.width=64", "proxy.params=240k"])
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert [job.proposal.target for job in asked] == [p.target for p in some]
+    assert [job.proposal.proxy for job in asked] == [p.design.at(wide.proxy) for p in some]
+    with pytest.raises(ValueError, match="its designs are trained, so give one space and leave --designs out"):
+        CliRunner().invoke(app, [*command, "--designs", "2"], catch_exceptions=False)
+    with pytest.raises(ValueError, match="it holds no design that small can train at this scale"):
+        CliRunner().invoke(app, [*command, "--set", "constraints.params=1000"], catch_exceptions=False)

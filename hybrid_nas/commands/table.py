@@ -13,6 +13,8 @@ from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, err, out
 from hybrid_nas.shipped import find
 
 if TYPE_CHECKING:
+    from hybrid_nas.proposal import Proposal
+    from hybrid_nas.study_file import StudyFile
     from hybrid_nas.trial import Trial
 
 WRITE_EVERY_S = 5.0
@@ -24,6 +26,9 @@ def table(
     designs: Annotated[int | None, typer.Option(help="How many designs; default: all.", min=1)] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each design, at seeds 0, 1, ...", min=1)] = 3,
     time_limit: Annotated[str | None, typer.Option(help="Stop by itself after 90s, 9min, 2h.")] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="A table whose designs to train, at another scale; SPACE gives the setting.")
+    ] = None,
     have: Annotated[list[Path] | None, typer.Option(help="Another part not to repeat; may be repeated.")] = None,
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda.")] = "auto",
     processes: Annotated[int, typer.Option(help="Processes that train.", min=1)] = 1,
@@ -44,12 +49,14 @@ def table(
     from hybrid_nas.table_file import identity, proposals, read_part, setting_of, write_part
     from hybrid_nas.yaml_file import Item
 
+    if like is not None and (designs is not None or len(spaces) > 1):
+        raise ValueError(f"--like {like}: its designs are trained, so give one space and leave --designs out")
     started = time.time()
     limit = None if time_limit is None else seconds_of(Item(time_limit, "--time-limit", None, time_limit), "time")
     machine = Machine(device, processes, at_once)
     machine.check()
     studies = [open_study(find(space), tuple(settings or ())) for space in spaces]
-    every = proposals(studies, designs)
+    every = proposals(studies, designs) if like is None else _like(like, studies)
     text = open_corpus(Corpus.from_dict(dict(studies[0].data or {})))
     check(text, studies[0].proxy, studies[0].budget)
     setting = setting_of(studies[0], text.fingerprint)
@@ -108,6 +115,18 @@ def table(
         )
     if problems and done < to_do:
         raise typer.Exit(1)
+
+
+def _like(path: Path, studies: list[StudyFile]) -> list[Proposal]:
+    """The designs of a table, at the scales of the study."""
+    from hybrid_nas.table_file import read_part, same_designs
+
+    every, refused = same_designs(read_part(path)[0], studies[0])
+    for line in refused:
+        err.print(f"not trained, {line}", markup=False, highlight=False, soft_wrap=True)
+    if not every:
+        raise ValueError(f"--like {path}: it holds no design that {studies[0].name} can train at this scale")
+    return every
 
 
 def merge(
