@@ -103,6 +103,6 @@ def pick(operation: str, asked: str, implementations: Mapping[str, T], auto: Cal
     chosen = CHOSEN.setdefault(operation, {})
     if name not in chosen:
         chosen[name] = reason
-        if asked == "auto":
+        if asked == "auto" and not torch.compiler.is_compiling():  # a log line is nothing that a graph can hold
             logger.info("%s: %s, %s", operation, name, reason)
     return implementations[name]
