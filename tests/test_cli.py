@@ -180,8 +180,8 @@ def test_measure_predicts_and_says_so(nas: Command) -> None:
     found = json.loads(nas("measure", "A" * 16, "--device", "h100", "--context", "32768", "--json").stdout)
     assert found["source"] == "predicted, roofline"
     assert (found["device"], found["context"]) == ("h100", 32_768)
-    # 2.47 GB of weights and four caches of 1 GiB at 3.0 TB/s, and 33 parts at 17 microseconds
-    floor = (2.47e9 + 4 * 2**30) / (0.9 * 3.35e12) + 33 * 17e-6
+    # 2.47 GB of weights and four caches of 1 GiB at 3.0 TB/s, and 33 parts at 12 microseconds
+    floor = (2.47e9 + 4 * 2**30) / (0.9 * 3.35e12) + 33 * 12e-6
     assert found["decode_tokens_per_s"] == pytest.approx(4 / floor, rel=0.02)
     assert nas("measure", "MM", "--device", "h10", check=2).stderr.count("nearest: h100") == 1
 
