@@ -13,6 +13,7 @@ import pytest
 from installed import COMMAND, environment
 
 from hybrid_nas.cli import ray_here
+from hybrid_nas.scale import PROXY
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 BOTH_SAY = "fusion is what preset says; leave one of the two out"
@@ -173,6 +174,21 @@ def test_doctor(nas: Command) -> None:
     assert "triton" in states
     if states["flash-attn"] == "missing":
         assert "pip install 'hybrid-nas[cuda]'" in nas("doctor").stdout
+
+
+def test_doctor_gives_the_choice_for_proxies_and_where_it_differs_for_1b(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hybrid_nas_kernels import linear_step
+
+    from hybrid_nas.doctor import implementations
+
+    def choose(device: object, dtype: object, outputs: int = 128_256, channels: int = 2048) -> tuple[str, str]:
+        return ("triton", "timed") if channels == 2048 else ("reference", f"not timed at {outputs} x {channels}")
+
+    monkeypatch.setattr(linear_step, "choose", choose)
+    found = implementations()
+    told = f"not timed at {PROXY.vocab} x {PROXY.width}"
+    assert found["linear_step"] == f"reference: {told}; for the classifier of a model of 1B triton: timed"
+    assert found["parallel_step"].partition(": ")[2]
 
 
 def test_measure_predicts_and_says_so(nas: Command) -> None:

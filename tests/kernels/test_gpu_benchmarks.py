@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -15,20 +17,43 @@ BENCHMARKS = Path(__file__).parents[2] / "kernels" / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("gpu_*.py") if path.name != "gpu_cases.py")
 
 
+def without_a_gpu(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+    assert list(folder.iterdir()) == []
+    return done
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_without_a_gpu_a_benchmark_says_so_in_a_line(script: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / script)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-    )
+    done = without_a_gpu(script, tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"{script}: this measures a CUDA GPU, and there is none here")
-    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_to_be_had_without_a_gpu(script: str, tmp_path: Path) -> None:
+    done = without_a_gpu(script, tmp_path, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: {script}")
+
+
+def test_an_unknown_scan_is_refused(tmp_path: Path) -> None:
+    done = without_a_gpu("gpu_recurrent.py", tmp_path, "out.json", "mamba4")
+    assert done.returncode == 2
+    assert "unknown operation 'mamba4'; known: gated_delta, selective_scan, mamba3" in done.stderr
+
+
+def test_without_transformers_the_cpu_benchmark_says_what_to_install(tmp_path: Path) -> None:
+    hidden = "import sys, runpy; sys.modules['transformers'] = None; sys.argv = sys.argv[1:]; "
+    code = hidden + "runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", code, str(BENCHMARKS / "cpu_hybrid.py"), "--out", str(tmp_path / "results")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("cpu_hybrid.py: this compares with transformers, which is not installed; pip install")
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +83,15 @@ def test_results_of_some_cases_do_not_take_the_place_of_all(cases: ModuleType) -
         assert found == told
     for name in ("_100m", "_small", "_width-128"):
         assert (BENCHMARKS / "results" / f"gpu_training{name}.json").is_file()
+
+
+def test_the_committed_decoding_steps_say_the_rate_that_their_shares_are_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: Mamba's 2 bytes a parameter and its states, over 2.89 TB/s, took 0.75 of 4 / 3,391 s."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    decoding = importlib.import_module("gpu_decoding")
+    results = BENCHMARKS / "results"
+    result = json.loads((results / "gpu_decoding_steps.json").read_text())
+    text = (results / "gpu_decoding_steps.md").read_text()
+    assert decoding.steps_as_markdown(result) == text
+    assert "; copy 2.89 TB/s; paper-1b" in text.splitlines()[0]
+    assert "| Mamba | 2,048 | 3,391 | 3,387 to 3,394 | 0.75 |" in text
