@@ -20,7 +20,7 @@ import torch
 logger = logging.getLogger("hybrid_nas.kernels")
 
 CHOSEN: dict[str, dict[str, str]] = {}
-"""operation -> {implementation that ran in this process: why it was taken}"""
+"""operation -> {implementation that ran in this process: why it was taken at first}"""
 
 T = TypeVar("T", bound=Callable[..., object])
 
