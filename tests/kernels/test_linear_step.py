@@ -206,6 +206,8 @@ def test_what_is_no_decoding_step_is_torchs_own(monkeypatch: pytest.MonkeyPatch)
     assert weight.grad.allclose(x.sum(0).expand(5, 8))
     with torch.no_grad():
         assert linear_step.linear_step(x[None], weight).equal(F.linear(x[None], weight))
+        for run in (linear_step.linear_step, linear_step.linear_step_parts):
+            assert run(x, weight[0]).equal(F.linear(x, weight[0]))  # a weight of one output, as torch has it
     assert dispatch.CHOSEN == {}
 
 
