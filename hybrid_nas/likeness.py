@@ -84,9 +84,11 @@ def picked(sources: Sequence[Source], settings: Sequence[str]) -> list[Source]:
 
 
 def _values(trial: Trial) -> dict[str, Any]:
-    """What --setting can pick by: what `_setting` holds, the peak learning rate, and the dimensions of the proxy."""
+    """What --setting can pick by: what `_setting` holds, the peak learning rate, the width, and the feed-forward's."""
     budget = {name.removeprefix("budget."): value for name, value in _setting(trial).items()}
-    return {**budget, "learning_rate": trial.budget.peak(trial.proxy.width), "width": trial.proxy.width}
+    ffns = {block.ffn.hidden for block in trial.proxy.blocks if block.ffn is not None}
+    sizes = {"width": trial.proxy.width, "ffn_hidden": ",".join(map(str, sorted(ffns))) or "none"}
+    return {**budget, "learning_rate": trial.budget.peak(trial.proxy.width), **sizes}
 
 
 def _plain(value: Any) -> str:
@@ -133,9 +135,11 @@ def _models(every: Sequence[tuple[str, Trial]]) -> None:
     for place, trial in every:
         where, first = found.setdefault((trial.target.id, trial.proxy.width, trial.proxy.depth), (place, trial))
         if first.proxy.id != trial.proxy.id:
+            unlike, ffn = _unlike(trial.proxy.to_dict(), first.proxy.to_dict()), _values(first)["ffn_hidden"]
+            pick = "" if _values(trial)["ffn_hidden"] == ffn else f", or pick one with --setting ffn_hidden={ffn}"
             raise ValueError(
-                f"{place}: {_unlike(trial.proxy.to_dict(), first.proxy.to_dict())} in {where}, which is the same "
-                f"design at the same width and depth; trainings of one law differ in {ALONE}"
+                f"{place}: {unlike} in {where}, which is the same design at the same width and depth; trainings of one "
+                f"law differ in {ALONE}{pick}"
             )
 
 

@@ -125,9 +125,11 @@ def fill(
     deadline: float | None,
     heard: Callable[[Trial], None],
     cut: Callable[[Unfinished], None] = lambda unfinished: None,
+    asked: Callable[[], bool] = lambda: False,
 ) -> list[str]:
     """Train `jobs` until all are done or the clock (`time.time`) reads `deadline`; `heard` gets every trial as it ends,
-    and `cut` how far those came that it ended. Returns what went wrong with whole processes, a line each."""
+    and `cut` how far those came that it ended. Returns what went wrong with whole processes, a line each. Where it is
+    `asked` to stop that is KeyboardInterrupt."""
     context = multiprocessing.get_context("spawn")
     results: Queue[Message] = context.Queue()
     following = context.Value("i", 0)
@@ -139,25 +141,34 @@ def fill(
         )
         for i in range(max(1, min(machine.processes, len(jobs))))
     ]
-    with _without_interrupts():
-        for child in children:
-            child.start()
     try:
-        return _listen(children, results, deadline, heard, cut)
+        with _without_interrupts():
+            for child in children:
+                child.start()
+        return _listen(children, results, deadline, heard, cut, asked)
     finally:
         for child in children:
-            child.kill()
-            child.join()
+            if child.pid is not None:
+                child.kill()
+                child.join()
 
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """What is started here never hears of Ctrl-C, which is for this process to act on, and does so afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """What is started here never hears of Ctrl-C, which is for this process, and this one does so afterwards: another
+    thread may take the signal that this one blocks, so its handler waits too."""
+    seen: list[int] = []
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = {name: signal.signal(name, lambda number, frame: seen.append(number)) for name in names}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for name, handler in before.items():
+            signal.signal(name, handler)
+        if seen:
+            signal.raise_signal(seen[0])
 
 
 def _listen(
@@ -166,11 +177,14 @@ def _listen(
     deadline: float | None,
     heard: Callable[[Trial], None],
     cut: Callable[[Unfinished], None],
+    asked: Callable[[], bool],
 ) -> list[str]:
     import queue
 
     ended, lost = 0, list[str]()
     while ended < len(children):
+        if asked():
+            raise KeyboardInterrupt
         try:
             message = results.get(timeout=0.5)
         except queue.Empty:

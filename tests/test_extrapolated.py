@@ -293,6 +293,8 @@ def test_one_setting_of_a_file_of_several_is_picked(run, tmp_path):
     assert picked == alone
     rates = run(*mixed, "--setting", "batch=16", "--setting", "learning_rate=0.007", "--json")
     assert len(json.loads(rates)["designs"]) == len(alone["designs"])
+    prose = STUDY.parent / "2026-11_paper_prose"
+    assert "or pick one with --setting ffn_hidden=520" in run(prose, "--setting", "recall_share=0", code=2)
     assert "no trial has that; batch is 8 in 36 trials; 16 in 36 trials" in run(*mixed, "--setting", "batch=9", code=2)
     assert "KEY is one of batch, clip" in run(*mixed, "--setting", "bath=8", code=2)
 

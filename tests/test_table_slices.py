@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -78,7 +79,15 @@ def test_ctrl_c_is_silent_and_a_killed_command_holds_nobody_up(
 ) -> None:
     out = tmp_path / "part.parquet"
     arguments = ["table", str(space), "--out", str(out), "--seeds", "500", "--processes", str(processes)]
-    program = [sys.executable, "-c", "from hybrid_nas.cli import main; main()", *arguments, "--device", "cpu"]
+    program = [
+        sys.executable,
+        "-c",
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from hybrid_nas.cli import main; main()",
+        *arguments,
+        "--device",
+        "cpu",
+    ]
 
     def running(until: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -113,7 +122,7 @@ def test_ctrl_c_is_silent_and_a_killed_command_holds_nobody_up(
     process = running("trainings to do")
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
-    assert "stopped; nothing finished is lost" in said
+    assert "stopped; nothing finished is lost" in said, process.returncode
     assert len(read_part(out)[0]) >= before
 
 
@@ -160,7 +169,7 @@ def test_a_slice_shorter_than_a_training_says_so(
 ) -> None:
     def short(*arguments: object) -> list[str]:
         for one in cut:
-            arguments[-1](Unfinished(*one))  # type: ignore[operator]
+            arguments[5](Unfinished(*one))  # type: ignore[operator]
         return []
 
     monkeypatch.setattr("hybrid_nas.table.fill", short)
@@ -226,7 +235,7 @@ def test_a_slice_makes_the_score_that_merge_makes(space: Path, tmp_path: Path, m
     trials = [trial.with_changes(number=0) for trial in made(5)]
 
     def filled(*arguments: Any) -> list[str]:
-        _, _, _, _, heard, _ = arguments
+        heard = arguments[4]
         for trial in trials:
             heard(trial.with_changes(values={**trial.values, "score": 0.5}))
         return []
@@ -244,29 +253,36 @@ def test_a_slice_makes_the_score_that_merge_makes(space: Path, tmp_path: Path, m
 
 def test_ctrl_c_reaches_no_process_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that comes while they start waits for the end of that, and is not lost."""
-    started: list[set[signal.Signals]] = []
+    started: list[set[int]] = []
+    killed: list[Process] = []
 
     class Process:
-        exitcode = 0
+        exitcode, pid = 0, 1
 
         def __init__(self, **given: object) -> None:
             pass
 
         def start(self) -> None:
             os.kill(os.getpid(), signal.SIGINT)
+            sum(range(1000))  # an interrupt would be raised here
             started.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
         def kill(self) -> None:
-            started.clear()
+            killed.append(self)
 
-        join = kill
+        def join(self) -> None:
+            pass
 
     file = read_study(SPACE, "small.yaml")
     context = multiprocessing.get_context("spawn")
+    other = threading.Thread(target=threading.Event().wait, args=(20,), daemon=True)
+    other.start()  # which may take the signal
     monkeypatch.setattr(type(context), "Process", Process)
     jobs = missing(proposals([file], None), 1, [])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         fill(jobs, Setting(file.proxy.context, file.budget, file.data), Machine("cpu", 2), None, lambda trial: None)
-    assert len(started) == 2
+    signal.signal(signal.SIGINT, before)
+    assert len(started) == len(killed) == 2
     assert all(signal.SIGINT in mask for mask in started)
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

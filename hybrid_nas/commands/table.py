@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, err, one_stop, out
+from hybrid_nas.commands.terminal import INTERRUPTED, AsJson, Set, asked_to_stop, err, out
 from hybrid_nas.held_file import alone_at
 from hybrid_nas.shipped import find
 
@@ -69,7 +70,7 @@ def table(
     check(text, studies[0].proxy, studies[0].budget)
     setting = setting_of(studies[0], text.fingerprint)
     known = [trial for path in have or [] for trial in _known(path, setting)]
-    with one_stop(), alone_at(out_file, BUSY.format(out_file)):
+    with asked_to_stop() as asked, alone_at(out_file, BUSY.format(out_file)):
         part = _Part(out_file, setting, _known(out_file, setting) if out_file.exists() else [], started)
         jobs = missing(every, seeds, [*known, *part.trials], seed_by_seed=seed_by_seed)
         part.to_do = sum(len(job.seeds) for job in jobs)
@@ -78,7 +79,7 @@ def table(
             f"{counted(part.to_do, 'training')} to do",
             highlight=False,
         )
-        problems = part.grow(jobs, studies[0], machine, limit)
+        problems = part.grow(jobs, studies[0], machine, limit, asked)
     for problem in problems:
         err.print(problem, highlight=False)
     part.tell(studies[0].budget.aggregate, limit, as_json)
@@ -111,13 +112,15 @@ class _Part:
     def done(self) -> int:
         return len(self.trials) - self.begun
 
-    def grow(self, jobs: list[Job], study: StudyFile, machine: Machine, limit: float | None) -> list[str]:
+    def grow(
+        self, jobs: list[Job], study: StudyFile, machine: Machine, limit: float | None, asked: Callable[[], bool]
+    ) -> list[str]:
         from hybrid_nas.table import Setting, fill
 
         deadline = None if limit is None else self.started + limit
         setting = Setting(study.proxy.context, study.budget, study.data)
         try:
-            return fill(jobs, setting, machine, deadline, self._heard, self.cut.append)
+            return fill(jobs, setting, machine, deadline, self._heard, self.cut.append, asked)
         except KeyboardInterrupt:
             err.print(
                 f"stopped; nothing finished is lost, and the same command continues {self.path}",

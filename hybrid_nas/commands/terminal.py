@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -35,20 +35,15 @@ def folder_at(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def one_stop() -> Iterator[None]:
-    """Ctrl-C, or SIGTERM, is KeyboardInterrupt, and only the first: what follows on it is not cut short."""
-
-    def stop(number: int, frame: object) -> None:
-        for name in before:
-            signal.signal(name, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM came since. Neither interrupts anything: what is being written gets written."""
+    came: list[int] = []
     before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
     before = {name: handler for name, handler in before.items() if handler is not signal.SIG_IGN}  # as nohup does
     for name in before:
-        signal.signal(name, stop)
+        signal.signal(name, lambda number, frame: came.append(number))
     try:
-        yield
+        yield lambda: bool(came)
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
