@@ -79,15 +79,9 @@ def test_ctrl_c_is_silent_and_a_killed_command_holds_nobody_up(
 ) -> None:
     out = tmp_path / "part.parquet"
     arguments = ["table", str(space), "--out", str(out), "--seeds", "500", "--processes", str(processes)]
-    program = [
-        sys.executable,
-        "-c",
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from hybrid_nas.cli import main; main()",
-        *arguments,
-        "--device",
-        "cpu",
-    ]
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # where pytest does not
+    start = f"{heeding}from hybrid_nas.cli import main; main()"
+    program = [sys.executable, "-c", start, *arguments, "--device", "cpu"]
 
     def running(until: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
