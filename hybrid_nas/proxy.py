@@ -65,6 +65,7 @@ class Proxy:
         self.text, self.context, self.budget, self.seed = text, context, budget, seed
         self.recall_sequences = budget.recall_sequences()
         self.steps = budget.steps(context)
+        budget.check_tasks(context)
         if self.recall_sequences < budget.batch:
             text.check(context + 1)
 
@@ -77,16 +78,19 @@ class Proxy:
             tokens[: len(tokens) - count] = self.text.batch(self.seed, step, self.budget.batch - count, length)
         if count:
             generator = np.random.default_rng([RECALL_STREAM, self.seed, step])
-            tokens[len(tokens) - count :], scored = self._recall(count, generator)
+            tokens[len(tokens) - count :], scored = self._recall(count, generator, step)
         return Batch(torch.from_numpy(tokens), torch.from_numpy(scored[:, 1:]))
 
-    def _recall(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _recall(self, count: int, generator: np.random.Generator, step: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """`count` sequences, shared out among the tasks; where they are fewer, the tasks take turns over the steps."""
         tasks = self.budget.tasks
         if not tasks:
             return draw(self.budget.recall_task, self.budget.recall_symbols, count, self.context + 1, generator)
+        if count < len(tasks):
+            tasks = tuple(tasks[(step * count + i) % len(tasks)] for i in range(count))
         counts = [len(part) for part in np.array_split(np.arange(count), len(tasks))]
         length = self.context + 1
-        drawn = [self._drawn(n, c, length, generator) for n, c in zip(tasks, counts, strict=True) if c]
+        drawn = [self._drawn(n, c, length, generator) for n, c in zip(tasks, counts, strict=True)]
         return np.concatenate([tokens for tokens, _ in drawn]), np.concatenate([scored for _, scored in drawn])
 
     def _drawn(
@@ -198,7 +202,7 @@ class Proxy:
         """Share of scored bytes that are the model's first guess, on sequences of their own; None without recall."""
         if not self.recall_sequences:
             return None
-        count = max(1, self.budget.validation_tokens // (2 * self.context))
+        count = max(1, len(self.budget.tasks), self.budget.validation_tokens // (2 * self.context))
         return self._scored(model, device, *self._recall(count, np.random.default_rng(RECALL_HELD_OUT)))[0]
 
     def _at_once(self, device: torch.device) -> int:
