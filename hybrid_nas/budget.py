@@ -31,9 +31,10 @@ class Budget:
     Warm-up and cool-down are shares of the steps (a trapezoid, as in [arXiv:2510.04800, App. E]); `rungs` are the
     shares after which a trial reports its held-out loss and may be stopped. `learning_rate` None takes the rule of
     `learning_rate` for the width. `recall_share` of the sequences of each batch are recall sequences of
-    `recall_task` and `recall_symbols` (see `hybrid_nas.recall`); at 1 there is no text, and no loss. With `tasks` they
-    are shared out among these synthetic tasks instead (see `hybrid_nas.tasks`), which take turns over the steps where a
-    batch has fewer, and `recall` is the mean over them.
+    `recall_task` and `recall_symbols` (see `hybrid_nas.recall`), whose mean loss is added to that of the text: it
+    weighs as much at any share. At 1 there is no text, and no loss. With `tasks` they are shared out among these
+    synthetic tasks instead (see `hybrid_nas.tasks`), which take turns over the steps where a batch has fewer, and
+    `recall` is the mean over them.
     `probes` are tasks, or losses on held-out text (`beyond`, `ar_hits`), that are scored at the end and not trained on;
     `aggregate` is how a table makes `score` of them (see `hybrid_nas.aggregate`).
     `replicates` is the number of further seeds that members of the front are trained with at the end.

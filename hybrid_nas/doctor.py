@@ -84,7 +84,7 @@ def examine() -> list[Finding]:
 
 def implementations() -> dict[str, str]:
     """Which implementation of each operation would run here, of every mixer and FFN in what the trainings multiply in,
-    and how they would train (imports torch)."""
+    with the reason where the rule gives one, and how they would train (imports torch)."""
     import torch
     from hybrid_nas_kernels import (
         adamw,
@@ -111,15 +111,19 @@ def implementations() -> dict[str, str]:
         "embedding": embedding.choose(device, PROXY.vocab),
         "experts": experts.choose(device, dtype, PROXY.width, PROXY.ffn_hidden),
         "gated_norm_linear": gated_norm_linear.choose(device),
-        "linear_step": linear_step.choose(device, dtype),
+        "linear_step": linear_step.choose(device, dtype, outputs=PROXY.vocab, channels=PROXY.width),
         "parallel_step": parallel_step.choose(device, dtype),
         "selective_scan": selective_scan.choose(device, dtype),
         "mamba3": mamba3.choose(device),
         "gated_delta": gated_delta.choose(device),
         "adamw": ("torch's own", "") if why else adamw.choose(device),
     }
-    step = "CUDA graph, bfloat16" if why is None else f"eager, float32: {why}"
-    return {**model.implementations(), **{name: chosen for name, (chosen, _) in more.items()}, "training_step": step}
+    found = {**model.implementations(), **{name: ": ".join(filter(None, chosen)) for name, chosen in more.items()}}
+    large = linear_step.choose(device, dtype)
+    if large[0] != more["linear_step"][0]:
+        found["linear_step"] += f"; for the classifier of a model of 1B {large[0]}: {large[1]}"
+    found["training_step"] = "CUDA graph, bfloat16" if why is None else f"eager, float32: {why}"
+    return found
 
 
 def _version(name: str) -> str | None:

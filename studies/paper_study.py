@@ -1,7 +1,7 @@
 """What the studies of the paper's tables share: how their arms are trained small, and what the paper printed.
 
-A study folder has a `study.yaml` with the arms of one table and the settings below as `NAME: [--set ...]` in
-`settings.json`; its `trials.parquet` holds every arm at every setting and seed, settings one after another.
+A study folder has a `study.yaml` with the arms of one table and the settings below from
+`paper_settings.json`; its `trials.parquet` holds every arm at every setting and seed, settings one after another.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ def text_of(file: StudyFile) -> Text:
     corpus = Corpus.from_dict(dict(file.data or {}))
     name = Path(corpus.path or "").name
     try:
+        if name in TEXTS and not Path(corpus.path or "").exists():
+            raise ValueError(
+                f"data: {corpus.path} does not exist; studies/{name.partition('-')[0]}.py makes it, as the study's "
+                "README says under Again"
+            )
         if name not in TEXTS:
             raise ValueError(f"data: {name!r} is no text of the studies; they have {', '.join(TEXTS)}")
         text = open_corpus(corpus)

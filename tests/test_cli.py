@@ -13,6 +13,7 @@ import pytest
 from installed import COMMAND, environment
 
 from hybrid_nas.cli import ray_here
+from hybrid_nas.scale import PROXY
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 BOTH_SAY = "fusion is what preset says; leave one of the two out"
@@ -175,13 +176,28 @@ def test_doctor(nas: Command) -> None:
         assert "pip install 'hybrid-nas[cuda]'" in nas("doctor").stdout
 
 
+def test_doctor_gives_the_choice_for_proxies_and_where_it_differs_for_1b(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hybrid_nas_kernels import linear_step
+
+    from hybrid_nas.doctor import implementations
+
+    def choose(device: object, dtype: object, outputs: int = 128_256, channels: int = 2048) -> tuple[str, str]:
+        return ("triton", "timed") if channels == 2048 else ("reference", f"not timed at {outputs} x {channels}")
+
+    monkeypatch.setattr(linear_step, "choose", choose)
+    found = implementations()
+    told = f"not timed at {PROXY.vocab} x {PROXY.width}"
+    assert found["linear_step"] == f"reference: {told}; for the classifier of a model of 1B triton: timed"
+    assert found["parallel_step"].partition(": ")[2]
+
+
 def test_measure_predicts_and_says_so(nas: Command) -> None:
     """Without its 16 FFNs the model would decode faster: the figures are of this model, on this device."""
     found = json.loads(nas("measure", "A" * 16, "--device", "h100", "--context", "32768", "--json").stdout)
     assert found["source"] == "predicted, roofline"
     assert (found["device"], found["context"]) == ("h100", 32_768)
-    # 2.47 GB of weights and four caches of 1 GiB at 3.0 TB/s, and 33 parts at 17 microseconds
-    floor = (2.47e9 + 4 * 2**30) / (0.9 * 3.35e12) + 33 * 17e-6
+    # 2.47 GB of weights and four caches of 1 GiB at 3.0 TB/s, and 33 parts at 12 microseconds
+    floor = (2.47e9 + 4 * 2**30) / (0.9 * 3.35e12) + 33 * 12e-6
     assert found["decode_tokens_per_s"] == pytest.approx(4 / floor, rel=0.02)
     assert nas("measure", "MM", "--device", "h10", check=2).stderr.count("nearest: h100") == 1
 

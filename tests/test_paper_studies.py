@@ -271,7 +271,11 @@ def test_the_documents_print_what_the_studies_found():
     rows = {line.split(" | ")[0].removeprefix("| "): line.split(" | ") for line in prose.splitlines() if " | " in line}
     _, minutes, best, *_ = rows["half: loss on all text"]
     said = f"two seeds of {float(minutes) / 2:.0f} GPU-minutes each, does with {best.split(', n =')[0]}"
-    assert f"{said} (`2026-11_paper_prose`; it is `proxy: standard`)" in readme
+    assert f"{said} (`2026-11_paper_prose`; it is `proxy: standard`, chosen among" in readme
+    told = " ".join(spaces.split())
+    assert f"`standard` has {rows['half: the score'][2].split(', n =')[0]}" in told
+    early = rows["state 16: loss on all text after 0.25 of the tokens"][2].split(" ")[0]
+    assert f"(off `thorough` {early})" in told
 
 
 def test_the_proxies_by_name_are_settings_that_were_measured():

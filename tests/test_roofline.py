@@ -1,6 +1,9 @@
 """Predictions against arithmetic done by hand."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -74,6 +77,26 @@ def test_on_an_h100_long_contexts_rank_as_in_the_paper() -> None:
         for r in ("0:1", "1:12", "1:5", "1:1", "1:0")
     ]
     assert speeds == sorted(speeds, reverse=True)
+
+
+def test_an_h100s_overhead_is_the_one_that_fits_the_committed_decoding_steps() -> None:
+    """In whole microseconds, by the median error that kernels/benchmarks/README.md states."""
+    file = Path(__file__).parents[1] / "kernels" / "benchmarks" / "results" / "gpu_decoding_steps.json"
+    rows, scale, h100 = json.loads(file.read_text())["rows"], PAPER["paper-1b"], device("h100")
+    layouts = {"Mamba": 13 * "M", "intra 1:12": "MMMMMMHMMMMMM", "intra 1:5": "MMMHMMMMHMMMM"}
+    layouts |= {"inter 1:5": "MMMAMMMAMMMMM", "attention": 16 * "A"}
+    models = {name: architecture_of_layout(of, Design(ratio=Ratio(1, 1)), scale) for name, of in layouts.items()}
+
+    def error(microseconds: int) -> float:
+        on = replace(h100, overhead_s=microseconds * 1e-6)
+        found = ((decode(models[r["model"]], r["context"], 4, on).tokens_per_s, r["decode_whole"]) for r in rows)
+        return median(abs(predicted / measured - 1) for predicted, measured in found)
+
+    assert len(rows) == 10
+    best = min(range(30), key=error)
+    assert h100.overhead_s == pytest.approx(best * 1e-6)
+    assert error(best) == pytest.approx(0.008, abs=0.0005)
+    assert devices()["h200"].overhead_s == h100.overhead_s
 
 
 def test_device_files_say_what_is_wrong(tmp_path: Path) -> None:

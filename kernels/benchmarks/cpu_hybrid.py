@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import json
 import platform
 import statistics
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -239,6 +241,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="steps of each model in a round")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if importlib.util.find_spec("transformers") is None:
+        print(
+            f"{Path(__file__).name}: this compares with transformers, which is not installed; "
+            "pip install 'hybrid-nas[hf]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     warnings.filterwarnings("ignore", message=".*fast path is not available.*")
     runs = [measure(s, t, options.rounds, options.steps) for s in options.sizes for t in options.threads]
     result = {"environment": environment(), "runs": runs}

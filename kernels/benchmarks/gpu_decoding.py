@@ -97,15 +97,25 @@ def as_markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def steps_as_markdown(result: dict[str, Any]) -> str:
+    env, rate = result["environment"], result["rates"]["copy_bytes"]
+    where = f"{env['device']}, torch {env['torch']}, {env['date']}, commit {env['commit']}"
+    shape = f"{result['scale']}, batch {BATCH}, {ROUNDS} rounds in turn"
+    lines = [f"{where}; copy {rate / 1e12:.2f} TB/s; {shape}", ""]
+    lines += ["| model | context | decode tokens/s | quartiles | share of memory floor |", "|---|---|---|---|---|"]
+    for r in result["rows"]:
+        low, high = r["quartiles"]
+        speeds = f"{r['decode_whole']:,.0f} | {low:,.0f} to {high:,.0f}"
+        lines.append(f"| {r['model']} | {r['context']:,} | {speeds} | {r['share']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 def decoding(contexts: list[int], scale: str, out: Path) -> None:
     """Decoding of the whole models alone, in rounds that take them in turn, since a card that has just worked is a few
     percent slower; to results/gpu_decoding_steps.json and .md (_32768 for that context alone), with the quartiles over
     the rounds."""
     rates, rows = device_rates(), []
     meter, env = Meter(torch.device("cuda")), environment()
-    where = f"{env['device']}, torch {env['torch']}, {env['date']}, commit {env['commit']}"
-    lines = [f"{where}; {scale}, batch {BATCH}, {ROUNDS} rounds in turn", ""]
-    lines += ["| model | context | decode tokens/s | quartiles | share of memory floor |", "|---|---|---|---|---|"]
     for context in contexts:
         chosen = models(scale)
         steps = {
@@ -122,17 +132,13 @@ def decoding(contexts: list[int], scale: str, out: Path) -> None:
             floor = (2 * spent.params + BATCH * spent.cache_bytes) / rates["copy_bytes"]
             speeds = {"decode_whole": BATCH / middle, "quartiles": [BATCH / high, BATCH / low], "share": floor / middle}
             rows.append({"model": name, "context": context, **speeds})
-            lines.append(
-                f"| {name} | {context:,} | {BATCH / middle:,.0f} | {BATCH / high:,.0f} to {BATCH / low:,.0f} "
-                f"| {floor / middle:.2f} |"
-            )
         steps.clear()
         torch.cuda.empty_cache()
     result = {"environment": env, "scale": scale, "rates": rates, "rows": rows}
     stem = f"gpu_decoding_steps{of_scale(scale)}{of_contexts(contexts)}"
     (out / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
-    (out / f"{stem}.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    (out / f"{stem}.md").write_text(steps_as_markdown(result))
+    print(steps_as_markdown(result))
 
 
 def training(scale: str, out: Path) -> None:

@@ -36,6 +36,9 @@ from torch.nn import functional as F
 from hybrid_nas.architecture import Architecture, Attention, Mamba2, ParallelHybrid, SwiGLU
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    OUT: Path = parser.parse_args().out
     need_gpu()  # before Triton, which need not be installed where there is none
 
 from hybrid_nas_kernels.linear_step.triton_step import product, product_parts
@@ -259,10 +262,7 @@ def of_models(rows: list[dict[str, Any]], to_the_norm: list[dict[str, Any]]) -> 
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    out = parser.parse_args().out
+def main(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     rates, cache = device_rates(), torch.cuda.get_device_properties(0).L2_cache_size
@@ -294,4 +294,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(OUT)

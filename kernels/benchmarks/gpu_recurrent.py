@@ -9,10 +9,11 @@ in place of figures.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -92,10 +93,18 @@ def measured(run: Callable[..., Any], values: dict[str, Tensor], implementation:
 
 
 def main() -> None:
-    rows: list[dict[str, Any]] = []
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "out", nargs="?", type=Path, metavar="OUT.json", help="written after every row; by default none"
+    )
+    parser.add_argument("operations", nargs="*", metavar="OPERATION", help=f"of {', '.join(WAYS)}; by default all")
+    options = parser.parse_args()
+    unknown = [name for name in options.operations if name not in WAYS]
+    if unknown:
+        parser.error(f"unknown operation {unknown[0]!r}; known: {', '.join(WAYS)}")
     need_gpu()
-    path, only = next(iter(sys.argv[1:]), None), sys.argv[2:] or list(WAYS)
-    for operation, (run, ways) in ((name, WAYS[name]) for name in only):
+    rows: list[dict[str, Any]] = []
+    for operation, (run, ways) in ((name, WAYS[name]) for name in options.operations or WAYS):
         for size, (width, batch, tokens) in SIZES.items():
             for way in ways:
                 try:
@@ -104,9 +113,8 @@ def main() -> None:
                     figures = {"refused": str(error).splitlines()[0]}
                 rows.append({"operation": operation, "size": size, "implementation": way, **figures})
                 print(rows[-1], flush=True)
-                if path is not None:
-                    with open(path, "w") as file:
-                        json.dump({"environment": environment(), "rows": rows}, file, indent=1)
+                if options.out is not None:
+                    options.out.write_text(json.dumps({"environment": environment(), "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

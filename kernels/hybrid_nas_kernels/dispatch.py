@@ -20,7 +20,7 @@ import torch
 logger = logging.getLogger("hybrid_nas.kernels")
 
 CHOSEN: dict[str, dict[str, str]] = {}
-"""operation -> {implementation that ran in this process: why it was taken}"""
+"""operation -> {implementation that ran in this process: why it was taken at first}"""
 
 T = TypeVar("T", bound=Callable[..., object])
 
@@ -103,6 +103,6 @@ def pick(operation: str, asked: str, implementations: Mapping[str, T], auto: Cal
     chosen = CHOSEN.setdefault(operation, {})
     if name not in chosen:
         chosen[name] = reason
-        if asked == "auto":
+        if asked == "auto" and not torch.compiler.is_compiling():  # a log line is nothing that a graph can hold
             logger.info("%s: %s, %s", operation, name, reason)
     return implementations[name]

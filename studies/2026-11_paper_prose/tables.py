@@ -298,6 +298,9 @@ def presets(trials: Sequence[Trial]) -> str:
             f"| `{name}` | {these[0].tokens * share / 1e6:.0f}M | {run().GPU_SECONDS[setting] * share:.1f} | "
             f"{', '.join(f'{found.value:.2f}' for found in single if found)} | {tau(by_arm_of(these, value), of)} |"
         )
+    early = [tau(by_arm_of(every["state 16"], after(0.25), seed), of) for seed in (0, 1, None)]
+    told = [f"{found.value:.2f}" for found in early[:2] if found]
+    lines += ["", f"The first 9M tokens of `state 16` agree by {' and '.join(told)}, their mean by {early[2]}."]
     ours = {name: [by_arm_of(every[name], of_value("loss"), seed) for seed in (0, 1)] for name in BY_PREFIX}
     alike = [f"of `{name}` {alike_by(*two):.2f}" for name, two in ours.items()]
     one, other = (by_arm_of(every[name], of_value("loss")) for name in BY_PREFIX)
@@ -310,6 +313,23 @@ def presets(trials: Sequence[Trial]) -> str:
 
 def alike_by(one: Values, other: Values) -> float:
     return float(kendalltau([one[key] for key in one], [other[key] for key in one]).statistic)
+
+
+def rates(trials: Sequence[Trial]) -> str:
+    """What another rate or batch does to three arms early on, on the first third of the text."""
+    del trials
+    found: dict[tuple[int, int, float], dict[str, Trial]] = {}
+    for trial in read_trials(HERE / "rates.parquet"):
+        (state,), rate = states([trial]), trial.budget.learning_rate or 0.0
+        found.setdefault((state, trial.budget.batch, rate), {})[trial.target.layout] = trial
+    names = {"MMMAMMMAMMMMM": "inter 1:5", "MMMAMMMMMMAMM": "1:5 end", "MMMAMMMMMMMMM": "1:12 at 4"}
+    head = ["state", "batch", "learning rate", *(f"{name}: all text" for name in names.values())]
+    head += [f"{name}: AR hits" for name in names.values()]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for (state, batch, rate), of in sorted(found.items()):
+        values = [f"{of[layout].values[q]:.3f}" for q in ("loss", "ar_hits") for layout in names]
+        lines.append(f"| {state} | {batch} | {rate:g} | {' | '.join(values)} |")
+    return "\n".join(lines)
 
 
 def seeds_of(trials: Sequence[Trial], name: str) -> str:
@@ -340,6 +360,7 @@ TABLES = {
     "told": told,
     "line": line_check,
     "presets": presets,
+    "rates": rates,
     "verdict": verdict,
 }
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from hybrid_nas_kernels import dispatch, gated_norm_linear, linear_step, parallel_step, swiglu
+from hybrid_nas_kernels import dispatch, gated_norm_linear, linear_step, norm_linear, parallel_step, swiglu
 from hybrid_nas_kernels.adjacent import adjoin, products
-from hybrid_nas_kernels.linear_step import Blocks, blocks_of, choose
+from hybrid_nas_kernels.linear_step import Blocks
 from hybrid_nas_kernels.norm_linear import add_rms_norm
 from torch.nn import functional as F
 
@@ -26,18 +26,6 @@ GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
 DTYPES = [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)]
 """The interpreter's products of bfloat16 are wrong."""
-WHOLE, PARTED, NARROW = Blocks(64, 128, 1, 4, 5), Blocks(64, 128, 4, 4, 5), Blocks(16, 256, 1, 2, 6)
-OF_1B = {  # outputs and channels of the 1B models' products, and what was the fastest at each on an H100
-    (8480, 2048): WHOLE,
-    (16_384, 2048): WHOLE,
-    (6848, 2048): WHOLE,
-    (2048, 4096): PARTED,
-    (2048, 4352): PARTED,
-    (2048, 8192): PARTED,
-    (128_256, 2048): NARROW,
-    (3072, 2048): None,
-    (2048, 2048): None,
-}
 
 
 def amid_nan(rows: int, columns: int, gap: int, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
@@ -77,98 +65,6 @@ def test_columns_that_are_not_beside_one_another_are_read(dtype: torch.dtype, as
     assert_close(got.cpu(), (x.double() @ weight.double().T).cpu())
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("rows", [1, 4, 8])
-@pytest.mark.parametrize("shape", OF_1B)
-def test_the_products_of_a_1b_step(shape: tuple[int, int], rows: int, assert_close: Any) -> None:
-    g = torch.Generator("cuda").manual_seed(0)
-    draw = lambda *size: torch.randn(*size, generator=g, device="cuda").bfloat16()  # noqa: E731
-    x, weight = draw(rows, shape[1]), draw(*shape)
-    with torch.no_grad():
-        got = linear_step.linear_step(x, weight, implementation="triton")
-        assert linear_step.linear_step(x, weight, implementation="triton").equal(got)
-        added = linear_step.whole(linear_step.PARTS["triton"](x, weight), x)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = linear_step.linear_step(x, weight, implementation="triton")
-    expected = torch.cat([x.double() @ part.double().T for part in weight.split(16_384)], 1)
-    assert_close(got.cpu(), expected.cpu())
-    assert_close(added.cpu(), expected.cpu())
-    graph.replay()
-    assert captured.equal(got)
-
-
-def test_the_rule_takes_what_was_fastest() -> None:
-    assert {shape: blocks_of(*shape) for shape in OF_1B} == OF_1B
-    left = {shape: blocks_of(*shape, left=True) for shape in OF_1B}
-    assert left == {**OF_1B, (2048, 2048): PARTED}  # where the norm adds the parts
-    assert blocks_of(32_000, 1024) is None  # fewer channels than were timed
-
-
-def test_the_choice_and_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a GPU of another kind put in its place; what was timed alone is taken."""
-    capability = [9, 0]
-    monkeypatch.setattr(linear_step, "_capability", lambda _: tuple(capability))
-    monkeypatch.setattr(dispatch, "why_not", lambda _: None)
-    cuda, bf16 = torch.device("cuda"), torch.bfloat16
-    assert choose(torch.device("cpu")) == ("reference", "there is no other on cpu")
-    assert choose(cuda) == ("triton", "faster than cuBLAS at this shape, timed on an H100")
-    assert choose(cuda, bf16, 4, 2048, 2048, left=True)[0] == "triton"
-    for given, reason in {
-        (bf16, 9): "up to 8 rows, found 9",
-        (bf16, 4, 3072): "at 3,072 x 2,048",
-        (bf16, 4, 2048, 2048): "at 2,048 x 2,048",
-        (bf16, 4, 2048, 8192, False): "where rows begin at multiples of 16 bytes",
-        (torch.float32, 4): "in bfloat16 alone, not in float32",
-        (torch.float64, 4): "Triton's products have no float64",
-    }.items():
-        name, why = choose(cuda, *given)
-        assert name == "reference"
-        assert reason in why
-    for other in ([8, 0], [10, 0], [12, 1]):
-        capability[:] = other
-        name, why = choose(cuda)
-        assert name == "reference"
-        assert why.endswith(f"capability 9 alone, not at {other[0]}.{other[1]}")
-
-
-def test_rows_that_begin_anywhere_are_told_from_those_that_do_not() -> None:
-    whole = torch.zeros(8, 64, dtype=torch.bfloat16)
-    assert all(linear_step._aligned(v) for v in (whole, whole[2:], whole[:, 8:40], whole[:, :33]))
-    odd = torch.zeros(8, 33, dtype=torch.bfloat16)
-    assert not any(linear_step._aligned(v) for v in (odd, odd[:, :32], whole[:, 4:], whole.t()))
-
-
-def test_what_is_no_decoding_step_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_step, "choose", lambda *_: ("triton", "this test says so"))
-    monkeypatch.setitem(linear_step.IMPLEMENTATIONS, "triton", lambda *_: pytest.fail("taken"))
-    monkeypatch.setattr(dispatch, "CHOSEN", {})
-    x, weight = torch.randn(3, 8), torch.randn(5, 8, requires_grad=True)
-    linear_step.linear_step(x, weight).sum().backward()
-    assert weight.grad is not None
-    assert weight.grad.allclose(x.sum(0).expand(5, 8))
-    with torch.no_grad():
-        assert linear_step.linear_step(x[None], weight).equal(F.linear(x[None], weight))
-    assert dispatch.CHOSEN == {}
-
-
-def test_asked_for_where_it_cannot_be_it_says_why() -> None:
-    weight = torch.randn(5, 8, device=DEVICE)
-    with torch.no_grad(), pytest.raises(ValueError, match="up to 8 rows, found 9"):
-        linear_step.linear_step(torch.randn(9, 8, device=DEVICE), weight, implementation="triton")
-    with pytest.raises(ValueError, match="no gradients; call it under torch"):
-        linear_step.linear_step(torch.randn(2, 8, device=DEVICE), weight.requires_grad_(), implementation="triton")
-
-
-def test_the_operation_has_a_fake() -> None:
-    from hybrid_nas_kernels.linear_step import triton_step  # noqa: F401  # registers it
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode():
-        y = torch.ops.hybrid_nas.linear_step(torch.empty(3, 8, dtype=torch.bfloat16), torch.empty(5, 8))
-    assert (y.shape, y.dtype) == ((3, 5), torch.bfloat16)
-
-
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of the weights that the Triton way is given, which is taken everywhere."""
@@ -203,19 +99,49 @@ def decoded(model: Any, tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
 
 
 @pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("by_triton", [True, pytest.param(False, id="torch")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("count", "rows", "width", "gap"), [(4, 3, 40, 0), (2, 1, 33, 5), (1, 8, 64, 16)])
 def test_parts_are_added_with_the_residual_stream_and_normed(
-    count: int, rows: int, width: int, gap: int, dtype: torch.dtype, assert_close: Any
+    count: int,
+    rows: int,
+    width: int,
+    gap: int,
+    dtype: torch.dtype,
+    by_triton: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_close: Any,
 ) -> None:
+    monkeypatch.setattr(norm_linear, "runs_triton", lambda _: by_triton)
     g = torch.Generator().manual_seed(0)
     x = amid_nan(rows, width, gap, g, dtype)
-    parts, norm = torch.randn(count, rows, width, generator=g).to(DEVICE), torch.randn(width, generator=g).to(DEVICE)
+    parts = torch.randn(count, rows, width, generator=g).to(DEVICE)
+    norm = amid_nan(width, 1, 2, g, torch.float32)[:, 0]  # with gaps
     total, n = add_rms_norm(x, parts, norm, eps=1e-5)
     assert total.dtype == n.dtype == dtype
     assert_close(total.cpu(), (x.double() + parts.double().sum(0)).cpu())
     assert_close(n.cpu(), F.rms_norm(total.double(), (width,), norm.double(), 1e-5).cpu())
     assert all(a.equal(b) for a, b in zip(add_rms_norm(x, parts, norm, eps=1e-5), (total, n), strict=True))
+    assert_close(norm_linear.rms_norm(total, norm, eps=1e-5).cpu(), n.double().cpu())
+
+
+@pytest.mark.parametrize("by_triton", [True, False])
+@pytest.mark.parametrize(
+    ("y", "norm"),
+    [((2, 4, 20), (40,)), ((2, 1, 40), (40,)), ((4, 20), (40,)), ((40,), (40,)), ((2, 4, 40), (20,)), (None, (1,))],
+)
+def test_a_sum_of_other_shapes_is_refused(
+    y: tuple[int, ...] | None, norm: tuple[int, ...], by_triton: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hybrid_nas_kernels.norm_linear.triton_step import add_parts_rms_norm
+
+    monkeypatch.setattr(norm_linear, "runs_triton", lambda _: by_triton)
+    x, added, gain = torch.zeros(4, 40), None if y is None else torch.zeros(y), torch.ones(norm)
+    with pytest.raises(ValueError, match=r"y has the shape, or parts of it, and norm \(width,\), found \(4, 40\), "):
+        add_rms_norm(x, added, gain, eps=1e-5)
+    if added is not None and added.ndim > 2:
+        with pytest.raises(ValueError, match=r"parts \(parts, rows, width\), weight \(width,\), found \(4, 40\), "):
+            add_parts_rms_norm(x, added, gain, 1e-5)
 
 
 @pytest.mark.usefixtures("poisoned_memory")
@@ -230,6 +156,8 @@ def test_parts_are_as_many_as_the_blocks_say(
     expected = (x.double() @ weight.double().T).cpu()
     with torch.no_grad():
         parts = linear_step.linear_step_parts(x, weight)
+        assert_close(linear_step.whole(parts, x).cpu(), expected)  # by torch, where there is no GPU
+        monkeypatch.setattr(linear_step, "runs_triton", lambda _: True)
         assert parts.shape == ((3, 3, 33) if channels == 70 else (3, 33))  # 32 channels a part, and one part
         assert_close(linear_step.whole(parts, x).cpu(), expected)
         assert linear_step.linear_step(x, weight).equal(linear_step.whole(parts, x))
@@ -253,7 +181,8 @@ def test_a_model_decodes_by_it_as_without(
     monkeypatch.setattr(norms, "add_parts_rms_norm", lambda x, parts, *a: added.append(len(parts)) or add(x, parts, *a))
     monkeypatch.setattr(parallel_step, "choose", lambda *_: ("triton", "this test says so"))
     monkeypatch.setattr(gated_norm_linear, "choose", lambda *_: ("triton", "this test says so"))
-    monkeypatch.setattr(swiglu, "runs_triton", lambda _: True)
+    for module in (swiglu, norm_linear, linear_step):
+        monkeypatch.setattr(module, "runs_triton", lambda _: True)
     half = Attention(4, 2, 12, value_dim=20), Mamba2(48, 16, 16)
     mixers = (Mamba2(64, 16, 16), half[0], ParallelHybrid(*half, "group", "none", "difference"))
     torch.manual_seed(0)
@@ -329,7 +258,8 @@ print(json.dumps({"launched": launched, **found}))
 
 def test_the_rules_blocks_compile_for_an_h100(tmp_path: Path) -> None:
     """With ptxas and without a GPU, whose driver a stand-in takes the place of; its shared memory is enough."""
-    pytest.importorskip("triton.knobs", reason="Triton 3.4 or newer is not installed")
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 5):
+        pytest.skip("Triton 3.5 or newer, whose products may have 8 columns, is not installed")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr

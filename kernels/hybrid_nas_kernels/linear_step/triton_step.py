@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hybrid_nas_kernels.linear_step.blocks import ROWS, WHOLE, Blocks, blocks_of
+from hybrid_nas_kernels.linear_step.blocks import ROWS, WHOLE, Blocks, blocks_of, too_old
 from hybrid_nas_kernels.operations import operation
 
 BLOCK = 512
@@ -33,10 +33,47 @@ def linear_step_parts_triton(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _refuse(x: Tensor, weight: Tensor) -> None:
-    if len(x) > ROWS:
-        raise ValueError(f"linear_step: the Triton way has up to {ROWS} rows, found {len(x)}; the reference has any")
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         raise ValueError("linear_step: the Triton way has no gradients; call it under torch.no_grad(), or F.linear")
+    _check(x, weight)
+    if not isinstance(_product, triton.JITFunction):  # in Triton's interpreter
+        return
+    if not x.is_cuda:
+        raise ValueError(
+            f"linear_step: the Triton way runs on a CUDA device, found {x.device}; the reference runs there, and the "
+            "kernel in Triton's interpreter, where TRITON_INTERPRET=1 is set before Triton is imported"
+        )
+    if too_old():
+        raise ValueError(f"linear_step: {too_old()}; the reference runs with any")
+
+
+def _check(x: Tensor, weight: Tensor) -> None:
+    """ValueError where the kernel does not have these."""
+    if x.ndim != 2 or weight.ndim != 2:
+        raise ValueError(
+            "linear_step: the Triton way has x (rows, channels) and a weight (outputs, channels), found "
+            f"{tuple(x.shape)} and {tuple(weight.shape)}; F.linear has other dimensions"
+        )
+    if x.shape[1] != weight.shape[1] or not x.shape[1]:
+        raise ValueError(
+            "linear_step: x (rows, channels) and the weight (outputs, channels) must have equally many channels, at "
+            f"least 1, found {tuple(x.shape)} and {tuple(weight.shape)}"
+        )
+    if len(x) > ROWS:
+        raise ValueError(f"linear_step: the Triton way has up to {ROWS} rows, found {len(x)}; the reference has any")
+    if x.dtype != weight.dtype or x.dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(
+            "linear_step: the Triton way has x and weight both in float32 or both in bfloat16, found "
+            f"{x.dtype} and {weight.dtype}; the reference has others".replace("torch.", "")
+        )
+    if x.device != weight.device:
+        raise ValueError(f"linear_step: x and weight must be on one device, found {x.device} and {weight.device}")
+
+
+def _reachable(value: Tensor, rows: int) -> Tensor:
+    """`value`, copied where a row has gaps, or where `rows` of them are so far apart that 32 bits do not count it."""
+    near = (rows - 1) * value.stride(0) + value.shape[1] < 1 << 31
+    return value if value.stride(1) == 1 and near else value.contiguous()
 
 
 @triton.jit
@@ -79,7 +116,8 @@ def _add(parts_ptr, out_ptr, count, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
 def product_parts(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
     """x (rows, channels) times weight (outputs, channels) transposed, as (parts, rows, outputs) that are to be added:
     float32 where they are several, else in the dtype of x."""
-    x, weight = (v if v.stride(-1) == 1 else v.contiguous() for v in (x, weight))
+    _check(x, weight)
+    x, weight = _reachable(x, len(x)), _reachable(weight, blocks.rows)
     (rows, inner), outputs = x.shape, len(weight)
     part, splits = blocks.parts(inner)
     dtype = x.dtype if splits == 1 else torch.float32
@@ -108,25 +146,27 @@ def add_parts(parts: Tensor, dtype: torch.dtype) -> Tensor:
 
 @operation("linear_step(Tensor x, Tensor weight) -> Tensor")
 def _linear_step(x: Tensor, weight: Tensor) -> Tensor:
-    return product(x, weight, _blocks(weight))
+    return product(x, weight, _blocks(x, weight))
 
 
-def _blocks(weight: Tensor, left: bool = False) -> Blocks:
+def _blocks(x: Tensor, weight: Tensor, left: bool = False) -> Blocks:
     """The rule's; asked for by name at a shape that the rule has none for, those of one part."""
+    _check(x, weight)
     return blocks_of(len(weight), weight.shape[1], left) or WHOLE
 
 
 @_linear_step.register_fake
 def _(x: Tensor, weight: Tensor) -> Tensor:
+    _check(x, weight)
     return x.new_empty((len(x), len(weight)))
 
 
 @operation("linear_step_parts(Tensor x, Tensor weight) -> Tensor")
 def _linear_step_parts(x: Tensor, weight: Tensor) -> Tensor:
-    return product_parts(x, weight, _blocks(weight, left=True))
+    return product_parts(x, weight, _blocks(x, weight, left=True))
 
 
 @_linear_step_parts.register_fake
 def _(x: Tensor, weight: Tensor) -> Tensor:
-    _, splits = _blocks(weight, left=True).parts(weight.shape[1])
+    _, splits = _blocks(x, weight, left=True).parts(weight.shape[1])
     return x.new_empty((splits, len(x), len(weight)), dtype=x.dtype if splits == 1 else torch.float32)

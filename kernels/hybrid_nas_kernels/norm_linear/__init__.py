@@ -68,8 +68,16 @@ def add_rms_norm(x: Tensor, y: Tensor | None, norm: Tensor, *, eps: float) -> tu
     """x + y (x itself without `y`), and rms_norm of it times norm: a residual stream and what the next layer reads of
     it. One pass by Triton on a CUDA device, torch's own elsewhere. In decoding y may be parts (parts, rows, width), as
     `linear_step_parts` leaves them: all of them are added."""
+    if norm.shape != x.shape[-1:] or (y is not None and y.shape[max(0, y.ndim - x.ndim) :] != x.shape):
+        found = ", ".join(str(None if v is None else tuple(v.shape)) for v in (x, y, norm))
+        raise ValueError(
+            f"add_rms_norm: of x (..., width), y has the shape, or parts of it, and norm (width,), found {found}"
+        )
     if y is not None and y.ndim > x.ndim:
-        return _add_parts_rms_norm(x, y, norm, eps)  # type: ignore[no-any-return]
+        if runs_triton(x):
+            return _add_parts_rms_norm(x, y, norm, eps)  # type: ignore[no-any-return]
+        total = (y.sum(0) + x).to(x.dtype)
+        return total, rms_norm(total, norm, eps=eps)
     if y is not None and runs_triton(x):
         return _add_rms_norm(x, y, norm, eps)  # type: ignore[no-any-return]
     total = x if y is None else x + y

@@ -135,7 +135,8 @@ def _forward(
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     inverse = torch.empty((rows, groups), dtype=torch.float32, device=x.device)
     _normalise[(triton.cdiv(rows, blocks["BR"]), groups)](
-        flat, second, weight, y, y if total is None else total, inverse, rows, *_strides(flat, second), eps,
+        flat, second, weight.contiguous(), y, y if total is None else total, inverse,
+        rows, *_strides(flat, second), eps,
         ALIGN_X=alignment(flat.stride(0)), ALIGN_Z=alignment(second.stride(0)),
         GROUPS=groups, GATED=z is not None and total is None, ADDED=total is not None, **blocks,
     )  # fmt: skip
@@ -156,7 +157,7 @@ def _gradients(
     dz = torch.empty_like(dx) if gated else dx.new_empty(0)
     partial = torch.empty((programs, channels), dtype=torch.float32, device=x.device)
     _normalise_backward[(programs, groups)](
-        dy.contiguous(), flat, second, weight, inverse, dx, dz, partial, rows, *_strides(flat, second),
+        dy.contiguous(), flat, second, weight.contiguous(), inverse, dx, dz, partial, rows, *_strides(flat, second),
         ALIGN_X=alignment(flat.stride(0)), ALIGN_Z=alignment(second.stride(0)),
         GROUPS=groups, GATED=gated, ADDED=added, **blocks,
     )  # fmt: skip

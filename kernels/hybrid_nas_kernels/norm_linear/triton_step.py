@@ -40,8 +40,13 @@ def add_parts_rms_norm(x: Tensor, parts: Tensor, norm: Tensor, eps: float) -> tu
 
 @operation("add_parts_rms_norm(Tensor x, Tensor parts, Tensor weight, float eps) -> (Tensor, Tensor)")
 def _add_parts_rms_norm(x: Tensor, parts: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    x, parts = rows_of(x), parts.contiguous()
+    x, parts, weight = rows_of(x), parts.contiguous(), weight.contiguous()
     rows, width = x.shape
+    if parts.shape[1:] != x.shape or weight.shape != (width,):
+        raise ValueError(
+            "add_parts_rms_norm: x (rows, width), parts (parts, rows, width), weight (width,), found "
+            f"{tuple(x.shape)}, {tuple(parts.shape)}, {tuple(weight.shape)}"
+        )
     total, y = (torch.empty((rows, width), dtype=x.dtype, device=x.device) for _ in range(2))
     _add_parts_and_norm[(rows,)](
         x, parts, weight, total, y, x.stride(0), total.numel(), eps,
