@@ -35,6 +35,8 @@ EVALUATED_AT_ONCE = 4096
 """Tokens, on the CPU; on other devices as many as have so many logits:"""
 LOGITS_AT_ONCE = 1 << 26
 CURVE_POINTS = 40
+REDRAWN = 100
+"""Draws of a batch's recall until one asks for anything."""
 
 
 class Diverged(ArithmeticError):
@@ -90,8 +92,12 @@ class Proxy:
             tasks = tuple(tasks[(step * count + i) % len(tasks)] for i in range(count))
         counts = [len(part) for part in np.array_split(np.arange(count), len(tasks))]
         length = self.context + 1
-        drawn = [self._drawn(n, c, length, generator) for n, c in zip(tasks, counts, strict=True)]
-        return np.concatenate([tokens for tokens, _ in drawn]), np.concatenate([scored for _, scored in drawn])
+        for _ in range(REDRAWN):  # a sequence may happen to ask for nothing, and a mean needs something
+            drawn = [self._drawn(n, c, length, generator) for n, c in zip(tasks, counts, strict=True)]
+            scored = np.concatenate([marks for _, marks in drawn])
+            if scored[:, 1:].any():
+                return np.concatenate([tokens for tokens, _ in drawn]), scored
+        raise ValueError(f"{', '.join(tasks)}: nothing was asked for in {REDRAWN} draws of {length} tokens")
 
     def _drawn(
         self, name: str, count: int, length: int, generator: np.random.Generator, held_out: bool = False

@@ -336,6 +336,19 @@ def test_tasks_take_turns_where_a_batch_has_fewer_sequences(letters, monkeypatch
         Proxy(letters, 128, Budget(batch=8, tasks=names, tokens=2 * 8 * 128), 0)
 
 
+def test_a_batch_always_asks_for_something(letters):
+    """Of single sequences of this task one in seven repeats no key; the others are drawn as before."""
+    proxy = Proxy(letters, 64, Budget(batch=2, tasks=("fuzzy_recall(vocab=128)",)), 0)
+    empty = [step for step in range(40) if not drawn_as_before(proxy, step)[1][:, 1:].any()]
+    assert empty
+    for step in range(40):
+        batch = proxy.batch(step)
+        assert batch.scored.any()
+        assert (step in empty) != np.array_equal(batch.recall.numpy(), drawn_as_before(proxy, step)[0])
+    with pytest.raises(ValueError, match="nothing was asked for in 100 draws of 5 tokens"):
+        Proxy(letters, 4, Budget(batch=2, tasks=("in_context_recall(vocab=100000)",)), 0).batch(0)
+
+
 NEVER_TRAINED = [
     ("proxy: quick\nbudget:\n  tasks: [mqar]", "s.yaml:5: tasks: recall_share is 0, .* mqar; raise .* name it under"),
     ("budget:\n  recall_share: 0\n  tasks: [mqar, induction]", "s.yaml:5: .* on mqar, induction; .* name them under"),
