@@ -35,20 +35,22 @@ def scored(trials: Sequence[Trial]) -> list[Trial]:
     import numpy as np
 
     ways: dict[str, Callable[[Array], Array]] = {"rank": _ranks, "z-score": _z}
-    found = {trial.number: trial for trial in trials}
+    found = list(trials)
     for seed in {trial.seed for trial in trials}:
-        these = [t for t in trials if t.seed == seed and t.state == "complete" and t.budget.aggregate in ways]
-        if not these:
+        places = [
+            i for i, t in enumerate(trials) if t.seed == seed and t.state == "complete" and t.budget.aggregate in ways
+        ]
+        if not places:
             continue
-        rows = [quantities(trial) for trial in these]
+        rows = [quantities(trials[i]) for i in places]
         names = sorted(set.intersection(*(set(row) for row in rows)))
         if not names:
             continue
-        way = ways[these[0].budget.aggregate]
+        way = ways[trials[places[0]].budget.aggregate]
         total = np.mean([way(np.array([row[name] for row in rows])) for name in names], axis=0)
-        for trial, score in zip(these, total, strict=True):
-            found[trial.number] = trial.with_changes(values={**trial.values, "score": float(score)})
-    return [found[trial.number] for trial in trials]
+        for i, score in zip(places, total, strict=True):
+            found[i] = trials[i].with_changes(values={**trials[i].values, "score": float(score)})
+    return found
 
 
 def _ranks(values: Array) -> Array:

@@ -198,7 +198,7 @@ def extrapolate(
 
 def _told(why: dict[str, str]) -> str:
     said = [f"{counted(n, 'design')}: {reason}" for reason, n in Counter(why.values()).most_common()]
-    return "; ".join(said[:SHOWN] + ([f"and {len(said) - SHOWN} reasons more"] if len(said) > SHOWN else []))
+    return "; ".join(said[:SHOWN] + ([f"and {counted(len(said) - SHOWN, 'more reason')}"] if len(said) > SHOWN else []))
 
 
 def _reason(of: Trained, error: str, marks: bool) -> str:

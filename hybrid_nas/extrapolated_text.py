@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybrid_nas.extrapolated import Extrapolation, Score, are_apart
-from hybrid_nas.extrapolation import LEVEL
+from hybrid_nas.extrapolation import ALIKE, LEVEL
 from hybrid_nas.trained import AXES
 from hybrid_nas.units import count, counted, listed
 
@@ -57,11 +57,27 @@ def _reach(found: Extrapolation) -> list[str]:
         said.append(
             "The target is " + listed(f"{_number(times)} times the largest {what}" for times, what in far) + " trained."
         )
+    near = [(times, AXES[name]) for name in found.axes if (times := _below(found, name)) > ALIKE]
+    if near:
+        said.append(
+            "The target is below what was trained: the smallest "
+            + listed(f"{what} is {_number(times)} times the target's" for times, what in near)
+            + ". The law was fitted above it and the check looks upward, so neither says what holds there."
+        )
+    if none := sum(one.forecast.low <= 0 for one in found.designs):
+        said.append(
+            f"Of {counted(len(found.designs), 'design')} {none:,} {'has' if none == 1 else 'have'} an interval that "
+            "reaches down to 0: it tells next to nothing, and neither does such a design's place in the order."
+        )
     return said
 
 
 def _times(found: Extrapolation, name: str) -> float:
     return max(float(getattr(one, name)) / one.of.range(name)[-1] for one in found.designs)
+
+
+def _below(found: Extrapolation, name: str) -> float:
+    return max(one.of.range(name)[0] / float(getattr(one, name)) for one in found.designs)
 
 
 def _number(times: float) -> str:

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hybrid_nas.units import counted
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -52,7 +54,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A predicted loss with its 95% interval."""
+    """A predicted loss with its 95% interval, as least squares gives it: it may reach below 0, where no loss is."""
 
     loss: float
     low: float
@@ -122,8 +124,9 @@ def fit(measured: Sequence[Measured]) -> Law:
     needed = 1 + 2 * of_size + 2 * of_tokens
     if len(measured) < needed + 1 or needed == 1:
         raise ValueError(
-            f"extrapolation: {len(measured)} trainings at {len(set(params))} sizes and {len(set(tokens))} numbers of "
-            f"tokens; the law needs two or more of one of them, and {max(needed, 3) + 1} trainings or more"
+            f"extrapolation: {counted(len(measured), 'training')} at {counted(len(set(params)), 'size')} and "
+            f"{numbers_of_tokens(len(set(tokens)))}; the law needs two or more of one of them, and "
+            f"{max(needed, 3) + 1} trainings or more"
         )
     unit = float(np.exp(np.log(params).mean())), float(np.exp(np.log(tokens).mean()))
     x, y = params / unit[0], tokens / unit[1]
@@ -227,6 +230,14 @@ def left_out(measured: Sequence[Measured]) -> list[Check]:
         raise ValueError(f"extrapolation: fewer than two {what} are left; the check takes three or more")
     law = fit(others)
     return [Check(m, law.forecast(m.params, m.tokens)) for m in left]
+
+
+def numbers_of_tokens(number: int) -> str:
+    """
+    >>> numbers_of_tokens(1), numbers_of_tokens(3)
+    ('1 number of tokens', '3 numbers of tokens')
+    """
+    return f"{counted(number, 'number')} of tokens"
 
 
 def varied(measured: Sequence[Measured], name: str) -> bool:

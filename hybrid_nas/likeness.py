@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import listed
+from hybrid_nas.units import counted, listed
 
 FREE = ("tokens", "flops", "learning_rate", "rungs", "probes", "replicates", "aggregate")
 """What budgets may differ in: how long, by which rule of the width (`_rates`), and what does not change the weights."""
@@ -40,9 +40,10 @@ def check(sources: Sequence[Source]) -> None:
     for place, trial in every[1:]:
         for name, value in _setting(trial).items():
             if value != base.get(name):
+                picks = f"--setting {name.removeprefix('budget.')}={_plain(base.get(name))}"
                 raise ValueError(
                     f"{place}: {name} is {_shown(value)}, and {_shown(base.get(name))} in {where}; trainings of one "
-                    f"law differ in {ALONE}"
+                    f"law differ in {ALONE}, or pick one with {picks}"
                 )
     _models(every)
     _rates(every)
@@ -59,6 +60,40 @@ def _setting(trial: Trial) -> dict[str, Any]:
     free = (*FREE, *OF_RECALL) if not trial.budget.recall_share else FREE
     kept = {f"budget.{name}": value for name, value in budget.items() if name not in free}
     return {"vocabulary": trial.proxy.vocab, **kept}
+
+
+def picked(sources: Sequence[Source], settings: Sequence[str]) -> list[Source]:
+    """Their trials with every one of `settings`, KEY=VALUE each. ValueError where none has one, with what there is."""
+    for told in settings:
+        key, _, wanted = (part.strip() for part in told.partition("="))
+        found: dict[str, list[Trial]] = {}
+        known: set[str] = set()
+        for _, trial in _placed(sources):
+            values = _values(trial)
+            known |= values.keys()
+            if key in values:
+                found.setdefault(_plain(values[key]), []).append(trial)
+        if known and key not in known:
+            raise ValueError(f"--setting {told}: KEY is one of {listed(sorted(known))}, as in --setting batch=8")
+        if found and wanted not in found:
+            there = "; ".join(f"{value} in {counted(len(trials), 'trial')}" for value, trials in found.items())
+            raise ValueError(f"--setting {told}: no trial has that; {key} is {there}")
+        kept = {id(trial) for trial in found.get(wanted, ())}
+        sources = [replace(one, trials=tuple(t for t in one.trials if id(t) in kept)) for one in sources]
+    return [one for one in sources if one.trials] or list(sources)
+
+
+def _values(trial: Trial) -> dict[str, Any]:
+    """What --setting can pick by: what `_setting` holds, the peak learning rate, and the dimensions of the proxy."""
+    budget = {name.removeprefix("budget."): value for name, value in _setting(trial).items()}
+    return {**budget, "learning_rate": trial.budget.peak(trial.proxy.width), "width": trial.proxy.width}
+
+
+def _plain(value: Any) -> str:
+    """As it is typed after KEY=."""
+    if isinstance(value, list):
+        return ",".join(map(_plain, value))
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _shown(value: Any) -> str:
@@ -126,5 +161,5 @@ def _rates(every: Sequence[tuple[str, Trial]]) -> None:
         told = "; ".join(f"{rate:g} at width {width} ({place})" for (width, rate), place in sorted(found.items()))
         raise ValueError(
             f"learning rates follow no one rule: {told}; one law takes one rate, or one that falls as 1 / width, as "
-            "it does where learning_rate is left out"
+            "it does where learning_rate is left out; --setting learning_rate=... picks the trainings with one"
         )

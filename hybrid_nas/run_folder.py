@@ -15,7 +15,6 @@ workers.log       what the workers wrote to their standard error
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import json
 import platform
@@ -30,6 +29,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from hybrid_nas.front import Front
+from hybrid_nas.held_file import held
 from hybrid_nas.proposal import distinct, drawn
 from hybrid_nas.recipe import Recipe
 from hybrid_nas.recipe_text import latex, markdown
@@ -116,13 +116,8 @@ class Run:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for one search. ValueError if another holds it. The lock dies with its process."""
-        with (self.path / ".lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"another command is at work in {self.path}; wait for it, or give another --out"
-                ) from None
+        told = f"another command is at work in {self.path}; wait for it, or give another --out"
+        with held(self.path / ".lock", told):
             yield
 
     def trials(self) -> list[Trial]:

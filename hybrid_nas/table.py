@@ -10,9 +10,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from multiprocessing.sharedctypes import Synchronized
@@ -23,7 +25,7 @@ from hybrid_nas.proposal import Proposal
 from hybrid_nas.trial import Trial
 
 if TYPE_CHECKING:
-    from hybrid_nas.evaluate import Outcome
+    from hybrid_nas.evaluate import Outcome, Progress
 
 GRACE_S = 20.0
 """How long after the time limit a process may take to end before it is stopped."""
@@ -85,6 +87,18 @@ class Machine:
         return gpus[index % len(gpus)] if len(gpus) > 1 else None
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """A training that the time did not suffice for: the `share` of its steps that it did in `seconds`."""
+
+    share: float
+    seconds: float
+
+
+Message = Trial | Unfinished | str | None
+"""From a process: what a training gave, what went wrong with the process, or None at its end."""
+
+
 class TimeUp(BaseException):
     """Ends a training that the time does not suffice for; no failure of the candidate, so not an Exception."""
 
@@ -110,11 +124,12 @@ def fill(
     machine: Machine,
     deadline: float | None,
     heard: Callable[[Trial], None],
+    cut: Callable[[Unfinished], None] = lambda unfinished: None,
 ) -> list[str]:
-    """Train `jobs` until all are done or the clock (`time.time`) reads `deadline`; `heard` gets every trial as it ends.
-    Returns what went wrong with whole processes, a line each."""
+    """Train `jobs` until all are done or the clock (`time.time`) reads `deadline`; `heard` gets every trial as it ends,
+    and `cut` how far those came that it ended. Returns what went wrong with whole processes, a line each."""
     context = multiprocessing.get_context("spawn")
-    results: Queue[Trial | str | None] = context.Queue()
+    results: Queue[Message] = context.Queue()
     following = context.Value("i", 0)
     children = [
         context.Process(
@@ -124,25 +139,40 @@ def fill(
         )
         for i in range(max(1, min(machine.processes, len(jobs))))
     ]
-    for child in children:
-        child.start()
+    with _without_interrupts():
+        for child in children:
+            child.start()
     try:
-        return _listen(children, results, deadline, heard)
+        return _listen(children, results, deadline, heard, cut)
     finally:
         for child in children:
             child.kill()
             child.join()
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """What is started here never hears of Ctrl-C, which is for this process to act on, and does so afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _listen(
-    children: Sequence[Any], results: Queue[Trial | str | None], deadline: float | None, heard: Callable[[Trial], None]
+    children: Sequence[Any],
+    results: Queue[Message],
+    deadline: float | None,
+    heard: Callable[[Trial], None],
+    cut: Callable[[Unfinished], None],
 ) -> list[str]:
     import queue
 
     ended, lost = 0, list[str]()
     while ended < len(children):
         try:
-            trial = results.get(timeout=0.5)
+            message = results.get(timeout=0.5)
         except queue.Empty:
             if deadline is not None and time.time() > deadline + GRACE_S:
                 return [f"{len(children) - ended} of {len(children)} processes did not end in time and were stopped"]
@@ -152,12 +182,14 @@ def _listen(
                     [f"processes ended with code {codes}; what they were training is not recorded"] if codes else []
                 )
             continue
-        if trial is None:
+        if message is None:
             ended += 1
-        elif isinstance(trial, str):
-            lost.append(trial)
+        elif isinstance(message, str):
+            lost.append(message)
+        elif isinstance(message, Unfinished):
+            cut(message)
         else:
-            heard(trial)
+            heard(message)
     return lost
 
 
@@ -168,7 +200,7 @@ def _child(
     visible: str | None,
     deadline: float | None,
     following: Synchronized[int],
-    results: Queue[Trial | str | None],
+    results: Queue[Message],
 ) -> None:
     """One process: takes jobs until there is none or no time for one."""
     import torch
@@ -196,7 +228,7 @@ class _Worker:
         device: str,
         deadline: float | None,
         following: Synchronized[int],
-        results: Queue[Trial | str | None],
+        results: Queue[Message],
         alone: bool = True,
     ) -> None:
         self.jobs, self.setting, self.device, self.deadline = jobs, setting, device, deadline
@@ -223,9 +255,10 @@ class _Worker:
         for number, seed in job.seeds:
             if self.deadline is not None and time.time() + self.shortest > self.deadline:
                 raise TimeUp
+            go_on = self._go_on(budget.trained(setting.context))
             try:
                 outcome = evaluate(
-                    proposal.proxy, setting.context, budget, setting.data, seed, self._go_on, self.device, kept=kept
+                    proposal.proxy, setting.context, budget, setting.data, seed, go_on, self.device, kept=kept
                 )
             except DeviceLost as error:
                 self._end(proposal, number, seed, str(error))
@@ -257,9 +290,17 @@ class _Worker:
         self.results.join_thread()  # until it is told
         os._exit(1)
 
-    def _go_on(self, progress: object) -> bool:
-        parent = multiprocessing.parent_process()
-        alone = parent is not None and not parent.is_alive()  # killed: nobody would hear of the result
-        if alone or (self.deadline is not None and time.time() > self.deadline):
-            raise TimeUp
-        return True
+    def _go_on(self, tokens: int) -> Callable[[Progress], bool]:
+        """What ends a training of `tokens` when the time is up, and says how far it came."""
+        started = time.time()
+
+        def go_on(progress: Progress) -> bool:
+            parent = multiprocessing.parent_process()
+            if parent is not None and not parent.is_alive():  # killed: nobody would hear of the result
+                raise TimeUp
+            if self.deadline is not None and time.time() > self.deadline:
+                self.results.put(Unfinished(progress.tokens / tokens, time.time() - started))
+                raise TimeUp
+            return True
+
+        return go_on

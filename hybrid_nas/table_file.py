@@ -45,8 +45,27 @@ def write_part(trials: Iterable[Trial], setting: dict[str, Any], path: Path) -> 
     write_trials(trials, path, {SETTING: canonical_json(setting).encode()})
 
 
+def trials_file(path: Path) -> Path:
+    """The file of trials at `path`, or in the folder there. ValueError where there is none."""
+    file = path / "trials.parquet" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file; `hybrid-nas table --out FILE` writes one")
+    return file
+
+
+def check_out(path: Path) -> None:
+    """ValueError where no table can be written to `path`."""
+    if path.suffix not in ("", ".parquet"):
+        raise ValueError(f"--out {path}: a table is a Parquet file, so its name must end in .parquet")
+    if path.is_dir():
+        raise ValueError(f"--out {path}: a folder is there, and it must be a file, like {path / 'table.parquet'}")
+    if (in_the_way := next((f for f in path.parents if f.exists()), path.parent)).is_file():
+        raise ValueError(f"--out {path}: {in_the_way} is a file, and a folder must stand there")
+
+
 def read_part(path: Path) -> tuple[list[Trial], dict[str, Any]]:
-    """The trials of a part and its setting. ValueError where the file is no part of a table."""
+    """The trials of a part, a file or its folder, and its setting. ValueError where the file is no part of a table."""
+    path = trials_file(path)
     trials = read_trials(path)
     setting = setting_in(path)
     if setting is None:
@@ -84,7 +103,7 @@ def merged(parts: Sequence[Path]) -> tuple[list[Trial], dict[str, Any]]:
         first = first or setting
         if setting != first:
             raise ValueError(
-                f"{path}: trained under another setting than {parts[0]}: {_difference(first, setting)}; "
+                f"{path}: trained under another setting than {parts[0]}: {difference(first, setting)}; "
                 "only parts of one table can be joined"
             )
         for trial in trials:
@@ -97,17 +116,19 @@ def merged(parts: Sequence[Path]) -> tuple[list[Trial], dict[str, Any]]:
     return [trial.with_changes(number=number) for number, trial in enumerate(order)], first
 
 
-def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:
-    """The first value that differs, by its path."""
-    for part in one:
-        if one[part] == other.get(part):
-            continue
-        if not isinstance(one[part], dict):
-            return f"{part} is {other.get(part)!r}, not {one[part]!r}"
-        for key in one[part]:
-            if one[part][key] != other[part].get(key):
-                return f"{part}.{key} is {other[part].get(key)!r}, not {one[part][key]!r}"
-    return "a value is missing"
+def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """The first value of `other` that differs, by its path."""
+    flat = [
+        {f"{part}.{key}": v for part in setting if isinstance(setting[part], dict) for key, v in setting[part].items()}
+        for setting in (one, other)
+    ]
+    for name in sorted({**flat[0], **flat[1]}):
+        if name not in flat[0] or name not in flat[1]:
+            return f"{name} is in one of the two alone"
+        if flat[1][name] != flat[0][name]:
+            return f"{name} is {flat[1][name]!r}, not {flat[0][name]!r}"
+    texts = (setting["text"][:12] for setting in (other, one))
+    return "the text is {}, not {} (the starts of their fingerprints)".format(*texts)
 
 
 def proposals(studies: Sequence[StudyFile], designs: int | None) -> list[Proposal]:

@@ -233,7 +233,7 @@ def test_bad_arguments_leave_nothing_behind(run, tmp_path):
         ("empty.parquet: no trial is in there", tmp_path / "empty.parquet"),
         ("must end in .csv or .parquet", *files, "--out", tmp_path / "f.txt"),
         ("must be a file in a folder that exists", *files, "--out", tmp_path / "a/f.csv"),
-        ("params: a whole number, or one like 200k", *files, "--params", "big"),
+        ("extrapolate: --params: a whole number, or one like 200k", *files, "--params", "big"),
         ("--params: must be at least 1, found 0", *files, "--params", "0"),
         ("3 trainings at one size (9", files[2]),
     ):
@@ -255,3 +255,53 @@ def test_marks_leave_out_warm_up_and_cool_down(run):
     assert sorted((p.tokens, p.loss) for of in trained(trials, marks=True) for p in of.points) == by_hand
     late = [replace(t, budget=replace(t.budget, cooldown=0.5, warmup=0.2)) for t in trials]
     assert {p.tokens for of in trained(late, marks=True) for p in of.points} == {1_998_848, 3_997_696}
+
+
+def test_a_target_below_what_was_trained_is_told_of_as_one_above(run, tmp_path):
+    """By hand from the sizes that were planted."""
+    files = [write(tmp_path, width) for width in WIDTHS]
+    smallest = max(params_nonembedding(t.proxy) for t in planted(32))
+    below = run(*files, "--params", "1000")
+    times = re.search(r"below what was trained: the smallest size is ([\d,]+) times the target's", below)
+    assert int(times[1]) == pytest.approx(smallest / 1000, rel=0.05)
+    assert "neither says what holds there" in below
+    assert "times the largest" not in below
+    above = run(*files, "--params", "1b")
+    assert "times the largest size trained" in above
+    assert "below what was trained" not in above
+    inside = run(*files, "--params", "500k")
+    assert "times the largest" not in inside
+    assert "below what was trained" not in inside
+
+
+def test_an_interval_that_reaches_below_0_is_cut_and_told_of(run):
+    """The recorded study's first design at the target, whose interval the study's own README has from -0.012."""
+    told = run(STUDY, "--marks")
+    assert re.search(r" 0\.13\d\d \[0\.0000, 0\.28\d\d\]", told)
+    assert "Of 8 designs 1 has an interval that reaches down to 0: it tells next to nothing" in told
+    assert "reaches down to 0" not in run(STUDY, "--params", "4m")
+
+
+def test_one_setting_of_a_file_of_several_is_picked(run, tmp_path):
+    """What is left is what a file of it alone gives."""
+    files = [write(tmp_path, width) for width in WIDTHS]
+    mixed = [
+        write(tmp_path, w, [*planted(w), *changed(w, batch=16, learning_rate=0.007)], name=f"mixed{w}") for w in WIDTHS
+    ]
+    assert "or pick one with --setting batch=8" in run(*mixed, code=2)
+    alone, picked = (json.loads(run(*f, "--json")) for f in (files, [*mixed, "--setting", "batch=8"]))
+    assert picked == alone
+    rates = run(*mixed, "--setting", "batch=16", "--setting", "learning_rate=0.007", "--json")
+    assert len(json.loads(rates)["designs"]) == len(alone["designs"])
+    assert "no trial has that; batch is 8 in 36 trials; 16 in 36 trials" in run(*mixed, "--setting", "batch=9", code=2)
+    assert "KEY is one of batch, clip" in run(*mixed, "--setting", "bath=8", code=2)
+
+
+def test_words_for_one_are_of_one(run, tmp_path):
+    from hybrid_nas.extrapolated import _told
+
+    once = run(write(tmp_path, 64, planted(64, seeds=1)), code=2)
+    assert "1 training at one size" in once
+    why = {str(i): f"reason {i}" for i in range(4)}
+    assert _told(why).endswith("; and 1 more reason")
+    assert _told({**why, "4": "reason 4"}).endswith("; and 2 more reasons")

@@ -42,7 +42,7 @@ def test_what_was_not_varied_has_no_term():
     assert law.a == 0
     assert law.loss(SIZES[0], 1e9) == pytest.approx(1.9 + 40 * SIZES[0] ** -0.3 + 60 * 1e9**-0.28, abs=5e-3)
     assert law.loss(1.0, 1e9) == law.loss(1e12, 1e9)
-    with pytest.raises(ValueError, match="3 trainings at 1 sizes and 3 numbers of tokens"):
+    with pytest.raises(ValueError, match="3 trainings at 1 size and 3 numbers of tokens"):
         fit(one_size[:3])
     with pytest.raises(ValueError, match="loss must be a number above 0, found -1"):
         Measured(1, 1, -1)

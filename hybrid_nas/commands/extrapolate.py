@@ -31,6 +31,10 @@ def extrapolate(
         str | None, typer.Option(help="Non-embedding parameters, like 1b; default: each design's own at its target.")
     ] = None,
     tokens: Annotated[str | None, typer.Option(help="Tokens, like 60b; default: the paper's 60b.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Only trainings with that, like batch=8; may be repeated."),
+    ] = None,
     marks: Annotated[
         bool, typer.Option("--marks", help="Fit the held-out losses before the cool-down, in place of the last.")
     ] = False,
@@ -44,12 +48,12 @@ def extrapolate(
     proxy.width=32 --set proxy.params=250k, and --like for the same designs."""
     from hybrid_nas.extrapolated import extrapolate as extrapolated
     from hybrid_nas.extrapolated_text import statements
-    from hybrid_nas.likeness import check
+    from hybrid_nas.likeness import check, picked
 
     at = {name: _count(name, text) for name, text in (("params", params), ("tokens", tokens))}
     if out_file is not None:
         _check_out(out_file)
-    sources = _read(tables)
+    sources = picked(_read(tables), setting or [])
     check(sources)
     trials = [trial for source in sources for trial in source.trials]
     with err.status("fitting the laws"):
@@ -74,7 +78,7 @@ def _count(name: str, text: str | None) -> int | None:
 
     if text is None:
         return None
-    number = count_of(Item(text, f"--{name}", None, text), name)
+    number = count_of(Item(text, "extrapolate", None, text), f"--{name}")
     if number < 1:
         raise ValueError(f"--{name}: must be at least 1, found {number}")
     return number
@@ -89,13 +93,10 @@ def _check_out(path: Path) -> None:
 
 def _read(paths: list[Path]) -> list[Source]:
     from hybrid_nas.likeness import Source
-    from hybrid_nas.table_file import setting_in
+    from hybrid_nas.table_file import setting_in, trials_file
     from hybrid_nas.trial import read_trials
 
-    files = [path / "trials.parquet" if path.is_dir() else path for path in paths]
-    for file in files:
-        if not file.is_file():
-            raise ValueError(f"{file}: no such file; `hybrid-nas table --out FILE` writes one")
+    files = [trials_file(path) for path in paths]
     if len({file.resolve() for file in files}) < len(files):
         raise ValueError("extrapolate: one file is given twice; give each once")
     return [Source(str(file), tuple(read_trials(file)), setting_in(file)) for file in files]
@@ -180,4 +181,5 @@ def _print(found: Extrapolation, said: list[str]) -> None:
 
 
 def _interval(forecast: Forecast) -> str:
-    return f"{forecast.loss:.4f} [{forecast.low:.4f}, {forecast.high:.4f}]"
+    """Cut at 0, below which no loss is."""
+    return f"{forecast.loss:.4f} [{max(0.0, forecast.low):.4f}, {forecast.high:.4f}]"

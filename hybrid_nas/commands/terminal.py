@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +32,26 @@ def folder_at(path: Path) -> Path:
             where = "there" if place == path else f"on the way to {path}"
             raise ValueError(f"{place} is a file, and a folder must stand {where}; give another with --out")
     return path
+
+
+@contextlib.contextmanager
+def one_stop() -> Iterator[None]:
+    """Ctrl-C, or SIGTERM, is KeyboardInterrupt, and only the first: what follows on it is not cut short."""
+
+    def stop(number: int, frame: object) -> None:
+        for name in before:
+            signal.signal(name, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    before = {name: handler for name, handler in before.items() if handler is not signal.SIG_IGN}  # as nohup does
+    for name in before:
+        signal.signal(name, stop)
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 def print_table(table: Table) -> None:
