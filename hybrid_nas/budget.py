@@ -33,7 +33,8 @@ class Budget:
     `learning_rate` for the width. `recall_share` of the sequences of each batch are recall sequences of
     `recall_task` and `recall_symbols` (see `hybrid_nas.recall`), whose mean loss is added to that of the text: it
     weighs as much at any share. At 1 there is no text, and no loss. With `tasks` they are shared out among these
-    synthetic tasks instead (see `hybrid_nas.tasks`), and `recall` is the mean over them.
+    synthetic tasks instead (see `hybrid_nas.tasks`), which take turns over the steps where a batch has fewer, and
+    `recall` is the mean over them.
     `probes` are tasks, or losses on held-out text (`beyond`, `ar_hits`), that are scored at the end and not trained on;
     `aggregate` is how a table makes `score` of them (see `hybrid_nas.aggregate`).
     `replicates` is the number of further seeds that members of the front are trained with at the end.
@@ -160,6 +161,22 @@ class Budget:
                 "budget: a batch of 1 cannot hold text and recall; take batch 2 or more, or recall_share 0"
             )
         return min(max(1, round(self.recall_share * self.batch)), self.batch - 1)
+
+    def check_tasks(self, context: int) -> None:
+        """ValueError where one of the tasks would never be trained on."""
+        count, them = len(self.tasks), "it" if len(self.tasks) == 1 else "them"
+        if count and not self.recall_share:
+            raise ValueError(
+                f"tasks: recall_share is 0, so no sequence is left to train on {', '.join(self.tasks)}; raise "
+                f"recall_share, or name {them} under probes"
+            )
+        steps = self.steps(context)
+        if count and (found := steps * self.recall_sequences()) < count:
+            raise ValueError(
+                f"tasks: {count} tasks need as many recall sequences or more, found {found}: of {self.batch} sequences "
+                f"a step {self.recall_sequences()}, and {steps:,} step{'s' * (steps > 1)}; raise tokens or "
+                "recall_share, or name some under probes"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), **{name: list(getattr(self, name)) for name in ("rungs", "tasks", "probes")}}

@@ -17,7 +17,14 @@ from hybrid_nas.objective import QUANTITIES
 from hybrid_nas.search import Task, seconds_left
 from hybrid_nas.study_file import StudyFile
 from hybrid_nas.trial import Trial
-from hybrid_nas.units import label, readable
+from hybrid_nas.units import counted, duration, label, readable
+
+LISTENED_S = 5.0
+"""For how long the pace of the first training is measured, before it is told."""
+LONG_S = 60.0
+"""A training that takes longer is worth a word."""
+STILL_S = 20.0
+"""After so long without a pace, it is told what makes a training."""
 
 
 class Progress:
@@ -33,6 +40,9 @@ class Progress:
         self.begin = time.monotonic()
         self.noted: list[str] = []
         self._lacking: tuple[int, set[tuple[str, int]]] | None = None
+        self._heard: dict[int, tuple[int, float]] = {}
+        """Of each training the tokens and the time of its first step that was told, until a pace is told."""
+        self._told = {kind for kind in ("pace", "still") if any(trial.seconds > 0 for trial in done)}
 
     def __enter__(self) -> Progress:
         return self
@@ -42,19 +52,50 @@ class Progress:
 
     def begun(self, task: Task) -> None:
         self.tasks[task.number] = task, time.monotonic()
+        self._heard.pop(task.number, None)  # where it begins again
 
     def moved(self, task: Task, tokens: int, loss: float) -> None:
-        pass
+        now = time.monotonic()
+        began, first = self._heard.setdefault(task.number, (tokens, now))
+        if "pace" in self._told or tokens <= began or now - first < LISTENED_S:
+            return
+        self._told |= {"pace", "still"}
+        steps, every = self._steps(task)
+        took = every * (now - first) / (tokens - began)
+        if took > LONG_S:
+            scored = self.file.budget.validation_tokens
+            self.said(
+                f"one training takes about {duration(took)}, {counted(self.workers, 'training')} at a time: "
+                f"{counted(steps, 'step')} at the pace of the first {tokens:,} tokens, and beside them {scored:,} "
+                "tokens are scored at each rung and at the end"
+            )
 
     def ended(self, trial: Trial) -> None:
         self.tasks.pop(trial.number, None)
+        if trial.seconds > 0:
+            self._told |= {"pace", "still"}  # from here on `seconds_left` tells
         self.trials.append(trial)
 
     def said(self, text: str) -> None:
         self.noted.append(text)
 
     def tick(self) -> None:
-        pass
+        if "still" in self._told or not self.tasks:
+            return
+        task, begun = self.running[0]
+        if (waited := time.monotonic() - begun) > STILL_S:
+            self._told.add("still")
+            steps, every = self._steps(task)
+            self.said(
+                f"{duration(waited)} into trial {task.number}, {task.tokens:,} of its {every:,} tokens are trained on: "
+                f"{counted(steps, 'step')}, and {self.file.budget.validation_tokens:,} tokens that are scored at each "
+                "rung and at the end"
+            )
+
+    def _steps(self, task: Task) -> tuple[int, int]:
+        """Of a training: its steps, and the tokens that it trains on."""
+        budget, context = self.file.budget.of(task.proposal.proxy, self.file.proxy.context), self.file.proxy.context
+        return budget.steps(context), budget.trained(context)
 
     def summary(self) -> dict[str, Any]:
         """Counts, the best so far, and the time left in seconds (None while unknown)."""
@@ -232,10 +273,8 @@ class LiveTable(Progress):
                 "best so far" if trial is best[0] else "",
                 style="bold" if trial is best[0] else "",
             )
-        context = self.file.proxy.context
         for task, _ in self.running:
-            budget = self.file.budget.of(task.proposal.proxy, context)
-            total = budget.steps(context) * budget.batch * context
+            total = self._steps(task)[1]
             name = str(task.number) if task.replicate_of is None else f"{task.replicate_of} again"
             loss = "" if task.loss is None else f"{task.loss:.4f}"
             paid = [_bought(task.proposal.cost, cost) for cost in costs]

@@ -35,6 +35,8 @@ EVALUATED_AT_ONCE = 4096
 """Tokens, on the CPU; on other devices as many as have so many logits:"""
 LOGITS_AT_ONCE = 1 << 26
 CURVE_POINTS = 40
+REDRAWN = 100
+"""Draws of a batch's recall until one asks for anything."""
 
 
 class Diverged(ArithmeticError):
@@ -65,6 +67,7 @@ class Proxy:
         self.text, self.context, self.budget, self.seed = text, context, budget, seed
         self.recall_sequences = budget.recall_sequences()
         self.steps = budget.steps(context)
+        budget.check_tasks(context)
         if self.recall_sequences < budget.batch:
             text.check(context + 1)
 
@@ -77,17 +80,24 @@ class Proxy:
             tokens[: len(tokens) - count] = self.text.batch(self.seed, step, self.budget.batch - count, length)
         if count:
             generator = np.random.default_rng([RECALL_STREAM, self.seed, step])
-            tokens[len(tokens) - count :], scored = self._recall(count, generator)
+            tokens[len(tokens) - count :], scored = self._recall(count, generator, step)
         return Batch(torch.from_numpy(tokens), torch.from_numpy(scored[:, 1:]))
 
-    def _recall(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _recall(self, count: int, generator: np.random.Generator, step: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """`count` sequences, shared out among the tasks; where they are fewer, the tasks take turns over the steps."""
         tasks = self.budget.tasks
         if not tasks:
             return draw(self.budget.recall_task, self.budget.recall_symbols, count, self.context + 1, generator)
+        if count < len(tasks):
+            tasks = tuple(tasks[(step * count + i) % len(tasks)] for i in range(count))
         counts = [len(part) for part in np.array_split(np.arange(count), len(tasks))]
         length = self.context + 1
-        drawn = [self._drawn(n, c, length, generator) for n, c in zip(tasks, counts, strict=True) if c]
-        return np.concatenate([tokens for tokens, _ in drawn]), np.concatenate([scored for _, scored in drawn])
+        for _ in range(REDRAWN):  # a sequence may happen to ask for nothing, and a mean needs something
+            drawn = [self._drawn(n, c, length, generator) for n, c in zip(tasks, counts, strict=True)]
+            scored = np.concatenate([marks for _, marks in drawn])
+            if scored[:, 1:].any():
+                return np.concatenate([tokens for tokens, _ in drawn]), scored
+        raise ValueError(f"{', '.join(tasks)}: nothing was asked for in {REDRAWN} draws of {length} tokens")
 
     def _drawn(
         self, name: str, count: int, length: int, generator: np.random.Generator, held_out: bool = False
@@ -198,7 +208,7 @@ class Proxy:
         """Share of scored bytes that are the model's first guess, on sequences of their own; None without recall."""
         if not self.recall_sequences:
             return None
-        count = max(1, self.budget.validation_tokens // (2 * self.context))
+        count = max(1, len(self.budget.tasks), self.budget.validation_tokens // (2 * self.context))
         return self._scored(model, device, *self._recall(count, np.random.default_rng(RECALL_HELD_OUT)))[0]
 
     def _at_once(self, device: torch.device) -> int:

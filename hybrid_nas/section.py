@@ -55,7 +55,11 @@ def _field(cls: type, key: str, item: Item) -> Any:
     kind = str(next(field.type for field in fields(cls) if field.name == key))
     if kind.startswith("tuple[str"):
         members = item.value if isinstance(item.value, list) else [item]
-        return tuple(_name_of(member, key, item) for member in members)
+        names = [_name_of(member, key, item) for member in members]
+        for i, name in enumerate(names):
+            if name.count("(") > name.count(")"):
+                raise item.error(f"{key}: {_half_name(names[i:])}")
+        return tuple(names)
     if isinstance(item.value, list):
         if not kind.startswith("tuple"):
             raise item.error(f"{key}: one value must stand here, found a list; only the space's keys are choices")
@@ -73,6 +77,17 @@ def _name_of(item: Item, key: str, at: Item) -> str:
     if not isinstance(item.value, str):
         raise at.error(f"{key}: names must stand here, found {item.shown()}")
     return item.value
+
+
+def _half_name(names: list[str]) -> str:
+    """What is wrong with the first of `names`, which opens a parenthesis that it does not close."""
+    end = next((i for i, name in enumerate(names) if name.endswith(")")), None)
+    if not end or any("(" in name for name in names[1 : end + 1]):
+        return f"the parenthesis of {names[0]!r} is left open; sizes are written NAME(size=16)"
+    return (
+        f"found {names[0]!r}: in a YAML list a comma ends a name, so one with two sizes stands in quotes, "
+        f'"{", ".join(names[: end + 1])}"'
+    )
 
 
 def _number(item: Item, key: str, at: Item) -> float:
@@ -118,6 +133,13 @@ def read_proxy(item: Item | None) -> tuple[Scale, Budget]:
     budget = build(Budget, {key: entries.pop(key) for key in budget_keys if key in entries}, item, budget)
     scale = _changed(scale, entries, item, "proxy")
     _check_length(scale, budget, item)
+    if budget.tasks:
+        # No candidate has more tokens than its FLOPs buy at 6 a parameter.
+        most = budget if budget.flops is None else replace(budget, tokens=int(budget.flops / (6 * scale.params)))
+        try:
+            most.check_tasks(scale.context)
+        except ValueError as error:
+            raise item.value.get("tasks", item).error(str(error)) from None
     return scale, budget
 
 

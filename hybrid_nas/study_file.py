@@ -156,8 +156,9 @@ def read_study(text: str, source: str, settings: tuple[str, ...] = (), folder: P
     objectives = _objectives(sections.get("objectives"))
     for share, lost in ((1.0, "loss"), (0.0, "recall")):
         if budget.recall_share == share and lost in (objective.name for objective in objectives):
-            section = sections["proxy"]
-            place = section.value.get("recall_share", section) if isinstance(section.value, dict) else section
+            section = sections["proxy"].value
+            place = section["recall_share"] if "recall_share" in section else sections.get("objectives")
+            place = place or sections["proxy"]  # a proxy by name, and the objectives that a file without them has
             told = ", or name ar_hits in its place" if lost == "recall" and AR_HITS in budget.probes else ""
             raise place.error(
                 f"recall_share: at {share:g} nothing measures {lost}, which is an objective; give another share, or "

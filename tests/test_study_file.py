@@ -99,8 +99,10 @@ def test_a_proxy_by_name_trains_on_text_alone_unless_the_file_says_otherwise(pro
     assert (file.budget.recall_share, file.budget.probes) == (0, ("ar_hits",))
     assert read(f"ratio: 1:3\n{proxy}\nobjectives: [ar_hits, params]\n").objectives[0].direction == "minimize"
     wanted = f"ratio: 1:3\n{proxy}\nobjectives: [recall, params]\n"
-    with pytest.raises(FileError, match=r"recall_share: at 0 nothing measures recall.* name ar_hits in its place"):
+    with pytest.raises(FileError, match=r":3: recall_share: at 0 nothing measures recall.* name ar_hits in its place"):
         read(wanted)
+    with pytest.raises(FileError, match=r":3: recall_share: at 0"):
+        read(wanted, "data.bpe=4096")
     assert read(wanted + "budget: {recall_share: 0.25}\n").objectives[0].name == "recall"
 
 

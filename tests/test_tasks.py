@@ -15,6 +15,7 @@ from hybrid_nas.tasks.known import MAD_SIZES, TASKS, probe_named, task_named
 from hybrid_nas.tasks.long_range import MARK
 from hybrid_nas.tasks.sequences import FIRST
 from hybrid_nas.trial import Trial
+from hybrid_nas.yaml_file import FileError
 
 LENGTH = 96
 
@@ -214,8 +215,9 @@ def test_names_with_sizes_and_wrong_ones():
             task_named(name)
     with pytest.raises(ValueError, match="times must lie above 1"):
         probe_named("beyond(times=1)")
-    with pytest.raises(ValueError, match="budget: tasks: unknown task 'beyond'"):
-        Budget(tasks=("beyond",))
+    for name in ("beyond", "ar_hits(ngram=3)"):
+        with pytest.raises(ValueError, match=r"budget: tasks: unknown task '.*'; it is a probe.* name it under probes"):
+            Budget(tasks=(name,))
     with pytest.raises(ValueError, match="each once"):
         Budget(tasks=("mqar",), probes=("mqar",))
     with pytest.raises(ValueError, match="needs at least 64 tokens for 16 pairs"):
@@ -278,6 +280,109 @@ def test_a_study_names_tasks_as_objectives():
     with pytest.raises(ValueError, match="budget: tasks: unknown task 'induktion'; did you mean induction"):
         read_study(space + "budget: {tasks: [induktion]}\n", "s.yaml")
     assert base("mqar(pairs=16)") == "mqar"
+
+
+def drawn_as_before(proxy, step):
+    """The recall sequences of a batch by the rule that recorded studies were trained under: equal parts, the first
+    tasks one more; what has no part is left out."""
+    count, names = proxy.recall_sequences, proxy.budget.tasks
+    generator = np.random.default_rng([0x7265_6361, proxy.seed, step])
+    parts = [count // len(names) + (i < count % len(names)) for i in range(len(names))]
+    rows = []
+    for name, part in zip(names, parts, strict=True):
+        if part:
+            task, filling = task_named(name), None
+            if task.of_text:
+                filling = proxy.text.batch(int(generator.integers(2**31)), 0, part, proxy.context + 1)
+            rows.append(task.draw(part, proxy.context + 1, generator, filling))
+    return np.concatenate([tokens for tokens, _ in rows]), np.concatenate([scored for _, scored in rows])
+
+
+@pytest.fixture
+def letters():
+    data = np.random.default_rng(0).integers(97, 123, 60_000).astype(np.uint8)
+    return Text("t", data, data[:9000], "")
+
+
+@pytest.mark.parametrize("tasks", [("mqar(pairs=4)",), ("induction", "needle", "mqar(pairs=4)"), MAD[:4]])
+def test_with_enough_sequences_batches_are_those_of_recorded_studies(letters, tasks):
+    proxy = Proxy(letters, 64, Budget(batch=8, tasks=tasks), 5)
+    for step in (0, 1, 7):
+        tokens, scored = drawn_as_before(proxy, step)
+        batch = proxy.batch(step)
+        assert np.array_equal(batch.recall.numpy(), tokens)
+        assert np.array_equal(batch.scored.numpy(), scored[:, 1:])
+
+
+def test_tasks_take_turns_where_a_batch_has_fewer_sequences(letters, monkeypatch):
+    """Four sequences a batch for eleven tasks: over eleven batches each is drawn four times, whatever the budget."""
+    names = (*sorted(TASKS.keys() - {"mqar"}), "mqar(pairs=4)")
+    told = []
+    of = Proxy._drawn
+    monkeypatch.setattr(
+        Proxy, "_drawn", lambda self, name, n, *rest: told.append((name, n)) or of(self, name, n, *rest)
+    )
+    proxy = Proxy(letters, 128, Budget(batch=8, tasks=names, tokens=11 * 8 * 128, validation_tokens=256), 0)
+    for step in range(11):
+        assert len(proxy.batch(step).recall) == 4
+    assert sorted(told) == sorted((name, 1) for name in names * 4)
+    assert np.array_equal(proxy.batch(0).recall.numpy(), drawn_as_before(proxy, 0)[0])
+    longer = Proxy(letters, 128, Budget(batch=8, tasks=names, tokens=10**6), 0)
+    assert torch.equal(proxy.batch(9).tokens, longer.batch(9).tokens)
+    told.clear()
+    proxy.recall(Oracle(), torch.device("cpu"))  # one sequence would do for so few held-out tokens
+    assert sorted(told) == sorted((name, 1) for name in names)
+    with pytest.raises(ValueError, match="tasks: 11 tasks need as many recall sequences or more, found 8: of 8 sequ"):
+        Proxy(letters, 128, Budget(batch=8, tasks=names, tokens=2 * 8 * 128), 0)
+
+
+def test_a_batch_always_asks_for_something(letters):
+    """Of single sequences of this task one in seven repeats no key; the others are drawn as before."""
+    proxy = Proxy(letters, 64, Budget(batch=2, tasks=("fuzzy_recall(vocab=128)",)), 0)
+    empty = [step for step in range(40) if not drawn_as_before(proxy, step)[1][:, 1:].any()]
+    assert empty
+    for step in range(40):
+        batch = proxy.batch(step)
+        assert batch.scored.any()
+        assert (step in empty) != np.array_equal(batch.recall.numpy(), drawn_as_before(proxy, step)[0])
+    with pytest.raises(ValueError, match="nothing was asked for in 100 draws of 5 tokens"):
+        Proxy(letters, 4, Budget(batch=2, tasks=("in_context_recall(vocab=100000)",)), 0).batch(0)
+
+
+NEVER_TRAINED = [
+    ("proxy: quick\nbudget:\n  tasks: [mqar]", "s.yaml:5: tasks: recall_share is 0, .* mqar; raise .* name it under"),
+    ("budget:\n  recall_share: 0\n  tasks: [mqar, induction]", "s.yaml:5: .* on mqar, induction; .* name them under"),
+    (
+        "budget:\n  tokens: 600\n  tasks: [mqar, induction, repeat, needle, passkey]",
+        "s.yaml:5: tasks: 5 tasks .* found 4",
+    ),
+    (
+        "budget: {flops: 2.3e9, tasks: [mqar, induction, repeat, needle, passkey]}",
+        "s.yaml:3: tasks: 5 tasks .* found 4",
+    ),
+    ("budget: {batch: 1, tasks: [mqar]}", "s.yaml:3: budget: a batch of 1 cannot hold text and recall"),
+    (
+        "budget:\n  tasks: [mqar, noisy_recall(vocab=32, noise=0.4)]",
+        r's.yaml:4: tasks: found .*: in a YAML list .* in quotes, "noisy_recall\(vocab=32, noise=0.4\)"$',
+    ),
+    ("budget: {probes: [ar_hits(ngram=3, rarest=5), mqar]}", r'quotes, "ar_hits\(ngram=3, rarest=5\)"$'),
+    ("budget: {tasks: [mqar(pairs=4, induction]}", r"the parenthesis of 'mqar\(pairs=4' is left open"),
+    ("budget: {tasks: [mqar(pairs=4, induction(longest=9)]}", r"the parenthesis of 'mqar\(pairs=4' is left open"),
+]
+
+
+@pytest.mark.parametrize(("lines", "told"), NEVER_TRAINED)
+def test_a_study_whose_tasks_would_not_be_trained_on_is_refused(lines, told):
+    with pytest.raises(FileError, match=told):
+        read_study(f"name: s\nratio: [1:1]\n{lines}\n", "s.yaml")
+
+
+def test_two_sizes_in_quotes_and_tasks_of_a_named_proxy_with_a_share():
+    told = 'budget: {tasks: ["noisy_recall(vocab=32, noise=0.4)"], probes: ["ar_hits(ngram=3, rarest=5)"]}'
+    budget = read_study(f"name: s\nratio: [1:1]\n{told}\n", "s.yaml").budget
+    assert (budget.tasks, budget.probes) == (("noisy_recall(vocab=32, noise=0.4)",), ("ar_hits(ngram=3, rarest=5)",))
+    wanted = "name: s\nratio: [1:1]\nproxy: quick\nbudget: {tasks: [mqar], recall_share: 0.25}\n"
+    assert read_study(wanted, "s.yaml").budget.recall_sequences() == 2
 
 
 def test_proxies_by_name():

@@ -94,6 +94,8 @@ def task_named(text: str) -> Task:
 
 
 def _unknown(what: str, text: str, name: str, known: tuple[str, ...]) -> ValueError:
+    if name in OF_TEXT:
+        return ValueError(f"unknown {what} {text!r}; it is a probe, not trained on: name it under probes")
     near = difflib.get_close_matches(name, known, 1, 0.4)
     return ValueError(f"unknown {what} {text!r}; " + (f"did you mean {near[0]}?" if near else ", ".join(known)))
 
