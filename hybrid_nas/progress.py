@@ -42,7 +42,7 @@ class Progress:
         self._lacking: tuple[int, set[tuple[str, int]]] | None = None
         self._heard: dict[int, tuple[int, float]] = {}
         """Of each training the tokens and the time of its first step that was told, until a pace is told."""
-        self._told = {kind for kind in ("pace", "still") if any(trial.seconds > 0 for trial in done)}
+        self._told = {"pace", "still"} if any(trial.seconds > 0 for trial in done) else set[str]()
 
     def __enter__(self) -> Progress:
         return self

@@ -47,8 +47,8 @@ def repeat(
         tokens   a s t h e a s t h e a s
         scored             ^ ^ ^ ^ ^ ^ ^
 
-    It teaches to copy in the words of the text itself, and many places ahead of a token that come again teach it
-    sooner than text does, where they are few.
+    Trained on, it asks to copy in the words of the text itself; beside text that costs more than it teaches
+    (studies/2026-11_paper_prose).
     """
     at_least("repeat", "token a piece", shortest, 1)
     at_least("repeat", f"tokens for a piece of {shortest} twice", tokens, 2 * shortest)

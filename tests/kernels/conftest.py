@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,14 @@ else:
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6, torch.bfloat16: 2e-2}
 """Largest difference from the float64 reference, as a share of the reference's largest value."""
+
+
+@pytest.fixture
+def compiling(tmp_path: Path) -> dict[str, str]:
+    """Environment of a process that compiles Triton's kernels, from an empty cache, and may import h100_stand_in."""
+    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+    return {**kept, "TRITON_CACHE_DIR": str(tmp_path / "triton"), "PYTHONPATH": path}
 
 
 @pytest.fixture

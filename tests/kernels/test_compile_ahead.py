@@ -4,7 +4,6 @@ the kernels for Triton's interpreter; with ptxas and without a GPU, whose driver
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,37 +14,14 @@ pytest.importorskip("triton.knobs", reason="Triton 3.4 or newer is not installed
 
 PROGRAM = """
 import json, threading
-import torch, triton
-from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
+import h100_stand_in, torch, triton
+from h100_stand_in import launched
 from hybrid_nas_kernels import adamw, compile_ahead, norm_linear, swiglu
 from hybrid_nas_kernels.norm_linear import triton_kernels
 from hybrid_nas_kernels.swiglu import triton_kernels as swiglu_kernels
 
-launched, compiled = [], []
-
-class Launcher:
-    def __init__(self, source, metadata):
-        self.name = source.name
-    def __call__(self, *arguments):
-        launched.append(self.name)
-
-class Utilities:
-    def get_device_properties(self, device):
-        return {"max_shared_mem": 1 << 18}
-    def load_binary(self, *arguments):
-        return 1, 2, 3, 4, 1024
-
-class Driver:
-    launcher_cls, utils = Launcher, Utilities()
-    def get_current_device(self):
-        return 0
-    def get_current_stream(self, device):
-        return 0
-    def get_current_target(self):
-        return GPUTarget("cuda", 90, 32)
-
-driver.set_active(Driver())
+compiled = []
+h100_stand_in.set_active()
 
 def listen(*, src, cache_hit, **rest):
     compiled.append([src.name, threading.current_thread().name])
@@ -68,9 +44,8 @@ print(json.dumps({"ahead": ahead, "launched": launched, "after": compiled[len(ah
 """
 
 
-def test_a_dry_step_compiles_all_kernels_forward_and_backward(tmp_path: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
+def test_a_dry_step_compiles_all_kernels_forward_and_backward(compiling: dict[str, str]) -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=compiling, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     kernels = {"_normalise", "_silu_mul", "_silu_mul_backward", "_normalise_backward", "_sum_rows"}
@@ -81,7 +56,7 @@ def test_a_dry_step_compiles_all_kernels_forward_and_backward(tmp_path: Path) ->
     assert found["after"] == []  # compiles nothing
 
 
-def test_an_error_of_a_compilation_is_raised(tmp_path: Path) -> None:
+def test_an_error_of_a_compilation_is_raised(tmp_path: Path, compiling: dict[str, str]) -> None:
     broken = PROGRAM.split("x = torch.randn")[0] + ("@triton.jit\ndef kernel(x_ptr):\n    undefined_name(x_ptr)\n")
     script = tmp_path / "broken.py"
     script.write_text(
@@ -92,6 +67,5 @@ def test_an_error_of_a_compilation_is_raised(tmp_path: Path) -> None:
         + "except triton.CompilationError as error:\n"
         + "    print('raised', triton.knobs.runtime.jit_cache_hook)\n"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, script], env=compiling, capture_output=True, text=True, check=False)
     assert done.stdout == "raised None\n", done.stdout + done.stderr

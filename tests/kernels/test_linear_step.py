@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,38 +201,14 @@ def test_a_model_decodes_by_it_as_without(
 
 PROGRAM = """
 import json
-import torch, triton
-from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
+import h100_stand_in, torch, triton
+from h100_stand_in import launched
 from hybrid_nas_kernels import compile_ahead
 from hybrid_nas_kernels.linear_step import Blocks
 from hybrid_nas_kernels.linear_step.triton_step import product
 from hybrid_nas_kernels.norm_linear.triton_step import add_parts_rms_norm
 
-launched = []
-
-class Launcher:
-    def __init__(self, source, metadata):
-        self.name = source.name
-    def __call__(self, *arguments):
-        launched.append(self.name)
-
-class Utilities:
-    def get_device_properties(self, device):
-        return {"max_shared_mem": 232448}
-    def load_binary(self, *arguments):
-        return 1, 2, 0, 4, 1024
-
-class Driver:
-    launcher_cls, utils = Launcher, Utilities()
-    def get_current_device(self):
-        return 0
-    def get_current_stream(self, device):
-        return 0
-    def get_current_target(self):
-        return GPUTarget("cuda", 90, 32)
-
-driver.set_active(Driver())
+h100_stand_in.set_active()
 found, CHOSEN = {}, (Blocks(64, 128, 1, 4, 5), Blocks(64, 128, 4, 4, 5), Blocks(16, 256, 1, 2, 6))
 
 def listen(*, src, metadata, **rest):
@@ -256,12 +230,11 @@ print(json.dumps({"launched": launched, **found}))
 """
 
 
-def test_the_rules_blocks_compile_for_an_h100(tmp_path: Path) -> None:
+def test_the_rules_blocks_compile_for_an_h100(compiling: dict[str, str]) -> None:
     """With ptxas and without a GPU, whose driver a stand-in takes the place of; its shared memory is enough."""
     if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 5):
         pytest.skip("Triton 3.5 or newer, whose products may have 8 columns, is not installed")
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=compiling, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["launched"] == ["_product", "_product", "_add", "_product", "_add_parts_and_norm"]

@@ -1,27 +1,10 @@
 import pytest
 import torch
 from hybrid_nas_kernels.ssd import IMPLEMENTATIONS, ssd, ssd_reference, ssd_step
+from scan_values import NAMES, scan_values
 
 ELSEWHERE = ("reference", "triton", "mamba_ssm")  # test_triton_scan.py and test_published.py have the last
 FAST = [name for name in IMPLEMENTATIONS if name not in ELSEWHERE]
-NAMES = ("x", "dt", "A", "B", "C", "D", "initial_state")
-
-
-def inputs(tokens, heads=4, head_dim=8, groups=1, d_state=5, batch=2, seed=0, dt_scale=1.0):
-    g = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(shape, dtype=torch.float64, generator=g)
-
-    return {
-        "x": normal(batch, tokens, heads, head_dim),
-        "dt": dt_scale * torch.rand(batch, tokens, heads, dtype=torch.float64, generator=g),
-        "A": -16 * torch.rand(heads, dtype=torch.float64, generator=g),
-        "B": normal(batch, tokens, groups, d_state),
-        "C": normal(batch, tokens, groups, d_state),
-        "D": normal(heads),
-        "initial_state": normal(batch, heads, head_dim, d_state),
-    }
 
 
 def run(function, values, dtype, weigh_state=True, **options):
@@ -50,7 +33,7 @@ def run(function, values, dtype, weigh_state=True, **options):
 def test_outputs_and_all_gradients_equal_the_float64_recurrence(
     implementation, dtype, tokens, groups, chunk, assert_close
 ):
-    values = inputs(tokens, groups=groups)
+    values = scan_values(tokens, groups=groups)
     y, state, gradients = run(ssd_reference, values, torch.float64)
     got_y, got_state, got = run(ssd, values, dtype, implementation=implementation, chunk=chunk)
     assert_close(got_y, y)
@@ -64,7 +47,7 @@ def test_outputs_and_all_gradients_equal_the_float64_recurrence(
 @pytest.mark.parametrize("implementation", FAST)
 @pytest.mark.parametrize("heads", [1, 3])
 def test_without_skip_initial_state_or_use_of_the_final_one(implementation, heads, assert_close):
-    values = inputs(41, heads=heads) | {"D": None, "initial_state": None}
+    values = scan_values(41, heads=heads) | {"D": None, "initial_state": None}
     y, state, gradients = run(ssd_reference, values, torch.float64, weigh_state=False)
     got_y, got_state, got = run(ssd, values, torch.float32, weigh_state=False, implementation=implementation)
     assert_close(got_y, y)
@@ -75,7 +58,7 @@ def test_without_skip_initial_state_or_use_of_the_final_one(implementation, head
 
 @pytest.mark.parametrize("implementation", FAST)
 def test_gradcheck(implementation):
-    values = [v.requires_grad_() for v in inputs(5, heads=2, head_dim=2, groups=2, d_state=2, batch=1).values()]
+    values = [v.requires_grad_() for v in scan_values(5, heads=2, head_dim=2, groups=2, d_state=2, batch=1).values()]
 
     def function(x, dt, A, B, C, D, state):
         return ssd(x, dt, A, B, C, D, initial_state=state, chunk=2, implementation=implementation)
@@ -86,7 +69,7 @@ def test_gradcheck(implementation):
 @pytest.mark.parametrize("implementation", FAST)
 def test_decays_far_beyond_the_range_of_exp(implementation, assert_close):
     """A chunk's log decay is beyond -1000 here: its inverse overflows even in float64."""
-    values = inputs(48, dt_scale=15.0)
+    values = scan_values(48, dt_scale=15.0)
     y, state, gradients = run(ssd_reference, values, torch.float64)
     got_y, got_state, got = run(ssd, values, torch.float32, implementation=implementation)
     assert_close(got_y, y)
@@ -98,7 +81,7 @@ def test_decays_far_beyond_the_range_of_exp(implementation, assert_close):
 
 @pytest.mark.parametrize("implementation", FAST)
 def test_two_halves_with_the_state_between_are_the_whole(implementation, assert_close):
-    values = inputs(50)
+    values = scan_values(50)
     whole, _ = ssd_reference(**values)
     state, parts = values.pop("initial_state"), []
     for part in (slice(0, 21), slice(21, 50)):
@@ -109,7 +92,7 @@ def test_two_halves_with_the_state_between_are_the_whole(implementation, assert_
 
 
 def test_steps_are_the_recurrence(assert_close):
-    values = inputs(9, groups=2)
+    values = scan_values(9, groups=2)
     whole, final = ssd_reference(**values)
     state = values["initial_state"].clone()
     steps = [
@@ -124,7 +107,7 @@ def test_steps_are_the_recurrence(assert_close):
 
 @pytest.mark.parametrize("implementation", FAST)
 def test_bfloat16_in_and_out(implementation, assert_close):
-    values = {k: v.bfloat16().double() for k, v in inputs(33).items()}
+    values = {k: v.bfloat16().double() for k, v in scan_values(33).items()}
     y, _ = ssd_reference(**values)
     got, state = ssd(**{k: v.bfloat16() for k, v in values.items()}, implementation=implementation)
     assert got.dtype == torch.bfloat16
@@ -133,8 +116,8 @@ def test_bfloat16_in_and_out(implementation, assert_close):
 
 
 def test_errors_say_what_must_hold():
-    values = inputs(4, heads=4, groups=3)
+    values = scan_values(4, heads=4, groups=3)
     with pytest.raises(ValueError, match="heads must be a multiple of groups, found 4 and 3"):
         ssd(**values)
     with pytest.raises(ValueError, match="at least 1 token"):
-        ssd(**{k: v[:, :0] if k in ("x", "dt", "B", "C") else v for k, v in inputs(4).items()})
+        ssd(**{k: v[:, :0] if k in ("x", "dt", "B", "C") else v for k, v in scan_values(4).items()})

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hybrid_nas_kernels import causal_conv1d, ssd
+from scan_values import NAMES, scan_values
 from torch.nn import functional as F
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -16,25 +17,9 @@ def on(value):
     return value.to(DEVICE)
 
 
-NAMES = ("x", "dt", "A", "B", "C", "D", "initial_state")
-
-
-def scan_inputs(tokens, dtype, heads=4, head_dim=8, groups=1, d_state=5, batch=2, dt_scale=1.0):
+def scan_inputs(tokens, dtype, **shape):
     """Leaves as the model gives them: x, B and C in `dtype`, the rest in float32."""
-    g = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(shape, dtype=torch.float64, generator=g)
-
-    values = {
-        "x": normal(batch, tokens, heads, head_dim),
-        "dt": dt_scale * torch.rand(batch, tokens, heads, dtype=torch.float64, generator=g),
-        "A": -16 * torch.rand(heads, dtype=torch.float64, generator=g),
-        "B": normal(batch, tokens, groups, d_state),
-        "C": normal(batch, tokens, groups, d_state),
-        "D": normal(heads),
-        "initial_state": normal(batch, heads, head_dim, d_state),
-    }
+    values = scan_values(tokens, **shape)
     # States between chunks are kept in `dtype`, so that is what the first one is given in.
     values["initial_state"] = values["initial_state"].to(dtype).double()
     return {k: v.to(dtype if k in ("x", "B", "C") else torch.float32) for k, v in values.items()}
