@@ -79,6 +79,7 @@ def blocks_of(outputs: int, channels: int, left: bool = False) -> Blocks | None:
     return None
 
 
+@lru_cache(maxsize=256)
 def evidence(rows: int, outputs: int, channels: int, left: bool = False) -> str:
     """What was timed, for a shape that `blocks_of` has blocks for: that shape, or the nearest of the same blocks."""
     blocks = blocks_of(outputs, channels, left)
